@@ -1,0 +1,10 @@
+"""Chance as an argument: what the sans-IO code needs of `random.Random`."""
+
+from typing import Protocol
+
+
+class Chance(Protocol):
+    """A source of random numbers; the same seed gives the same choices."""
+
+    def randrange(self, stop: int, /) -> int:
+        """A number from 0..stop-1."""

@@ -1,0 +1,288 @@
+"""Scenarios in hand-made time: two blocks a piece, pieces as strings."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interfiles.errors import RemoteProtocolError
+from interfiles.geometry import BLOCK_BYTES, Block, Geometry, PieceIndex
+from interfiles.piece_set import PieceSet
+from interfiles.swarm import request_scheduler as rs
+from interfiles.swarm.request_scheduler import Cancelled, RequestScheduler
+from tests.swarm.pieces import drawn, geometry, pieces
+
+PIECE = 2 * BLOCK_BYTES
+RNG = random.Random(1)
+
+
+def scheduler(held: str, **peers: str) -> RequestScheduler:
+    made = RequestScheduler(geometry(len(held), piece_size=PIECE), pieces(held))
+    for name, offered in peers.items():
+        made.add_peer(name, pieces(offered), 0.0)
+    return made
+
+
+def ask(made: RequestScheduler, peer: str, now: float) -> list[Block]:
+    decision = made.next_requests(peer, now, RNG)
+    made.check_invariants()
+    assert not decision.cancelled
+    return decision.requests
+
+
+def answer(made: RequestScheduler, peer: str, blocks: list[Block], now: float) -> None:
+    for block in blocks:
+        assert made.on_block(peer, block.piece, block.offset, block.length, now) == block
+        if block.offset + block.length == PIECE:
+            made.on_verified(block.piece)
+    made.check_invariants()
+
+
+def test_the_first_window_is_asked_at_once_whole_pieces_in_order() -> None:
+    made = scheduler("....", a="####")
+    blocks = ask(made, "a", 0.0)
+    assert sum(block.length for block in blocks) == rs.FIRST_WINDOW_BYTES
+    assert [block.offset for block in blocks] == [0, BLOCK_BYTES] * 2
+    assert ask(made, "a", 0.0) == []
+
+
+def test_what_comes_makes_room_for_more_until_all_is_held() -> None:
+    made, now = scheduler("........", a="########"), 0.0
+    blocks = ask(made, "a", now)
+    while blocks:
+        now += 0.01
+        answer(made, "a", blocks[:1], now)
+        blocks = blocks[1:] + ask(made, "a", now)
+    assert made.picker.is_complete
+
+
+def test_two_peers_are_never_asked_for_the_same_piece() -> None:
+    made = scheduler("........", a="########", b="########")
+    asked_a = {block.piece for block in ask(made, "a", 0.0)}
+    asked_b = {block.piece for block in ask(made, "b", 0.0)}
+    assert asked_a
+    assert asked_b
+    assert not asked_a & asked_b
+
+
+def test_the_window_follows_the_measured_rate() -> None:
+    fast, slow = scheduler("." * 200, a="#" * 200), scheduler("." * 200, a="#" * 200)
+    for made, step in ((fast, 0.001), (slow, 0.5)):
+        now, blocks = 0.0, ask(made, "a", 0.0)
+        for _ in range(60):
+            now += step
+            answer(made, "a", blocks[:1], now)
+            blocks = blocks[1:] + ask(made, "a", now)
+        owed = sum(block.length for block in blocks)
+        assert owed == (rs.MAX_WINDOW_BYTES if made is fast else rs.MIN_WINDOW_BYTES)
+
+
+def test_a_peer_that_goes_leaves_its_pieces_to_others() -> None:
+    made = scheduler("..", a="##", b="##")
+    assert len(ask(made, "a", 0.0)) == 4
+    assert ask(made, "b", 0.0) == []
+    made.remove_peer("a")
+    assert len(ask(made, "b", 0.0)) == 4
+
+
+def test_a_stalled_peer_loses_its_pieces_and_is_asked_again_later() -> None:
+    made = scheduler("..", a="##")
+    blocks = ask(made, "a", 0.0)
+    assert made.expire(rs.FIRST_STALL_S - 0.1) == []
+    assert set(made.expire(rs.FIRST_STALL_S)) == {Cancelled("a", PieceIndex(0)), Cancelled("a", PieceIndex(1))}
+    assert ask(made, "a", rs.FIRST_STALL_S) == []
+    again = ask(made, "a", rs.FIRST_STALL_S + rs.STALL_RETRY_S)
+    assert sorted(again, key=str) == sorted(blocks, key=str)
+
+
+def test_bytes_that_trickle_are_no_stall_but_silence_after_them_is() -> None:
+    made = scheduler("..", a="##")
+    ask(made, "a", 0.0)
+    for second in range(1, 20):
+        made.on_bytes("a", float(second))
+        assert made.expire(second + 0.5) == []
+    assert made.expire(19 + rs.FIRST_STALL_S)
+
+
+def test_a_measured_peer_is_found_stalled_sooner() -> None:
+    made, now = scheduler("." * 50, a="#" * 50), 0.0
+    blocks = ask(made, "a", now)
+    for _ in range(30):
+        now += 0.01
+        answer(made, "a", blocks[:1], now)
+        blocks = blocks[1:] + ask(made, "a", now)
+    assert made.expire(now + rs.MIN_STALL_S - 0.01) == []
+    assert made.expire(now + rs.MIN_STALL_S + 0.01)
+
+
+def test_a_peer_that_stalls_again_and_again_is_dead() -> None:
+    made, now = scheduler("..", a="##"), 0.0
+    for _ in range(rs.MAX_STALLS):
+        assert not made.is_dead("a")
+        now = made.retry_at("a")
+        assert ask(made, "a", now)
+        now += rs.MAX_STALL_S
+        assert made.expire(now)
+    assert made.is_dead("a")
+
+
+def test_an_idle_peer_steals_from_one_that_would_take_much_longer() -> None:
+    made = scheduler("." * 40, slow="#" * 40, fast="#" * 40)
+    slow = ask(made, "slow", 0.0)
+    blocks, now = ask(made, "fast", 0.0), 0.0
+    while blocks:  # fast takes all the rest while slow sends nothing but a sign of life
+        now += 0.05
+        made.on_bytes("slow", now)
+        answer(made, "fast", blocks[:1], now)
+        decision = made.next_requests("fast", now, RNG)
+        made.check_invariants()
+        blocks = blocks[1:] + decision.requests
+        for entry in decision.cancelled:
+            assert entry.peer == "slow"
+            assert entry.piece in {block.piece for block in slow}
+    assert made.picker.is_complete
+    late = slow[0]
+    assert made.on_block("slow", late.piece, late.offset, late.length, now) is None, "late blocks are dropped"
+
+
+def test_no_steal_between_equals() -> None:
+    made, now = scheduler("." * 20, a="#" * 20, b="#" * 20), 0.0
+    queues = {"a": ask(made, "a", now), "b": ask(made, "b", now)}
+    while any(queues.values()):
+        now += 0.05
+        for peer in queues:
+            answer(made, peer, queues[peer][:1], now)
+            queues[peer] = queues[peer][1:] + ask(made, peer, now)
+    assert made.picker.is_complete
+
+
+def test_a_pinned_piece_is_neither_stolen_nor_expired() -> None:
+    made = scheduler("..", a="##")
+    first = ask(made, "a", 0.0)[0]
+    made.pin(first.piece)
+    assert {entry.piece for entry in made.expire(100.0)} == {1 - first.piece}
+    made.add_peer("b", pieces("##"), 100.0)
+    assert {b.piece for b in ask(made, "b", 100.0)} == {1 - first.piece}
+    made.unpin(first.piece)
+    assert made.next_requests("b", 200.0, RNG).cancelled == [Cancelled("a", first.piece)]
+
+
+def test_busy_frees_the_pieces_and_waits() -> None:
+    made = scheduler("..", a="##", b="##")
+    blocks = ask(made, "a", 0.0)
+    for block in blocks:
+        made.on_busy("a", block.piece, block.offset, 0.5, 0.0)
+        made.check_invariants()
+    assert ask(made, "a", 0.4) == []
+    assert len(ask(made, "b", 0.4)) == 4
+
+
+def test_not_found_corrects_what_the_peer_is_thought_to_hold() -> None:
+    made = scheduler("..", a="##")
+    block = ask(made, "a", 0.0)[0]
+    made.on_not_found("a", block.piece, block.offset)
+    made.check_invariants()
+    assert made.picker.availability.of(block.piece) == 0
+    assert block.piece not in {b.piece for b in ask(made, "a", 0.0)}
+
+
+def test_a_rejected_piece_is_not_asked_of_the_same_peer_again() -> None:
+    made = scheduler(".", a="#", b="#")
+    blocks = ask(made, "a", 0.0)
+    for block in blocks:
+        made.on_block("a", block.piece, block.offset, block.length, 0.1)
+    made.on_rejected("a", PieceIndex(0))
+    made.check_invariants()
+    assert ask(made, "a", 0.2) == []
+    assert len(ask(made, "b", 0.2)) == 2
+
+
+def test_what_was_never_asked_for_breaks_the_rules() -> None:
+    made = scheduler("..", a="##")
+    blocks = ask(made, "a", 0.0)
+    with pytest.raises(RemoteProtocolError, match="not asked for"):
+        made.on_block("a", 0, 17, BLOCK_BYTES, 0.0)
+    with pytest.raises(RemoteProtocolError, match="were asked for"):
+        made.on_block("a", blocks[0].piece, blocks[0].offset, 5, 0.0)
+    with pytest.raises(RemoteProtocolError, match="outside"):
+        made.add_have("a", 2)
+
+
+def test_an_answer_overtaken_by_a_cancel_is_dropped_and_its_repeat_counts_once() -> None:
+    made = scheduler(".", a="#")
+    first = ask(made, "a", 0.0)
+    made.expire(rs.FIRST_STALL_S)  # taken back, though the answers are on their way
+    again = ask(made, "a", rs.FIRST_STALL_S + rs.STALL_RETRY_S)
+    assert again == first
+    now = 20.0
+    assert made.on_block("a", 0, 0, BLOCK_BYTES, now) is not None, "the old answer serves the new request"
+    assert made.on_block("a", 0, BLOCK_BYTES, BLOCK_BYTES, now) is not None
+    made.on_verified(PieceIndex(0))
+    assert made.on_block("a", 0, 0, BLOCK_BYTES, now) is None, "the new answer is superfluous, not a crime"
+    assert made.on_block("a", 0, BLOCK_BYTES, BLOCK_BYTES, now) is None
+    with pytest.raises(RemoteProtocolError):
+        made.on_block("a", 0, 0, BLOCK_BYTES, now)
+
+
+def test_a_have_adds_to_what_is_offered() -> None:
+    made = scheduler("..", a="..")
+    assert ask(made, "a", 0.0) == []
+    assert not made.is_useful("a")
+    made.add_have("a", 1)
+    made.add_have("a", 1)
+    assert made.is_useful("a")
+    assert made.picker.availability.of(PieceIndex(1)) == 1
+    assert {block.piece for block in ask(made, "a", 0.0)} == {1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_order_of_events_keeps_the_invariants_and_ends_complete(data: st.DataObject) -> None:
+    count, rng = 6, random.Random(data.draw(st.integers(0, 2**32)))
+    made = RequestScheduler(Geometry(count * PIECE - 1000, PIECE), PieceSet(count))
+    wire: dict[str, list[Block]] = {}
+    received: dict[tuple[str, int], int] = {}
+    now = 0.0
+
+    def drop(peer: str, piece: int) -> None:
+        received.pop((peer, piece), None)
+
+    for step in range(data.draw(st.integers(1, 60)) + 400):
+        now += rng.random() * 0.3
+        settled = step > 60  # from here on only honest work, so it has to end
+        if step == 61:
+            made.add_peer("honest", PieceSet.full(count), now)
+            wire["honest"] = []
+        if len(wire) < 3:
+            peer = f"p{step}"
+            offered = PieceSet.full(count) if settled else PieceSet(count, rng.getrandbits(count))
+            made.add_peer(peer, offered, now)
+            wire[peer] = []
+        peer = rng.choice(list(wire))
+        what = rng.random()
+        if not settled and what < 0.1:
+            made.remove_peer(peer)
+            del wire[peer]
+        elif not settled and what < 0.2:
+            now += 10
+            for entry in made.expire(now):
+                drop(entry.peer, entry.piece)
+        elif wire[peer] and what < 0.7:
+            block = wire[peer].pop(0)
+            if not settled and rng.random() < 0.1:
+                made.on_busy(peer, block.piece, block.offset, 0.1, now)
+                drop(peer, block.piece)
+            elif made.on_block(peer, block.piece, block.offset, block.length, now) is not None:
+                key = (peer, block.piece)
+                received[key] = received.get(key, 0) + block.length
+                if received[key] == made.picker.geometry.piece_length(block.piece):
+                    drop(*key)
+                    made.on_verified(block.piece)
+        else:
+            decision = made.next_requests(peer, now, rng)
+            wire[peer].extend(decision.requests)
+            for entry in decision.cancelled:
+                drop(entry.peer, entry.piece)
+        made.check_invariants()
+    assert made.picker.is_complete, drawn(made.picker.held)
