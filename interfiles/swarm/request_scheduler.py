@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from interfiles.swarm.chance import Chance
 
 WINDOW_S: Final = 0.3  # outstanding bytes: so much time's worth, more than any LAN's and most WANs' round trip
-MIN_WINDOW_BYTES: Final = 2 * BLOCK_BYTES  # one arriving, one on its way: less would leave the pipe empty between them
+MIN_WINDOW_BLOCKS: Final = 2  # one arriving, one on its way: less would leave the pipe empty between them
 MAX_WINDOW_BYTES: Final = 16 * BLOCK_BYTES
-FIRST_WINDOW_BYTES: Final = 4 * BLOCK_BYTES
 FIRST_STALL_S: Final = 5.0  # before anything is measured
 MIN_STALL_S: Final = 1.0  # a busy disk or a paused process is no stall yet
 MAX_STALL_S: Final = 20.0
@@ -72,10 +71,9 @@ class _Peer:
     def outstanding_bytes(self) -> int:
         return sum(block.length for _, block in self.outstanding)
 
-    def window_bytes(self, now: float) -> int:
-        if self.block_mean_s is None:
-            return FIRST_WINDOW_BYTES
-        return int(min(max(self.meter.rate(now) * WINDOW_S, MIN_WINDOW_BYTES), MAX_WINDOW_BYTES))
+    def window_bytes(self, now: float, block_bytes: int) -> int:
+        least = MIN_WINDOW_BLOCKS * block_bytes
+        return int(min(max(self.meter.rate(now) * WINDOW_S, least), MAX_WINDOW_BYTES))
 
     def stall_s(self) -> float:
         if self.block_mean_s is None:
@@ -97,6 +95,7 @@ class RequestScheduler:
     def __init__(self, geometry: Geometry, held: PieceSet) -> None:
         self.picker: Final = PiecePicker(geometry, held)
         self._geometry = geometry
+        self._block_bytes = min(BLOCK_BYTES, geometry.piece_size)
         self._peers: dict[str, _Peer] = {}
         self._steals: dict[PieceIndex, int] = {}
         self._pinned: set[PieceIndex] = set()
@@ -146,7 +145,7 @@ class RequestScheduler:
         state, decision = self._peers[peer], Decision()
         if now < state.retry_at:
             return decision
-        room = state.window_bytes(now) - state.outstanding_bytes
+        room = state.window_bytes(now, self._block_bytes) - state.outstanding_bytes
         while room > 0:
             if not state.unasked:
                 piece = self._acquire(peer, state, now, rng, decision)

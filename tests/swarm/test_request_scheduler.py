@@ -17,8 +17,8 @@ PIECE = 2 * BLOCK_BYTES
 RNG = random.Random(1)
 
 
-def scheduler(held: str, **peers: str) -> RequestScheduler:
-    made = RequestScheduler(geometry(len(held), piece_size=PIECE), pieces(held))
+def scheduler(held: str, *, piece_size: int = PIECE, **peers: str) -> RequestScheduler:
+    made = RequestScheduler(geometry(len(held), piece_size=piece_size), pieces(held))
     for name, offered in peers.items():
         made.add_peer(name, pieces(offered), 0.0)
     return made
@@ -39,11 +39,11 @@ def answer(made: RequestScheduler, peer: str, blocks: list[Block], now: float) -
     made.check_invariants()
 
 
-def test_the_first_window_is_asked_at_once_whole_pieces_in_order() -> None:
+def test_the_first_window_is_asked_at_once_a_piece_in_order() -> None:
     made = scheduler("....", a="####")
     blocks = ask(made, "a", 0.0)
-    assert sum(block.length for block in blocks) == rs.FIRST_WINDOW_BYTES
-    assert [block.offset for block in blocks] == [0, BLOCK_BYTES] * 2
+    assert [block.offset for block in blocks] == [0, BLOCK_BYTES]
+    assert len({block.piece for block in blocks}) == 1
     assert ask(made, "a", 0.0) == []
 
 
@@ -75,19 +75,19 @@ def test_the_window_follows_the_measured_rate() -> None:
             answer(made, "a", blocks[:1], now)
             blocks = blocks[1:] + ask(made, "a", now)
         owed = sum(block.length for block in blocks)
-        assert owed == (rs.MAX_WINDOW_BYTES if made is fast else rs.MIN_WINDOW_BYTES)
+        assert owed == (rs.MAX_WINDOW_BYTES if made is fast else PIECE)
 
 
 def test_a_peer_that_goes_leaves_its_pieces_to_others() -> None:
-    made = scheduler("..", a="##", b="##")
-    assert len(ask(made, "a", 0.0)) == 4
+    made = scheduler("..", piece_size=BLOCK_BYTES, a="##", b="##")
+    assert len(ask(made, "a", 0.0)) == 2
     assert ask(made, "b", 0.0) == []
     made.remove_peer("a")
-    assert len(ask(made, "b", 0.0)) == 4
+    assert len(ask(made, "b", 0.0)) == 2
 
 
 def test_a_stalled_peer_loses_its_pieces_and_is_asked_again_later() -> None:
-    made = scheduler("..", a="##")
+    made = scheduler("..", piece_size=BLOCK_BYTES, a="##")
     blocks = ask(made, "a", 0.0)
     assert made.expire(rs.FIRST_STALL_S - 0.1) == []
     assert set(made.expire(rs.FIRST_STALL_S)) == {Cancelled("a", PieceIndex(0)), Cancelled("a", PieceIndex(1))}
@@ -158,7 +158,7 @@ def test_no_steal_between_equals() -> None:
 
 
 def test_a_pinned_piece_is_neither_stolen_nor_expired() -> None:
-    made = scheduler("..", a="##")
+    made = scheduler("..", piece_size=BLOCK_BYTES, a="##")
     first = ask(made, "a", 0.0)[0]
     made.pin(first.piece)
     assert {entry.piece for entry in made.expire(100.0)} == {1 - first.piece}
@@ -169,13 +169,13 @@ def test_a_pinned_piece_is_neither_stolen_nor_expired() -> None:
 
 
 def test_busy_frees_the_pieces_and_waits() -> None:
-    made = scheduler("..", a="##", b="##")
+    made = scheduler("..", piece_size=BLOCK_BYTES, a="##", b="##")
     blocks = ask(made, "a", 0.0)
     for block in blocks:
         made.on_busy("a", block.piece, block.offset, 0.5, 0.0)
         made.check_invariants()
     assert ask(made, "a", 0.4) == []
-    assert len(ask(made, "b", 0.4)) == 4
+    assert len(ask(made, "b", 0.4)) == 2
 
 
 def test_not_found_corrects_what_the_peer_is_thought_to_hold() -> None:

@@ -1,0 +1,167 @@
+"""`interfiles client`: the command line of the client daemon."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import trio
+import typer
+
+from daemons.client.app import ClientConfig, Environment, Serving, run
+from daemons.logs import configure_logging, stderr_is_journal
+from daemons.notify import Notifier
+from daemons.state_lock import StateLock
+from daemons.supervision import exit_with_sentence, raise_file_limit, run_daemon
+from interfiles import locations
+from interfiles.errors import PathNotFound, UsageError, printable
+from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
+from interfiles.storage.executor import ThreadExecutor
+from interfiles.transport.base import Address, Listener
+from interfiles.transport.plain import TcpNetwork, listen_unix
+from interfiles.units import parse_size
+from interfiles.wire.fields import HOST_NAME_PATTERN, ZONE_PATTERN
+
+DEFAULT_PORT: Final = 4851
+DRAIN_S: Final = 10.0
+DISK_THREADS: Final = 8
+TOKEN_VARIABLE: Final = "INTERFILES_TOKEN"
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def client(
+    join: Annotated[str | None, typer.Option(metavar="TOKEN", help="Join a fleet, on this host's first start.")] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Read the token from a file (- for standard input): ps does not show it."),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where peers connect; port 0 means any free one.")
+    ] = f"0.0.0.0:{DEFAULT_PORT}",
+    advertise: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where peers reach this host, if not where the master sees it."),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False)
+    ] = None,
+    socket: Annotated[Path | None, typer.Option(metavar="PATH", help="Where commands reach this daemon.")] = None,
+    name: Annotated[str | None, typer.Option(help="This host's name in the fleet; by default its host name.")] = None,
+    zone: Annotated[str, typer.Option(help="Where the host is: a rack, a room, an office.")] = "",
+    quota: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for own copies, such as 500GB.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Store, serve and fetch files on this host, until stopped.
+
+    \b
+    Examples:
+      interfiles client --join IF1-GEZDGNBVGY3TQOJQ-...
+      interfiles client
+      interfiles client --state /data/if --socket /data/if/sock --listen 0.0.0.0:4861
+    """
+    with exit_with_sentence():
+        configure_logging(level="debug" if verbose else "info", to_journal=stderr_is_journal(os.environ))
+        where = state.absolute() if state is not None else locations.state_directory("client")
+        config = ClientConfig(
+            state=where,
+            socket=socket.absolute() if socket is not None else locations.client_socket(where),
+            listen=Address.parse(listen, default_port=DEFAULT_PORT),
+            advertise=Address.parse(advertise, default_port=DEFAULT_PORT) if advertise else None,
+            name=_host_name(name),
+            zone=_checked(zone, ZONE_PATTERN, "zone"),
+            quota=parse_size(quota) if quota is not None else None,
+            token=_token(join, token_file),
+            spare_token=_spare_token(),
+        )
+        raise_file_limit()
+        with StateLock(where):
+            trio.run(_main, config)
+
+
+async def _main(config: ClientConfig) -> None:
+    environment = Environment(
+        network=TcpNetwork(),
+        listen_control=_listen_control,
+        database=ThreadExecutor(1),
+        disk=ThreadExecutor(DISK_THREADS),
+        rng=random.SystemRandom(),
+        wall_clock=time.time,
+    )
+
+    async def main(*, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            serving: Serving = await nursery.start(run, config, environment)
+            _tell(config, serving)
+            task_status.started()
+
+    await run_daemon(main, drain_timeout_s=DRAIN_S, notifier=Notifier.from_environment(os.environ))
+
+
+async def _listen_control(path: Path) -> Listener:
+    return listen_unix(path)
+
+
+def _tell(config: ClientConfig, serving: Serving) -> None:
+    who = serving.identity
+    began = f"Joined fleet {who.fleet[:4]} as" if serving.joined_now else f"Fleet {who.fleet[:4]}, host"
+    typer.echo(
+        f"{began} {who.name}. Serving on {config.advertise or serving.address}; "
+        f"commands by {printable(str(config.socket))}.",
+        err=True,
+    )
+
+
+def _token(join: str | None, token_file: str | None) -> JoinToken | None:
+    if join is not None and token_file is not None:
+        raise UsageError("give the token by --join or by --token-file, not by both")
+    if token_file is not None:
+        return JoinToken.decode(_read_token(token_file))
+    if join is not None:
+        typer.echo("interfiles: `ps` shows a token given by --join; --token-file would hide it.", err=True)
+        return JoinToken.decode(join)
+    return None
+
+
+def _spare_token() -> JoinToken | None:
+    text = os.environ.get(TOKEN_VARIABLE)
+    return JoinToken.decode(text) if text else None
+
+
+def _read_token(name: str) -> str:
+    try:
+        if name == "-":
+            return sys.stdin.read(MAX_TOKEN_CHARACTERS)
+        with open(name, encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_TOKEN_CHARACTERS)
+    except OSError as e:
+        raise PathNotFound(f"token file {printable(name)} cannot be read: {e.strerror or e}") from e
+
+
+def _host_name(name: str | None) -> str:
+    if name is not None:
+        return _checked(name, HOST_NAME_PATTERN, "name")
+    made = re.sub(r"[^A-Za-z0-9._-]", "-", platform.node()).lstrip("._-")[:63]
+    return made or "host"
+
+
+def _checked(text: str, pattern: str, what: str) -> str:
+    if re.fullmatch(pattern, text) is None:
+        raise UsageError(f"{what} {printable(text)!r} may have letters, digits, '.', '_' and '-' only, at most 63")
+    return text
+
+
+def main() -> None:
+    """Console script `interfiles-client`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The client daemon, wired together: every part gets what it needs here, and nowhere else."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from daemons.client import joining
+from daemons.client.control_server import ControlServer
+from daemons.client.downloads import Downloader, Sources
+from daemons.client.library import Library
+from daemons.client.master_link import MasterLink
+from daemons.client.reporting import Reporter
+from daemons.client.serve_session import serve_peer
+from daemons.client.transfers import Transfers
+from daemons.client.uploads import Uploader
+from daemons.supervision import contain
+from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined
+from interfiles.identity.token import JoinToken
+from interfiles.storage.executor import Executor
+from interfiles.storage.jobs import Identity, JobStore
+from interfiles.storage.open_files import OpenFiles
+from interfiles.swarm.upload_queue import UploadQueue
+from interfiles.transport.base import Address, Listener, Network, Transport
+from interfiles.transport.listeners import serve
+from interfiles.wire import session
+
+MAX_PEER_CONNECTIONS: Final = 512
+MAX_CONTROL_CONNECTIONS: Final = 64
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """What a person decides about a client daemon.
+
+    `token`: to join with now, an error on a host that has joined; `spare_token`: to join with if that is still to do,
+    for a service that is started with the same environment each time.
+    """
+
+    state: Path
+    socket: Path
+    listen: Address
+    advertise: Address | None = None
+    name: str
+    zone: str = ""
+    quota: int | None = None
+    token: JoinToken | None = None
+    spare_token: JoinToken | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The world outside: replaced as a whole by tests in virtual time.
+
+    `database` runs one function at a time, for the job store; `disk` several.
+    """
+
+    network: Network
+    listen_control: Callable[[Path], Awaitable[Listener]]
+    database: Executor
+    disk: Executor
+    rng: random.Random
+    wall_clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a started daemon can say of itself."""
+
+    identity: Identity
+    address: Address
+    joined_now: bool
+
+
+async def run(
+    config: ClientConfig, environment: Environment, *, task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a client daemon in its state directory, which the caller has locked, until cancelled.
+
+    Raises:
+      AddressInUse, NotPermitted: it cannot listen.
+      NotJoined, AlreadyJoined, InvalidToken: it has no identity and no way to one, or one too many.
+      Refused: its database is damaged or of another version.
+
+    Cancellation:
+      Closes every connection; what is verified but not yet recorded is hashed again at the next start.
+    """
+    jobs = await environment.database.run(JobStore, config.state / "client.db")
+    try:
+        listener = await environment.network.listen(config.listen)
+        try:
+            control = await environment.listen_control(config.socket)
+            try:
+                identity, joined_now = await _identify(config, environment, jobs)
+                await _serve(config, environment, jobs, identity, listener, control, joined_now, task_status)
+            finally:
+                control.close()
+                config.socket.unlink(missing_ok=True)
+        finally:
+            listener.close()
+    finally:
+        jobs.close()
+
+
+async def _identify(config: ClientConfig, environment: Environment, jobs: JobStore) -> tuple[Identity, bool]:
+    known = await environment.database.run(jobs.load_identity)
+    if known is not None and config.token is not None:
+        raise AlreadyJoined(
+            f"this host has joined fleet {known.fleet[:4]} as {known.name} already; start it without a token, "
+            "or join another fleet with another --state"
+        )
+    if known is not None:
+        return known, False
+    token = config.token or config.spare_token
+    if token is None:
+        raise NotJoined(
+            "this host belongs to no fleet yet; join one with --join TOKEN (on the master's host: interfiles token)"
+        )
+    made = await joining.join(environment.network, token, name=config.name, zone=config.zone, rng=environment.rng)
+    await environment.database.run(jobs.save_identity, made)
+    return made, True
+
+
+async def _serve(
+    config: ClientConfig,
+    environment: Environment,
+    jobs: JobStore,
+    identity: Identity,
+    listener: Listener,
+    control: Listener,
+    joined_now: bool,
+    task_status: trio.TaskStatus[Serving],
+) -> None:
+    network, disk, rng = environment.network, environment.disk, environment.rng
+    me = session.Identity(fleet=identity.fleet, host_id=identity.host_id)
+    copies = config.state / "copies"
+    library = Library(jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota)
+    transfers = Transfers(library, network, disk, rng, me)
+    link = MasterLink(
+        network,
+        identity,
+        library,
+        transfers.forget,
+        listen_port=listener.address.port,
+        advertise=str(config.advertise) if config.advertise else "",
+        rng=rng,
+    )
+    uploader = Uploader(
+        library,
+        link,
+        disk,
+        identity,
+        copies=copies,
+        quota=config.quota,
+        wall_clock=environment.wall_clock,
+    )
+    sources = Sources(library, link, disk)
+    downloader = Downloader(library, transfers, disk)
+    reporter = Reporter(library, link, identity, address=str(config.advertise or listener.address), state=config.state)
+    server = ControlServer(library, link, transfers, uploader, downloader, sources, reporter)
+    queue = UploadQueue()
+
+    async def handle_peer(transport: Transport) -> None:
+        async def talk() -> None:
+            await serve_peer(transport, me, library.find, queue, disk, fetcher=f"{id(transport):x}")
+
+        await contain("serving a peer", talk, expected=(InterFilesError,), log=log)
+
+    async def handle_control(transport: Transport) -> None:
+        await contain("a command", lambda: server.handle(transport), expected=(InterFilesError,), log=log)
+
+    await library.load()
+    await disk.run(_remove_orphans, copies, library.owned_roots())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(library.run)
+        nursery.start_soon(transfers.run)
+        nursery.start_soon(link.run)
+        nursery.start_soon(lambda: serve(listener, handle_peer, max_connections=MAX_PEER_CONNECTIONS))
+        nursery.start_soon(lambda: serve(control, handle_control, max_connections=MAX_CONTROL_CONNECTIONS))
+        task_status.started(Serving(identity, listener.address, joined_now))
+
+
+def _remove_orphans(copies: Path, used: set[Path]) -> None:
+    """Remove own copies that no record names: a crash came between copying and recording."""
+    for place in copies.iterdir() if copies.is_dir() else ():
+        if place not in used:
+            shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,304 @@
+"""The Unix socket's other end: one request of the CLI or the Python API a connection, progress streamed back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from daemons.client.reporting import Reporter, download_report
+from daemons.client.uploads import HashingProgress
+from interfiles.errors import (
+    InterFilesError,
+    NoSource,
+    NotPermitted,
+    PeerGone,
+    PeerSilent,
+    Refused,
+    RemoteProtocolError,
+    TimedOut,
+    UnknownFile,
+    printable,
+)
+from interfiles.piece_set import PieceSet
+from interfiles.transport.message_stream import MessageStream, welcome
+from interfiles.transport.plain import SocketTransport, caller_uid
+from interfiles.wire import control_messages as c
+from interfiles.wire import master_messages as m
+from interfiles.wire.reports import (
+    RemoveReport,
+    Report,
+    TransferStateReport,
+    VerifyReport,
+    encode_report,
+)
+from interfiles.wire.session import Identity
+
+if TYPE_CHECKING:
+    from daemons.client.downloads import Downloader, Source, Sources
+    from daemons.client.library import Library
+    from daemons.client.local_file import LocalFile
+    from daemons.client.master_link import MasterLink
+    from daemons.client.transfers import Transfers
+    from daemons.client.uploads import Uploader
+    from interfiles.transport.base import Transport
+    from interfiles.wire.codec import Message
+
+PROGRESS_S: Final = 0.1  # between two progress messages
+NO_PEER_YET_S: Final = 1.0  # before "waiting" is shown: finding peers takes a moment
+
+log = structlog.get_logger()
+
+
+def check_caller(transport: Transport) -> None:
+    """Let only this user and root command the daemon.
+
+    Raises:
+      NotPermitted: somebody else is at the other end.
+    """
+    if isinstance(transport, SocketTransport) and caller_uid(transport) not in (0, os.geteuid()):
+        raise NotPermitted("this daemon belongs to another user; start your own with interfiles client")
+
+
+class ControlServer:
+    """Answers requests; each handler reads like the command's description."""
+
+    def __init__(
+        self,
+        library: Library,
+        link: MasterLink,
+        transfers: Transfers,
+        uploader: Uploader,
+        downloader: Downloader,
+        sources: Sources,
+        reporter: Reporter,
+    ) -> None:
+        self._library = library
+        self._link = link
+        self._transfers = transfers
+        self._uploader = uploader
+        self._downloader = downloader
+        self._sources = sources
+        self._reporter = reporter
+
+    async def handle(self, transport: Transport) -> None:
+        """One connection: greet, check the caller, answer one request; abandon it when the caller leaves.
+
+        Raises:
+          TransportError, ProtocolError: the conversation broke.
+        """
+        stream, _ = await welcome(transport, "control", Identity())
+        try:
+            check_caller(transport)
+            request = await stream.receive()
+            payload = await stream.receive_payload()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
+                await self._answer(stream, request, payload)
+                nursery.cancel_scope.cancel()
+        except* InterFilesError as group:
+            await _tell(stream, group)
+        finally:
+            stream.close()
+
+    async def _answer(self, stream: MessageStream[Message], request: Message, payload: bytes) -> None:
+        report: Report
+        match request:
+            case c.Upload():
+                await self._upload(stream, request)
+                return
+            case c.Download():
+                report = await self._download(stream, request, payload)
+            case c.Wait():
+                report = await self._wait(stream, request, payload)
+            case c.Verify():
+                report = await self._verify(stream, request, payload)
+            case c.Stat():
+                report = await self._reporter.stat(await self._sources.find(request.query, payload))
+            case c.ListFiles():
+                report = await self._reporter.files(request.start)
+            case c.ListHosts():
+                report = await self._reporter.hosts()
+            case c.Status():
+                report = self._reporter.status()
+            case c.Remove():
+                report = await self._remove(request, payload)
+            case c.Pause() | c.Resume():
+                report = await self._set_paused(request, payload)
+            case _:
+                raise RemoteProtocolError(f"{type(request).__name__} is not a request")
+        await stream.send(c.Result(), encode_report(report))
+
+    # Commands that take time
+
+    async def _upload(self, stream: MessageStream[Message], request: c.Upload) -> None:
+        progress = HashingProgress()
+        path = Path(os.fsdecode(request.path))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_show, stream, "hashing", progress)
+            report, tracker = await self._uploader.upload(
+                path, replicas=request.replicas, copy=request.copy, progress=progress
+            )
+            nursery.cancel_scope.cancel()
+        await stream.send(c.Result(), encode_report(report))
+        await stream.send(c.TrackerContent(), tracker)
+
+    async def _download(self, stream: MessageStream[Message], request: c.Download, payload: bytes) -> Report:
+        source = await self._sources.find(request.query, payload)
+        compared = HashingProgress(name=source.manifest.name, total=source.manifest.size)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_show, stream, "checking", compared)
+            file, destination = await self._downloader.start(
+                source, Path(os.fsdecode(request.directory)), overwrite=request.overwrite, progress=compared.add
+            )
+            nursery.cancel_scope.cancel()
+        if request.detach and not file.is_complete:
+            return download_report(file, destination, "detached")
+        return await self._follow(stream, file, request.timeout_s, destination)
+
+    async def _wait(self, stream: MessageStream[Message], request: c.Wait, payload: bytes) -> Report:
+        file = await self._local(request.query, payload)
+        return await self._follow(stream, file, request.timeout_s, Path(os.fsdecode(file.record.path)))
+
+    async def _follow(
+        self, stream: MessageStream[Message], file: LocalFile, timeout_s: float | None, destination: Path
+    ) -> Report:
+        """Stream a download's progress until it is complete; the caller may leave at any time.
+
+        `timeout_s`: seconds without any progress after which to give up watching.
+        """
+        if await self._show_fetching(stream, file, float("inf") if timeout_s is None else timeout_s):
+            return download_report(file, destination, "complete")
+        short = file.file_id.hex()[:12]
+        if file.phase == "waiting" or not file.verified:
+            why = self._reporter.waiting_for(file)
+            raise NoSource(f"{why}; the download stays queued: interfiles wait {short}, or interfiles rm {short}")
+        raise TimedOut(
+            f"{file.label} got nothing for {timeout_s:g} s; the download stays queued: interfiles wait {short}"
+        )
+
+    async def _show_fetching(self, stream: MessageStream[Message], file: LocalFile, timeout_s: float) -> bool:
+        """Return True once the file is complete, False after `timeout_s` without progress."""
+        began = moved_at = trio.current_time()
+        moved = -1
+        while not file.is_complete:
+            if file.record.state in ("paused", "withdrawn") or self._library.find(file.file_id) is not file:
+                raise Refused(f"the download of {file.label} was stopped: {file.refusal or file.record.state}")
+            now, done = trio.current_time(), file.bytes_done + file.checked_bytes
+            if done != moved or file.phase in ("checking", "finishing"):
+                moved, moved_at = done, now
+            if now - moved_at >= timeout_s:
+                return False
+            phase: c.Phase = "fetching" if file.phase == "idle" else file.phase
+            if phase == "waiting" and now - began < NO_PEER_YET_S:
+                phase = "fetching"
+            text = self._reporter.waiting_for(file) if phase == "waiting" else printable(file.note)
+            await stream.send(
+                c.Progress(
+                    phase,
+                    file.manifest.name,
+                    file.checked_bytes if phase == "checking" else file.bytes_done,
+                    file.manifest.size,
+                    int(file.down.rate(now)),
+                    file.connected,
+                    text[:1000],
+                )
+            )
+            seen = file.changed.count
+            await trio.sleep(PROGRESS_S)
+            with trio.move_on_after(min(1.0, max(0.0, moved_at + timeout_s - now))):  # a sign of life if nothing moves
+                await file.changed.later_than(seen)
+        return True
+
+    async def _verify(self, stream: MessageStream[Message], request: c.Verify, payload: bytes) -> Report:
+        file = await self._local(request.query, payload)
+        pieces = (
+            PieceSet.full(file.manifest.piece_count)
+            if file.record.state in ("seeding", "complete")
+            else file.verified.copy()
+        )
+        progress, began = HashingProgress(name=file.manifest.name, total=file.manifest.size), trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_show, stream, "verifying", progress)
+            good = await self._library.check(file, pieces, progress.add)
+            nursery.cancel_scope.cancel()
+        bad = [piece for piece in pieces if piece not in good]
+        if bad:
+            await self._library.report_bad(file, bad)
+        return VerifyReport(
+            id=file.file_id.hex(),
+            name=file.manifest.name,
+            path=os.fsdecode(file.record.path),
+            size=file.manifest.size,
+            pieces=file.manifest.piece_count,
+            bad_pieces=list(map(int, bad)),
+            seconds=round(trio.current_time() - began, 3),
+        )
+
+    # Commands that are quick
+
+    async def _remove(self, request: c.Remove, payload: bytes) -> Report:
+        source = await self._sources.find(request.query, payload)
+        manifest, hosts = source.manifest, 0
+        file = self._library.find(manifest.file_id)
+        if not request.local:
+            answer, _ = await self._link.request(lambda n: m.Remove(n, manifest.file_id, request.delete), m.Removed)
+            hosts = answer.hosts
+        elif file is None:
+            raise UnknownFile(f"this host has nothing of {printable(manifest.name)}")
+        if file is not None:
+            await self._transfers.remove(file, delete=request.delete)
+        return RemoveReport(
+            id=manifest.file_id.hex(),
+            name=manifest.name,
+            hosts=hosts,
+            deleted=file is not None and request.delete,
+            path=os.fsdecode(file.record.path) if file is not None else "",
+        )
+
+    async def _set_paused(self, request: c.Pause | c.Resume, payload: bytes) -> Report:
+        file = await self._local(request.query, payload)
+        if isinstance(request, c.Pause):
+            await self._transfers.pause(file)
+        else:
+            await self._transfers.resume(file)
+        return TransferStateReport(id=file.file_id.hex(), name=file.manifest.name, state=file.record.state)
+
+    async def _local(self, query: str, payload: bytes) -> LocalFile:
+        source: Source = await self._sources.find(query, payload)
+        file = self._library.find(source.manifest.file_id)
+        if file is None:
+            raise UnknownFile(
+                f"this host has nothing of {printable(source.manifest.name)}; interfiles download fetches it"
+            )
+        return file
+
+
+async def _cancel_when_gone(stream: MessageStream[Message], scope: trio.CancelScope) -> None:
+    """A caller that leaves abandons its request; one that says more breaks the rules."""
+    try:
+        await stream.receive()
+    except (PeerGone, PeerSilent):
+        pass
+    scope.cancel()
+
+
+async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterFilesError]) -> None:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, InterFilesError):
+        await stream.fail(error.code, str(error))
+
+
+async def _show(stream: MessageStream[Message], phase: c.Phase, progress: HashingProgress) -> None:
+    began = trio.current_time()
+    while True:
+        await trio.sleep(PROGRESS_S)
+        now = "publishing" if progress.publishing else phase
+        text = "copying" if progress.copying else ""
+        rate = int(progress.done / (trio.current_time() - began))
+        await stream.send(c.Progress(now, progress.name, progress.done, progress.total, rate, 0, text))

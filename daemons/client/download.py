@@ -1,0 +1,290 @@
+"""Fetching one file: from a part on disk and a list of peers to content at its destination.
+
+A keeper per peer holds a session open and dials again when it ends; all sessions share one scheduler. Verified pieces
+are served at once and recorded once they are synced. Everything is level-triggered: the part on disk, the record and
+the handout say what is left to do, so a restart or a resumed pause simply runs this again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import structlog
+import trio
+
+from daemons.client.fetch_session import FetchSession
+from daemons.supervision import Backoff, contain
+from interfiles.errors import (
+    InterFilesError,
+    NoSource,
+    NoSpace,
+    NotPermitted,
+    ProtocolError,
+    StorageFailed,
+    TransportError,
+    VerificationFailed,
+)
+from interfiles.piece_set import PieceSet
+from interfiles.storage import finishing
+from interfiles.storage.part_store import PartStore
+from interfiles.swarm.request_scheduler import RequestScheduler
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from daemons.client.library import Library
+    from daemons.client.local_file import LocalFile
+    from interfiles.geometry import Block, PieceIndex
+    from interfiles.storage.executor import Executor
+    from interfiles.transport.base import Network
+    from interfiles.wire.master_messages import PeerAddress
+    from interfiles.wire.session import Identity
+
+MAX_SESSIONS: Final = 12  # peers of one file at once
+REDIAL_FLOOR_S: Final = 0.3
+REDIAL_CAP_S: Final = 30.0
+BAN_S: Final = 10.0  # for a peer that sent a wrong piece: long enough for it to check its copy, doubled each time
+MAX_BAN_S: Final = 300.0
+TICK_S: Final = 0.25  # how often stalls are looked for
+SYNC_S: Final = 2.0  # verified pieces are durable within so long, and the disk's time ...
+SYNC_BYTES: Final = (
+    256 << 20
+)  # ... or once so much is verified: a crash costs re-hashing at most this, a quarter second
+
+log = structlog.get_logger()
+
+
+class Download:
+    """One run of fetching one file. Implements `PieceSink` for its sessions."""
+
+    def __init__(
+        self,
+        file: LocalFile,
+        library: Library,
+        network: Network,
+        disk: Executor,
+        rng: Random,
+        identity: Identity,
+    ) -> None:
+        self._file = file
+        self._library = library
+        self._network = network
+        self._disk = disk
+        self._rng = rng
+        self._identity = identity
+        self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
+        self._sessions: dict[str, FetchSession] = {}
+        self._keepers: set[str] = set()
+        self._bans: dict[str, int] = {}
+        self._scope = trio.CancelScope()
+        self._failed: InterFilesError | None = None
+        self._unsynced_bytes = 0
+        self._synced_at = trio.current_time()
+
+    async def run(self) -> None:
+        """Fetch what is missing and put the file in its place.
+
+        Raises:
+          InterFilesError: the disk does not take it; trying again later may help.
+
+        Cancellation:
+          What is verified stays on disk and counts; what is recorded as durable is.
+        """
+        file = self._file
+        try:
+            if file.record.state == "downloading":
+                await self._open_part()
+                await self._fetch()
+                await self._library.set_state(file, "finishing")
+            await self._finish()
+        finally:
+            file.phase, file.connected = "idle", 0
+            if isinstance(file.store, PartStore):  # the next run opens it anew, and trusts what the record says
+                file.change_store(None)
+
+    # The part
+
+    @property
+    def _part(self) -> PartStore:
+        assert isinstance(self._file.store, PartStore)
+        return self._file.store
+
+    async def _open_part(self) -> None:
+        """Open the part and hash what it may hold beyond the record: nothing that is on disk is fetched again."""
+        file, record = self._file, self._file.record
+        assert record.part is not None
+        part = Path(os.fsdecode(record.part))
+        file.phase, file.checked_bytes = "checking", 0
+        store = await self._disk.run(PartStore.open, part, file.manifest, file.durable, self._library.open_files)
+        file.store = store
+        file.verified = PieceSet(store.held.count, store.held.bits)
+        doubtful = PieceSet(store.held.count, store.doubtful.bits & ~store.held.bits)
+        good = await self._library.check(file, doubtful, self._count_checked)
+        file.add_verified(good)
+        found = PieceSet(good.count, file.verified.bits & ~file.durable.bits)
+        file.update(bytes_local=record.bytes_local + self._bytes_in(found))
+        self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
+        await self._sync()
+
+    def _count_checked(self, count: int) -> None:
+        self._file.checked_bytes += count
+
+    def _bytes_in(self, pieces: PieceSet) -> int:
+        geometry = self._file.manifest.geometry
+        return sum(geometry.piece_length(piece) for piece in pieces)
+
+    async def _sync(self) -> None:
+        """Make what is verified durable, then record it."""
+        durable, self._unsynced_bytes = self._file.verified.copy(), 0
+        now = trio.current_time()
+        self._file.update(seconds=self._file.record.seconds + now - self._synced_at)
+        self._synced_at = now
+        await self._disk.run(self._part.sync)
+        await self._library.record_progress(self._file, durable)
+
+    async def _finish(self) -> None:
+        file, record = self._file, self._file.record
+        assert record.part is not None
+        file.phase = "finishing"
+        self._library.phase_changed(file)
+        part, destination = Path(os.fsdecode(record.part)), Path(os.fsdecode(record.path))
+        stamps = await self._disk.run(
+            lambda: finishing.finish(part, destination, file.manifest, overwrite=record.overwrite)
+        )
+        await self._library.complete(file, destination, stamps)
+        log.info("complete", file=file.label, rejected=record.pieces_rejected)
+
+    # The peers
+
+    async def _fetch(self) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._sync_now_and_then)
+                nursery.start_soon(self._keep_peers)
+                while not self._scheduler.picker.is_complete:
+                    self._update_phase()
+                    seen = self._file.changed.count
+                    await self._file.changed.later_than(seen)
+                self._scope.cancel()
+        if self._failed is not None:
+            raise self._failed
+        await self._sync()
+
+    def _update_phase(self) -> None:
+        connected = self._scheduler.peers()
+        useful = any(self._scheduler.is_useful(peer) for peer in connected)
+        phase: Literal["fetching", "waiting"] = "fetching" if useful else "waiting"
+        file = self._file
+        if (file.phase, file.connected) != (phase, len(connected)):
+            file.phase, file.connected = phase, len(connected)
+            self._library.phase_changed(file)
+
+    async def _keep_peers(self) -> None:
+        seen = 0
+        async with trio.open_nursery() as nursery:
+            while True:
+                for peer in self._file.peers.values():
+                    if peer.host_id not in self._keepers and len(self._keepers) < MAX_SESSIONS:
+                        self._keepers.add(peer.host_id)
+                        nursery.start_soon(self._keep, peer.host_id)
+                seen = await self._file.handed_out.later_than(seen)
+
+    async def _keep(self, host_id: str) -> None:
+        """Hold a session with one peer for as long as it is handed out."""
+        backoff = Backoff(self._rng, floor_s=REDIAL_FLOOR_S, cap_s=REDIAL_CAP_S)
+        try:
+            while (peer := self._file.peers.get(host_id)) is not None:
+                fetched = self._file.down.total
+                await self._session(peer)
+                if self._file.down.total > fetched:
+                    backoff.reset()
+                banned_s = min(BAN_S * 2 ** (self._bans[host_id] - 1), MAX_BAN_S) if host_id in self._bans else 0.0
+                await trio.sleep(max(backoff.next(), banned_s))
+        finally:
+            self._keepers.discard(host_id)
+            self._file.handed_out.tell()  # another may have its place
+
+    async def _session(self, peer: PeerAddress) -> None:
+        session = FetchSession(peer, self._file.manifest, self._scheduler, self, sessions=self._sessions, rng=self._rng)
+        self._sessions[peer.host_id] = session
+
+        async def run() -> None:
+            try:
+                await session.run(self._network, self._identity)
+            except* VerificationFailed:
+                self._bans[peer.host_id] = self._bans.get(peer.host_id, 0) + 1
+                log.warning("peer blamed", file=self._file.label, peer=peer.name, times=self._bans[peer.host_id])
+                raise
+
+        expected = (
+            TransportError, ProtocolError, VerificationFailed, NoSource, NoSpace, NotPermitted, StorageFailed
+        )  # fmt: skip
+        try:
+            await contain(f"fetching from {peer.name}", run, expected=expected, log=log)
+        finally:
+            del self._sessions[peer.host_id]
+            self._file.changed.tell()
+
+    # The clock
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            cancelled = self._scheduler.expire(trio.current_time())
+            for entry in cancelled:
+                session = self._sessions[entry.peer]
+                log.info("stalled", file=self._file.label, peer=session.peer.name, piece=entry.piece)
+                session.cancel_piece(entry.piece)
+            if cancelled:
+                for session in self._sessions.values():
+                    session.wake.tell()
+
+    async def _sync_now_and_then(self) -> None:
+        while True:
+            with trio.move_on_after(SYNC_S):
+                while self._unsynced_bytes < SYNC_BYTES:
+                    await self._file.changed.later_than(self._file.changed.count)
+            if self._unsynced_bytes:
+                try:
+                    await self._sync()
+                except (NoSpace, NotPermitted, StorageFailed) as e:
+                    self._fail(e)
+
+    # What sessions bring (PieceSink)
+
+    async def write_block(self, block: Block, data: memoryview) -> None:
+        """Write a block to the part; a disk that refuses ends this run of the download."""
+        offset = self._file.manifest.geometry.piece_offset(block.piece) + block.offset
+        try:
+            if self._part.is_scattered(offset, block.length):
+                await self._disk.run(self._part.write, offset, data)
+            else:
+                self._part.write(offset, data)
+        except (NoSpace, NotPermitted, StorageFailed) as e:
+            self._fail(e)
+            raise
+
+    def add_fetched(self, peer_name: str, count: int) -> None:
+        """Count payload bytes by peer."""
+        file = self._file
+        file.down.add(count, trio.current_time())
+        counts = dict(file.record.bytes_from_peers)
+        counts[peer_name] = counts.get(peer_name, 0) + count
+        file.update(bytes_from_peers=counts)
+
+    def add_verified(self, piece: PieceIndex, peer_name: str) -> None:
+        """A piece may be served, and counts once it is synced."""
+        self._unsynced_bytes += self._file.manifest.geometry.piece_length(piece)
+        self._file.add_verified([piece])
+
+    def add_rejected(self, piece: PieceIndex) -> None:
+        """A piece's hash did not match."""
+        self._file.update(pieces_rejected=self._file.record.pieces_rejected + 1)
+        self._file.changed.tell()
+
+    def _fail(self, error: InterFilesError) -> None:
+        self._failed = error
+        self._scope.cancel()

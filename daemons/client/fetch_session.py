@@ -1,0 +1,229 @@
+"""One connection that fetches pieces of one file from one peer.
+
+Two tasks: the receiver takes blocks off the wire, hashes them while they are in cache and writes them to the part; the
+asker keeps the peer's window full with what the scheduler decides. The scheduler is shared by all sessions of the file.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import blake3
+import trio
+
+from daemons.client.notice import Notice
+from interfiles.errors import NoSource, PeerSilent, RemoteProtocolError, VerificationFailed, printable
+from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
+from interfiles.manifest import Manifest
+from interfiles.piece_set import PieceSet
+from interfiles.swarm.request_scheduler import Cancelled, RequestScheduler
+from interfiles.transport.base import Address, Network
+from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, greet
+from interfiles.wire import peer_messages as m
+from interfiles.wire.codec import Message
+from interfiles.wire.handshake_messages import Failure
+from interfiles.wire.master_messages import PeerAddress
+from interfiles.wire.session import Identity
+
+
+class PieceSink(Protocol):
+    """Where a session puts what it fetches."""
+
+    async def write_block(self, block: Block, data: memoryview) -> None:
+        """Write a block's bytes to the part.
+
+        Raises:
+          NoSpace, NotPermitted, StorageFailed: the disk does not take it; the download has been told to stop.
+        """
+
+    def add_verified(self, piece: PieceIndex, peer_name: str) -> None:
+        """A piece's hash matched: it may be served from now on."""
+
+    def add_rejected(self, piece: PieceIndex) -> None:
+        """A piece's hash did not match."""
+
+    def add_fetched(self, peer_name: str, count: int) -> None:
+        """So many payload bytes came from this peer."""
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """A piece on its way: its blocks come in order from one peer, so it is hashed as it comes."""
+
+    hasher: blake3.blake3
+    received: int = 0
+
+
+class FetchSession:
+    """A connected peer of one download."""
+
+    def __init__(
+        self,
+        peer: PeerAddress,
+        manifest: Manifest,
+        scheduler: RequestScheduler,
+        sink: PieceSink,
+        *,
+        sessions: Mapping[str, "FetchSession"],
+        rng: random.Random,
+    ) -> None:
+        self.peer: Final = peer
+        self.wake: Final = Notice()
+        self._manifest = manifest
+        self._scheduler = scheduler
+        self._sink = sink
+        self._sessions = sessions
+        self._rng = rng
+        self._cancels: list[PieceIndex] = []
+        self._rejected: PieceIndex | None = None
+        self._assemblies: dict[PieceIndex, _Assembly] = {}
+
+    async def run(self, network: Network, identity: Identity) -> None:
+        """Dial the peer and fetch from it until it has nothing more to give for ever, or the file is complete.
+
+        Raises:
+          TransportError, ProtocolError: the connection failed or broke its rules.
+          VerificationFailed: the peer sent a wrong piece; it has been told.
+          NoSource: the peer refuses to serve the file.
+
+        Cancellation:
+          Closes the connection; the pieces that it owed are free for others.
+        """
+        transport = await network.dial(Address.parse(self.peer.address))
+        stream, welcome = await greet(transport, "swarm", identity)
+        try:
+            if welcome.host_id != self.peer.host_id:
+                raise RemoteProtocolError(f"{self.peer.address} is host {welcome.host_id[:8]}, not {self.peer.name}")
+            offered = await self._open(stream)
+            self._scheduler.add_peer(self.peer.host_id, offered, trio.current_time())
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ask, stream)
+                    await self._receive(stream)
+            finally:
+                self._scheduler.remove_peer(self.peer.host_id)
+                self._wake_all()
+        finally:
+            stream.close()
+
+    def cancel_piece(self, piece: PieceIndex) -> None:
+        """The piece was taken from this peer: tell it."""
+        self._assemblies.pop(piece, None)
+        self._cancels.append(piece)
+        self.wake.tell()
+
+    async def _open(self, stream: MessageStream[Message]) -> PieceSet:
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+            await stream.send(m.Open(self._manifest.file_id))
+            match await stream.receive():
+                case m.Bitfield():
+                    data = await stream.receive_payload()
+                case Failure(text=text):
+                    raise NoSource(f"{self.peer.name} does not serve it: {printable(text)}")
+                case other:
+                    raise RemoteProtocolError(f"{type(other).__name__} came in place of Bitfield")
+            try:
+                return PieceSet.from_bytes(self._manifest.piece_count, data)
+            except ValueError as e:
+                raise RemoteProtocolError(str(e)) from e
+        raise PeerSilent(f"{self.peer.name} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s")
+
+    # Asking
+
+    async def _ask(self, stream: MessageStream[Message]) -> None:
+        seen = 0
+        while True:
+            now = trio.current_time()
+            decision = self._scheduler.next_requests(self.peer.host_id, now, self._rng)
+            self._pass_on(decision.cancelled)
+            while self._cancels:
+                await stream.send(m.Cancel(self._cancels.pop()))
+            if self._rejected is not None:
+                await stream.send(m.Complaint(self._rejected))
+                raise VerificationFailed(f"{self.peer.name} sent piece {self._rejected} with a wrong hash")
+            if self._scheduler.is_dead(self.peer.host_id):
+                raise PeerSilent(f"{self.peer.name} owes pieces and sends nothing")
+            for block in decision.requests:
+                await stream.send(m.Request(block.piece, block.offset, block.length))
+            retry_at = self._scheduler.retry_at(self.peer.host_id)
+            with trio.move_on_at(retry_at if retry_at > now else float("inf")):
+                seen = await self.wake.later_than(seen)
+
+    def _pass_on(self, cancelled: list[Cancelled]) -> None:
+        for entry in cancelled:
+            self._sessions[entry.peer].cancel_piece(entry.piece)
+
+    def _wake_all(self) -> None:
+        for session in self._sessions.values():
+            session.wake.tell()
+
+    # Receiving
+
+    async def _receive(self, stream: MessageStream[Message]) -> None:
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        host_id = self.peer.host_id
+        while True:
+            match await stream.receive():
+                case m.Piece(piece=piece, offset=offset):
+                    await self._receive_block(stream, piece, offset, buffer)
+                    await trio.lowlevel.checkpoint()  # a full socket never blocks: the loop gets its turn here
+                case m.Have(pieces=pieces):
+                    for piece in pieces:
+                        self._scheduler.add_have(host_id, piece)
+                case m.Busy(piece=piece, offset=offset, retry_after_ms=retry_ms):
+                    self._scheduler.on_busy(host_id, piece, offset, retry_ms / 1000, trio.current_time())
+                    self._forget_released()
+                    self._wake_all()
+                case m.NotFound(piece=piece, offset=offset):
+                    self._scheduler.on_not_found(host_id, piece, offset)
+                    self._forget_released()
+                    self._wake_all()
+                case m.Withdrawn(reason=reason):
+                    raise NoSource(f"{self.peer.name} stops serving it: {printable(reason)}")
+                case Failure(text=text):
+                    raise NoSource(f"{self.peer.name} ends the connection: {printable(text)}")
+                case other:
+                    raise RemoteProtocolError(f"{type(other).__name__} came twice")
+            self.wake.tell()
+
+    def _forget_released(self) -> None:
+        inflight = self._scheduler.picker.inflight
+        for piece in [p for p in self._assemblies if inflight.get(p) != self.peer.host_id]:
+            del self._assemblies[piece]
+
+    async def _receive_block(self, stream: MessageStream[Message], piece: int, offset: int, buffer: memoryview) -> None:
+        length, host_id = stream.payload_left, self.peer.host_id
+        view = buffer[:length]
+        filled = 0
+        while filled < length:
+            filled += await stream.receive_some_payload_into(view[filled:])
+            self._scheduler.on_bytes(host_id, trio.current_time())
+        self._sink.add_fetched(self.peer.name, length)
+        block = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
+        if block is not None:  # else it was taken back while it was on its way
+            await self._add_to_piece(block, view)
+
+    async def _add_to_piece(self, block: Block, view: memoryview) -> None:
+        assembly = self._assemblies.setdefault(block.piece, _Assembly(blake3.blake3()))
+        if block.offset != assembly.received:
+            raise RemoteProtocolError(
+                f"block at {block.offset} of piece {block.piece} came out of order, {assembly.received} was due"
+            )
+        assembly.hasher.update(view)
+        self._scheduler.pin(block.piece)
+        try:
+            await self._sink.write_block(block, view)
+        finally:
+            self._scheduler.unpin(block.piece)
+        assembly.received += block.length
+        if assembly.received < self._manifest.geometry.piece_length(block.piece):
+            return
+        del self._assemblies[block.piece]
+        if assembly.hasher.digest() == self._manifest.piece_hash(block.piece):
+            self._scheduler.on_verified(block.piece)
+            self._sink.add_verified(block.piece, self.peer.name)
+        else:
+            self._scheduler.on_rejected(self.peer.host_id, block.piece)
+            self._sink.add_rejected(block.piece)
+            self._rejected = block.piece  # the asker, who alone writes, complains and ends the session

@@ -1,0 +1,312 @@
+"""The files that this host has some of: the one owner of their records.
+
+Whatever changes a file's durable state goes through here, into SQLite first and into memory then, so a crash between
+the two forgets nothing that anybody was told. Two sources of trouble are looked after: pieces that peers complained
+about are hashed again, and files whose content changed on disk are withdrawn and reported.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from daemons.client.cancellable import run_cancellable
+from daemons.client.local_file import COMPLETE_STATES, LocalFile
+from daemons.client.master_link import Publication
+from daemons.client.notice import Notice
+from interfiles.errors import UnknownFile, printable
+from interfiles.manifest import FileId, Manifest
+from interfiles.piece_set import PieceSet
+from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
+from interfiles.storage.part_store import discard_part
+from interfiles.storage.removing import remove_content
+from interfiles.storage.seed_store import SeedStore
+from interfiles.wire.master_messages import FileInfo, Handout, Holding, PeerAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from interfiles.storage.executor import Executor
+    from interfiles.storage.jobs import FileRecord, FileState, JobStore
+    from interfiles.storage.open_files import OpenFiles
+    from interfiles.storage.piece_store import PieceStore
+    from interfiles.storage.scan import Stamp
+
+SWEEP_S: Final = 60.0  # a changed file that nobody asks for is noticed within so long
+
+log = structlog.get_logger()
+
+
+class Library:
+    """The local files by id."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        database: Executor,
+        disk: Executor,
+        open_files: OpenFiles,
+        *,
+        state: Path,
+        quota: int | None,
+    ) -> None:
+        self.open_files: Final = open_files
+        self.announcements: Final = Notice()
+        self.attention: Final = Notice()
+        self.work: Final = Notice()
+        self._jobs = jobs
+        self._database = database
+        self._disk = disk
+        self._state: Final = state
+        self._quota = quota
+        self._files: dict[FileId, LocalFile] = {}
+        self._announced: dict[FileId, Holding] = {}
+
+    # Looking
+
+    def __iter__(self) -> Iterator[LocalFile]:
+        return iter(list(self._files.values()))
+
+    def find(self, file_id: FileId) -> LocalFile | None:
+        """The file by its id."""
+        return self._files.get(file_id)
+
+    def search(self, query: str) -> LocalFile | None:
+        """The file by id, id prefix of at least 4 hex digits, or name; None when this host has none such.
+
+        Raises:
+          UnknownFile: several files fit.
+        """
+        text = query.lower()
+        fitting = [f for f in self._files.values() if len(text) >= 4 and f.file_id.hex().startswith(text)]
+        fitting = fitting or [f for f in self._files.values() if f.manifest.name == query]
+        if len(fitting) > 1:
+            ids = ", ".join(f.label for f in fitting[:4])
+            raise UnknownFile(f"{printable(query)!r} could be any of {len(fitting)} files ({ids}); give more of the id")
+        return fitting[0] if fitting else None
+
+    # The start
+
+    async def load(self) -> None:
+        """Read the records and open what is complete; downloads are opened by those who go on with them."""
+        for record in await self._database.run(self._jobs.load_all):
+            manifest = await self._disk.run(Manifest.decode, record.manifest)
+            file = LocalFile(record, manifest, self.attention, now=trio.current_time())
+            self._files[manifest.file_id] = file
+            if record.part is None and record.state != "withdrawn":
+                self._open(file)
+            elif record.part is not None:
+                for known in await self._database.run(self._jobs.peers, manifest.file_id):
+                    file.peers[known.host_id] = PeerAddress(known.host_id, known.name, "", known.address, False)
+        self.work.tell()
+
+    def _open(self, file: LocalFile) -> None:
+        path = Path(os.fsdecode(file.record.path))
+        file.store = SeedStore(path, file.manifest, decode_stamps(file.record.stamps), self.open_files)
+
+    # Changes
+
+    async def add(self, record: FileRecord, manifest: Manifest, store: PieceStore | None) -> LocalFile:
+        """Take a file in, replacing what was known of the same id."""
+        await self._database.run(self._jobs.add, record)
+        old = self._files.pop(manifest.file_id, None)
+        if old is not None:
+            old.change_store(None)
+        file = LocalFile(record, manifest, self.attention, now=trio.current_time())
+        file.store = store
+        self._files[manifest.file_id] = file
+        self._told(file)
+        return file
+
+    async def set_state(self, file: LocalFile, state: FileState, *, note: str = "") -> None:
+        """Store and tell a file's new state."""
+        await self._database.run(lambda: self._jobs.set_state(file.file_id, state, note))
+        file.update(state=state, note=note)
+        file.note = note
+        self._told(file)
+
+    async def record_progress(self, file: LocalFile, durable: PieceSet) -> None:
+        """Store that these pieces are durable; they have been synced."""
+        r = file.record
+        await self._database.run(
+            lambda: self._jobs.record_progress(
+                file.file_id,
+                durable=durable.to_bytes(),
+                bytes_from_peers=r.bytes_from_peers,
+                bytes_local=r.bytes_local,
+                pieces_rejected=r.pieces_rejected,
+                seconds=r.seconds,
+            )
+        )
+        file.durable = durable
+        file.update(durable=durable.to_bytes())
+        file.changed.tell()
+
+    async def complete(self, file: LocalFile, path: Path, stamps: Sequence[Stamp]) -> None:
+        """Store and tell that the content is whole, durable and at its place; serve it from there."""
+        raw, stamped, durable = os.fsencode(path), encode_stamps(stamps), PieceSet.full(file.manifest.piece_count)
+        await self._database.run(
+            lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable.to_bytes())
+        )
+        file.durable = durable
+        file.update(state="complete", path=raw, part=None, stamps=stamped, note="", durable=durable.to_bytes())
+        file.note, file.phase = "", "idle"
+        file.change_store(SeedStore(path, file.manifest, stamps, self.open_files))
+        file.add_verified(durable)
+        self._told(file)
+
+    async def remove(self, file: LocalFile, *, delete: bool) -> None:
+        """Forget a file; a part is deleted, content at its destination only on request."""
+        if self._files.get(file.file_id) is not file:
+            return  # removed meanwhile
+        del self._files[file.file_id]
+        await self._database.run(self._jobs.remove, file.file_id)
+        file.changed_reason = "the file was removed from this host"
+        file.change_store(None)
+        if file.record.part is not None:
+            await self._disk.run(discard_part, Path(os.fsdecode(file.record.part)))
+        elif delete or file.record.owned:
+            await self._disk.run(remove_content, Path(os.fsdecode(file.record.path)), file.manifest)
+        self._told(file)
+
+    async def save_peers(self, file: LocalFile) -> None:
+        """Store the peers handed out, for a restart while the master is away."""
+        known = [KnownPeer(peer.host_id, peer.name, peer.address) for peer in file.peers.values()]
+        await self._database.run(self._jobs.save_peers, file.file_id, known)
+
+    def _told(self, file: LocalFile) -> None:
+        file.changed.tell()
+        self.announcements.tell()
+        self.work.tell()
+
+    def phase_changed(self, file: LocalFile) -> None:
+        """A download waits or goes on: tell those who watch."""
+        file.changed.tell()
+        self.announcements.tell()
+
+    # Trouble
+
+    async def run(self) -> None:
+        """Look after suspected and changed files until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep)
+            seen = 0
+            while True:
+                for file in list(self._files.values()):
+                    if file.changed_reason is not None and file.record.state != "withdrawn":
+                        await self._withdraw(file, file.changed_reason)
+                    elif file.suspects:
+                        await self._check_suspects(file)
+                seen = await self.attention.later_than(seen)
+
+    async def _sweep(self) -> None:
+        while True:
+            for file in list(self._files.values()):
+                if isinstance(file.store, SeedStore):
+                    with file.using():
+                        changed = await self._disk.run(file.store.changed)
+                    if changed is not None:
+                        file.content_changed(changed)
+            await trio.sleep(SWEEP_S)
+
+    async def _withdraw(self, file: LocalFile, reason: str) -> None:
+        log.warning("withdrawn", file=file.label, reason=reason)
+        file.change_store(None)
+        file.verified = PieceSet(file.manifest.piece_count)
+        file.durable = file.verified.copy()
+        file.changed_reason = None
+        await self.set_state(file, "withdrawn", note=reason)
+
+    async def _check_suspects(self, file: LocalFile) -> None:
+        pieces = PieceSet.of(file.manifest.piece_count, file.suspects)
+        file.suspects.clear()
+        if file.store is None:
+            return
+        good = await self.check(file, pieces)
+        bad = [piece for piece in pieces if piece not in good and piece in file.verified]
+        if bad:
+            await self.report_bad(file, bad)
+
+    async def check(
+        self, file: LocalFile, pieces: PieceSet, progress: Callable[[int], None] = lambda _: None
+    ) -> PieceSet:
+        """Hash pieces on disk again; return those that match. `progress` hears of bytes hashed, from a thread."""
+        with file.using() as store:
+            return await run_cancellable(
+                self._disk, lambda cancelled: store.check(pieces, progress=progress, cancelled=cancelled)
+            )
+
+    async def report_bad(self, file: LocalFile, bad: Sequence[int]) -> None:
+        """Stop serving pieces that do not match their hashes, and say so."""
+        shown = ", ".join(map(str, bad[:5])) + (" and more" if len(bad) > 5 else "")
+        note = f"{len(bad)} pieces on disk do not match their hashes ({shown})"
+        log.warning("bad pieces", file=file.label, pieces=shown, count=len(bad))
+        geometry = file.manifest.geometry
+        file.remove_bad(geometry.piece(piece) for piece in bad)
+        await self.record_progress(file, file.durable.copy())
+        await self.set_state(file, file.record.state, note=note)
+
+    # What the master link asks and tells (Announcer)
+
+    def all_holdings(self) -> list[Holding]:
+        """Everything held, for a master that knows nothing."""
+        self._announced = {}
+        return self.changed_holdings()
+
+    def changed_holdings(self) -> list[Holding]:
+        """What changed since the last call; rates alone are no change."""
+        now = trio.current_time()
+        current = {file_id: file.holding(now) for file_id, file in self._files.items()}
+        changed = [h for file_id, h in current.items() if _differs(self._announced.get(file_id), h)]
+        gone = [Holding(file_id, "none", 0, 0, 0, "") for file_id in self._announced if file_id not in current]
+        self._announced = current
+        return changed + gone
+
+    def room(self) -> tuple[int, int]:
+        """Bytes held, and bytes free where own copies go."""
+        used = sum(file.bytes_done for file in self._files.values())
+        found = os.statvfs(self._state)
+        free = found.f_bavail * found.f_frsize
+        return used, min(free, max(0, self._quota - self.owned_bytes())) if self._quota is not None else free
+
+    def owned_bytes(self) -> int:
+        """Bytes of the copies under the state directory, which the quota limits."""
+        return sum(file.manifest.size for file in self._files.values() if file.record.owned)
+
+    def owned_roots(self) -> set[Path]:
+        """The directories, each with one own copy in it, that records name."""
+        return {Path(os.fsdecode(file.record.path)).parent for file in self._files.values() if file.record.owned}
+
+    def unpublished(self) -> list[Publication]:
+        """This host's uploads that the master has not confirmed."""
+        return [
+            Publication(file.file_id, file.record.manifest, file.record.uploaded_at, file.record.replicas)
+            for file in self._files.values()
+            if not file.record.published and file.record.state in COMPLETE_STATES
+        ]
+
+    async def on_published(self, info: FileInfo) -> None:
+        """The master has the file in its catalogue."""
+        if file := self.find(FileId(info.file_id)):
+            await self._database.run(self._jobs.set_published, file.file_id, True)
+            file.update(published=True, replicas=info.replicas_wanted)
+            file.changed.tell()
+
+    async def on_handout(self, handout: Handout) -> None:
+        """Peers of a file, from the master."""
+        if file := self.find(FileId(handout.file_id)):
+            file.peers = {peer.host_id: peer for peer in handout.peers}
+            file.absent = list(handout.absent)
+            file.handed_out.tell()
+            file.changed.tell()
+            await self.save_peers(file)
+
+
+def _differs(old: Holding | None, new: Holding) -> bool:
+    if old is None:
+        return new.state != "none" or bool(new.note)
+    return (old.state, old.pieces, old.note) != (new.state, new.pieces, new.note)

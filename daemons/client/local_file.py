@@ -1,0 +1,208 @@
+"""One file as this host has it: the state that sessions, the master link and the CLI look at.
+
+Each field has one writer: `Library` for the record, `Download` for what is being fetched. Everybody else reads.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from daemons.client.notice import Notice
+from interfiles.errors import StorageFailed, printable
+from interfiles.manifest import FileId, Manifest, short_id
+from interfiles.piece_set import PieceSet
+from interfiles.swarm.rate_meter import RateMeter
+from interfiles.wire.master_messages import AbsentHolder, Holding, PeerAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from interfiles.geometry import Block, PieceIndex
+    from interfiles.storage.executor import Executor
+    from interfiles.storage.jobs import FileRecord
+    from interfiles.storage.piece_store import PieceStore
+
+Phase = Literal["idle", "checking", "waiting", "fetching", "finishing"]
+FETCHING_STATES = ("downloading", "finishing")
+COMPLETE_STATES = ("seeding", "complete")
+
+
+class LocalFile:
+    """A file of this host's library.
+
+    `verified`: pieces that match their hashes and may be served; `durable`: those among them that survive a crash.
+    `gained`: pieces in the order in which they were verified since the daemon started.
+    `attention`: told when the library has to look: at `suspects`, or at `changed_reason`, why the content is not what
+    was hashed.
+    """
+
+    def __init__(self, record: FileRecord, manifest: Manifest, attention: Notice, *, now: float) -> None:
+        self.attention = attention
+        self.record = record
+        self.manifest = manifest
+        self.store: PieceStore | None = None
+        self._users: dict[PieceStore, int] = {}
+        self.durable = PieceSet.from_bytes(manifest.piece_count, record.durable)
+        self.verified = self.durable.copy()
+        self.gained: list[PieceIndex] = []
+        self.suspects: set[PieceIndex] = set()
+        self.changed_reason: str | None = None
+        self.changed = Notice()
+        self.handed_out = Notice()
+        self.peers: dict[str, PeerAddress] = {}
+        self.absent: list[AbsentHolder] = []
+        self.connected = 0
+        self.phase: Phase = "idle"
+        self.checked_bytes = 0
+        self.note = record.note
+        self.started_at = now
+        self.down = RateMeter(now)
+        self.up = RateMeter(now)
+
+    @property
+    def file_id(self) -> FileId:
+        return self.manifest.file_id
+
+    @property
+    def label(self) -> str:
+        """How logs and messages name the file."""
+        return f"{printable(self.manifest.name)} ({short_id(self.file_id)})"
+
+    @property
+    def is_complete(self) -> bool:
+        """Every piece is durable and the content is at its place."""
+        return self.record.state in COMPLETE_STATES and self.durable.is_full
+
+    @property
+    def is_fetching(self) -> bool:
+        """A download that should make progress."""
+        return self.record.state in FETCHING_STATES
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the file is not served now; None while it is."""
+        if self.changed_reason is not None:
+            return self.changed_reason
+        if self.record.state == "withdrawn":
+            return self.note or "the file was withdrawn"
+        if self.record.state == "paused":
+            return "the file is paused on this host"
+        return None if self.store is not None else "the file is not ready yet"
+
+    @property
+    def bytes_done(self) -> int:
+        """Verified bytes."""
+        geometry = self.manifest.geometry
+        if not self.verified:
+            return 0
+        last = geometry.piece(geometry.piece_count - 1)
+        short = geometry.piece_size - geometry.piece_length(last) if last in self.verified else 0
+        return len(self.verified) * geometry.piece_size - short
+
+    def update(self, **changes: object) -> None:
+        """Replace fields of the record, as the library has just stored them."""
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+
+    def add_verified(self, pieces: Iterable[PieceIndex]) -> None:
+        """These pieces match their hashes now."""
+        for piece in pieces:
+            if piece not in self.verified:
+                self.verified.add(piece)
+                self.gained.append(piece)
+        self.changed.tell()
+
+    def remove_bad(self, pieces: Iterable[PieceIndex]) -> None:
+        """These pieces do not match their hashes any more."""
+        for piece in pieces:
+            self.verified.discard(piece)
+            self.durable.discard(piece)
+        self.changed.tell()
+
+    def add_sent(self, count: int) -> None:
+        """So many payload bytes were sent to a peer."""
+        self.up.add(count, trio.current_time())
+
+    def suspect(self, piece: PieceIndex) -> None:
+        """A peer got this piece with a wrong hash: have it checked on disk."""
+        self.suspects.add(piece)
+        self.attention.tell()
+
+    def content_changed(self, reason: str) -> None:
+        """The file on disk is not what was hashed: serve it no more."""
+        self.changed_reason = reason
+        self.changed.tell()
+        self.attention.tell()
+
+    def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]]]:
+        """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside the context.
+
+        Raises:
+          ContentChanged: a file on disk is not what was hashed.
+          StorageFailed: it cannot be read, or nothing is open any more.
+        """
+        if self.store is None:
+            raise StorageFailed(f"{self.label} is not open")
+        return self.store.reading(block)
+
+    def is_scattered(self, block: Block) -> bool:
+        """Whether a block lies in so many files that only a thread should read it."""
+        return self.store is not None and self.store.is_scattered(self._offset(block), block.length)
+
+    async def read_scattered(self, block: Block, disk: Executor) -> bytes | bytearray:
+        """Read a block in a thread.
+
+        Raises:
+          ContentChanged, StorageFailed: as `reading`.
+        """
+        with self.using() as store:
+            return await disk.run(store.read, block)
+
+    @contextmanager
+    def using(self) -> Iterator[PieceStore]:
+        """Keep the store open while a thread works with it.
+
+        Raises:
+          StorageFailed: there is none.
+        """
+        store = self.store
+        if store is None:
+            raise StorageFailed(f"{self.label} has no content on this host: {self.refusal or self.record.state}")
+        self._users[store] = self._users.get(store, 0) + 1
+        try:
+            yield store
+        finally:
+            self._users[store] -= 1
+            if not self._users[store]:
+                del self._users[store]
+                if store is not self.store:
+                    store.close()
+
+    def change_store(self, store: PieceStore | None) -> None:
+        """Serve from another store, or none, from now on; the old one closes when nobody uses it any more."""
+        old, self.store = self.store, store
+        if old is not None and old not in self._users:
+            old.close()
+
+    def _offset(self, block: Block) -> int:
+        return self.manifest.geometry.piece_offset(block.piece) + block.offset
+
+    def holding(self, now: float) -> Holding:
+        """What the master is told."""
+        pieces, note = len(self.verified), printable(self.note)[:200]
+        down, up = int(self.down.rate(now)), int(self.up.rate(now))
+        match self.record.state:
+            case "withdrawn":
+                return Holding(self.file_id, "none", 0, 0, 0, note)
+            case "paused":
+                return Holding(self.file_id, "paused", pieces, 0, 0, note)
+            case "seeding" | "complete":
+                state: Literal["complete", "paused"] = "complete" if self.is_complete else "paused"
+                return Holding(self.file_id, state, pieces, down, up, note)
+            case _:
+                waiting = self.phase == "waiting"
+                return Holding(self.file_id, "waiting" if waiting else "fetching", pieces, down, up, note)

@@ -1,0 +1,317 @@
+"""The one connection to the master: register, announce, ask, and hear what it pushes.
+
+The link is made again for ever when it breaks; transfers do not depend on it. What the host holds is announced whole
+after each registration and as changes from then on, so a master that lost its memory knows all within a heartbeat.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import structlog
+import trio
+
+from daemons.supervision import Backoff, supervise
+from interfiles.errors import (
+    InterFilesError,
+    MasterUnreachable,
+    PeerSilent,
+    ProtocolError,
+    RemoteProtocolError,
+    TransportError,
+    from_wire,
+    printable,
+)
+from interfiles.manifest import FileId
+from interfiles.transport.base import Address, Network
+from interfiles.transport.message_stream import MessageStream, greet
+from interfiles.wire import master_messages as m
+from interfiles.wire import session
+from interfiles.wire.codec import Message
+from interfiles.wire.handshake_messages import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from daemons.client.notice import Notice
+    from interfiles.storage.jobs import Identity
+
+REGISTER_TIMEOUT_S: Final = 10.0
+REQUEST_TIMEOUT_S: Final = 30.0
+MISSED_HEARTBEATS: Final = 2  # so many unanswered, and the link is made anew
+COALESCE_S: Final = 0.05  # changes that come together are announced together
+PROGRESS_S: Final = 2.0  # how often the piece counts of running downloads are announced, for `stat` to show
+BACKOFF_FLOOR_S: Final = 0.2
+BACKOFF_CAP_S: Final = 10.0  # a heartbeat's length: a master that is back hears from everybody within two
+HOLDINGS_A_HEARTBEAT: Final = 128
+MAX_REQUESTS: Final = 64  # under way at once
+MAX_UNSENT: Final = 64
+
+log = structlog.get_logger()
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A file that the master's catalogue should have."""
+
+    file_id: FileId
+    manifest: bytes
+    uploaded_at: int
+    replicas: int
+
+
+class Forget(Protocol):
+    """What to do when a file was removed from the fleet."""
+
+    async def __call__(self, file_id: FileId, *, delete: bool) -> None: ...
+
+
+class Announcer(Protocol):
+    """What the link needs of the host's library."""
+
+    @property
+    def announcements(self) -> Notice:
+        """Told when a holding's state changes."""
+
+    def all_holdings(self) -> list[m.Holding]:
+        """Everything, for a master that knows nothing; changes count from here."""
+
+    def changed_holdings(self) -> list[m.Holding]:
+        """What changed since the last call of either."""
+
+    def room(self) -> tuple[int, int]:
+        """Bytes used by held files, and free for more."""
+
+    def unpublished(self) -> list[Publication]:
+        """Uploads that the master has not confirmed."""
+
+    async def on_published(self, info: m.FileInfo) -> None:
+        """The master has it."""
+
+    async def on_handout(self, handout: m.Handout) -> None:
+        """Peers for a file."""
+
+
+@dataclass(slots=True)
+class _Call:
+    done: trio.Event = field(default_factory=trio.Event)
+    answer: Message | None = None
+    payload: bytes = b""
+
+
+class MasterLink:
+    """Owner of the connection to the master."""
+
+    def __init__(
+        self,
+        network: Network,
+        identity: Identity,
+        announcer: Announcer,
+        forget: Forget,
+        *,
+        listen_port: int,
+        advertise: str,
+        rng: Random,
+    ) -> None:
+        self._network = network
+        self._identity = identity
+        self._announcer = announcer
+        self._forget = forget
+        self._listen_port = listen_port
+        self._advertise = advertise
+        self._backoff = Backoff(rng, floor_s=BACKOFF_FLOOR_S, cap_s=BACKOFF_CAP_S)
+        self._masters = itertools.cycle(identity.masters)
+        self._outgoing: trio.MemorySendChannel[tuple[Message, bytes]] | None = None
+        self._calls: dict[int, _Call] = {}
+        self._numbers = itertools.count(1)
+        self._room = trio.CapacityLimiter(MAX_REQUESTS)
+        self._heard = 0
+        self._heard_at = 0.0
+        self.master = identity.masters[0]
+        self.note = "connecting"
+        self.address = ""
+        self.replicas: int | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the master counts this host as registered, as far as is known."""
+        return self._outgoing is not None
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        expected = (TransportError, ProtocolError, InterFilesError)
+        await supervise("master link", self._connect, expected=expected, backoff=self._backoff, log=log)
+
+    async def request(
+        self, make: Callable[[int], Message], answer: type[M], *, payload: bytes = b""
+    ) -> tuple[M, bytes]:
+        """Ask the master and wait for its answer and that answer's payload.
+
+        Raises:
+          MasterUnreachable: there is no link, it broke, or the answer does not come within `REQUEST_TIMEOUT_S`.
+          InterFilesError: the master's refusal.
+        """
+        async with self._room:
+            if self._outgoing is None:
+                raise MasterUnreachable(f"the master at {self.master} is not reachable now ({self.note})")
+            number, call = next(self._numbers) % 2**32, _Call()
+            self._calls[number] = call
+            try:
+                with trio.move_on_after(REQUEST_TIMEOUT_S):
+                    try:
+                        await self._outgoing.send((make(number), payload))
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        call.done.set()
+                    await call.done.wait()
+            finally:
+                del self._calls[number]
+        match call.answer:
+            case None:
+                raise MasterUnreachable(f"the master at {self.master} did not answer; try again")
+            case m.RequestFailed(code=code, text=text):
+                raise from_wire(code, printable(text))
+            case found if isinstance(found, answer):
+                return found, call.payload
+            case other:
+                raise MasterUnreachable(f"the master answered with {type(other).__name__}")
+
+    # The connection
+
+    async def _connect(self) -> None:
+        self.master = next(self._masters)
+        try:
+            transport = await self._network.dial(Address.parse(self.master))
+            ours = session.Identity(fleet=self._identity.fleet, host_id=self._identity.host_id)
+            stream, _ = await greet(transport, "fleet", ours)
+            try:
+                registered = await self._register(stream)
+                self._backoff.reset()
+                await self._converse(stream, registered)
+            finally:
+                stream.close()
+        except* InterFilesError as group:
+            first: BaseException = group
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            self.note = str(first)
+            raise
+
+    async def _register(self, stream: MessageStream[Message]) -> m.Registered:
+        me = self._identity
+        with trio.move_on_after(REGISTER_TIMEOUT_S):
+            await stream.send(m.Register(me.credential, me.name, me.zone, self._advertise, self._listen_port))
+            match await stream.receive():
+                case m.Registered() as registered:
+                    return registered
+                case Failure(code=code, text=text):
+                    raise from_wire(code, printable(text))
+                case other:
+                    raise RemoteProtocolError(f"{type(other).__name__} came in place of Registered")
+        raise PeerSilent(f"the master did not register this host within {REGISTER_TIMEOUT_S:.0f} s")
+
+    async def _converse(self, stream: MessageStream[Message], registered: m.Registered) -> None:
+        self.address, self.replicas = registered.address, registered.replicas
+        outgoing, due = trio.open_memory_channel[tuple[Message, bytes]](MAX_UNSENT)
+        try:
+            async with outgoing, due, trio.open_nursery() as nursery:
+                self._outgoing, self.note = outgoing, "connected"
+                log.info("registered", master=self.master, name=registered.name, address=registered.address)
+                nursery.start_soon(self._write, stream, due)
+                nursery.start_soon(self._announce, outgoing, registered.heartbeat_s)
+                nursery.start_soon(self._publish)
+                await self._read(stream)
+        finally:
+            self._outgoing = None
+            for call in self._calls.values():
+                call.done.set()
+
+    async def _write(
+        self, stream: MessageStream[Message], due: trio.MemoryReceiveChannel[tuple[Message, bytes]]
+    ) -> None:
+        async for message, payload in due:
+            await stream.send(message, payload)
+
+    async def _read(self, stream: MessageStream[Message]) -> None:
+        while True:
+            message = await stream.receive()
+            payload = await stream.receive_payload()
+            match message:
+                case m.Heard(sequence=sequence):
+                    self._heard, self._heard_at = sequence, trio.current_time()
+                case m.Handout():
+                    await self._announcer.on_handout(message)
+                case m.Forget(file_id=file_id, delete=delete):
+                    await self._forget(FileId(file_id), delete=delete)
+                case Failure(code=code, text=text):
+                    raise from_wire(code, printable(text))
+                case (
+                    m.Published(request=number)
+                    | m.Resolved(request=number)
+                    | m.HolderPage(request=number)
+                    | m.FilePage(request=number)
+                    | m.HostPage(request=number)
+                    | m.Removed(request=number)
+                    | m.RequestFailed(request=number)
+                ):
+                    if call := self._calls.get(number):  # else it was given up
+                        call.answer, call.payload = message, payload
+                        call.done.set()
+                case other:
+                    raise RemoteProtocolError(f"{type(other).__name__} came after registration")
+
+    async def _announce(self, outgoing: trio.MemorySendChannel[tuple[Message, bytes]], heartbeat_s: float) -> None:
+        """Heartbeats, the first of them with everything; ends the link when they go unheard."""
+        sequence = self._heard = 0
+        self._heard_at = trio.current_time()
+        seen, replace = self._announcer.announcements.count, True
+        pending = self._announcer.all_holdings()
+        while True:
+            batches = [pending[i : i + HOLDINGS_A_HEARTBEAT] for i in range(0, len(pending), HOLDINGS_A_HEARTBEAT)]
+            for batch in batches or [[]]:
+                sequence += 1
+                used, free = self._announcer.room()
+                await outgoing.send((m.Heartbeat(sequence, used, free, replace, batch), b""))
+                replace = False
+            beat_at = trio.current_time() + heartbeat_s
+            while trio.current_time() < beat_at:
+                with trio.move_on_at(min(beat_at, trio.current_time() + PROGRESS_S)):
+                    seen = await self._announcer.announcements.later_than(seen)
+                    await trio.sleep(COALESCE_S)
+                if pending := self._announcer.changed_holdings():
+                    break
+            if self._heard < sequence and trio.current_time() - self._heard_at > MISSED_HEARTBEATS * heartbeat_s:
+                raise PeerSilent(f"the master has not answered for {MISSED_HEARTBEATS} heartbeats")
+
+    async def _publish(self) -> None:
+        """Publish what the master has not confirmed, now and after each upload."""
+        seen = self._announcer.announcements.count
+        while True:
+            for p in self._announcer.unpublished():
+                try:
+                    await self.publish(p)
+                except MasterUnreachable:
+                    return  # the link is gone, and this task with it; the next link publishes
+                except InterFilesError as e:
+                    log.warning("the master refuses a file", file=p.file_id.hex()[:12], reason=str(e))
+                    await trio.sleep(BACKOFF_CAP_S)
+            seen = await self._announcer.announcements.later_than(seen)
+
+    async def publish(self, publication: Publication) -> m.FileInfo:
+        """Put one file into the catalogue.
+
+        Raises:
+          MasterUnreachable: no answer; it is published when the master is back.
+          InterFilesError: the master refuses it.
+        """
+        answer, _ = await self.request(
+            lambda n: m.Publish(n, publication.file_id, publication.uploaded_at, publication.replicas),
+            m.Published,
+            payload=publication.manifest,
+        )
+        await self._announcer.on_published(answer.info)
+        return answer.info

@@ -1,0 +1,243 @@
+"""What the daemon tells a person: its own files, and the fleet's as the master knows them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from interfiles.errors import MasterUnreachable, UnknownFile, printable
+from interfiles.units import format_duration
+from interfiles.wire import master_messages as m
+from interfiles.wire.reports import (
+    CopyState,
+    DownloadReport,
+    FileListReport,
+    FileReport,
+    HolderReport,
+    HostListReport,
+    HostReport,
+    LocalCopy,
+    ReplicaCount,
+    StatReport,
+    StatusReport,
+    TransferReport,
+)
+
+if TYPE_CHECKING:
+    from daemons.client.downloads import Source
+    from daemons.client.library import Library
+    from daemons.client.local_file import LocalFile
+    from daemons.client.master_link import MasterLink
+    from interfiles.storage.jobs import Identity
+
+
+class Reporter:
+    """Reads everything, changes nothing."""
+
+    def __init__(self, library: Library, link: MasterLink, identity: Identity, *, address: str, state: Path) -> None:
+        self._library = library
+        self._link = link
+        self._identity = identity
+        self._address = address
+        self._state = state
+
+    async def stat(self, source: Source) -> StatReport:
+        """Who has what of a file; only this host's part of it while the master is away."""
+        manifest, file = source.manifest, self._library.find(source.manifest.file_id)
+        info, complete, holders = await self._holders(source)
+        return StatReport(
+            id=manifest.file_id.hex(),
+            name=manifest.name,
+            is_directory=manifest.is_directory,
+            entries=len(manifest.entries),
+            size=manifest.size,
+            uploaded_at=info.uploaded_at if info else source.uploaded_at,
+            uploaded_by=info.uploaded_by if info else source.uploaded_by,
+            piece_size=manifest.piece_size,
+            pieces=manifest.piece_count,
+            hosts=[_holder_report(holder, manifest.piece_count) for holder in holders],
+            replicas=ReplicaCount(wanted=info.replicas_wanted if info else source.replicas, complete=complete),
+            local=_local_copy(file),
+            complete_info=info is not None,
+        )
+
+    async def _holders(self, source: Source) -> tuple[m.FileInfo | None, int, list[m.Holder]]:
+        found: list[m.Holder] = []
+        try:
+            while True:
+                page, _ = await self._link.request(
+                    lambda n: m.ListHolders(n, source.manifest.file_id, len(found)), m.HolderPage
+                )
+                found.extend(page.holders)
+                if not page.more or not page.holders:
+                    return page.info, page.complete, found
+        except (MasterUnreachable, UnknownFile):
+            file = self._library.find(source.manifest.file_id)
+            if file is None:
+                return None, 0, []
+            me = self._identity
+            holding = file.holding(trio.current_time())
+            mine = m.Holder(me.host_id, me.name, me.zone, self._address, "live", 0.0, holding)
+            return None, int(file.is_complete), [mine] if file.verified else []
+
+    async def files(self, start: int) -> FileListReport:
+        """A page of the fleet's files.
+
+        Raises:
+          MasterUnreachable: the master is away.
+        """
+        page, _ = await self._link.request(lambda n: m.ListFiles(n, start), m.FilePage)
+        rows = [
+            FileReport(
+                id=row.info.file_id.hex(),
+                name=row.info.name,
+                size=row.info.size,
+                entries=row.info.entries,
+                uploaded_at=row.info.uploaded_at,
+                uploaded_by=row.info.uploaded_by,
+                replicas_wanted=row.info.replicas_wanted,
+                complete=row.complete,
+                partial=row.partial,
+                local=_local_state(self._library.find(row.info.file_id)),  # type: ignore[arg-type]
+            )
+            for row in page.files
+        ]
+        return FileListReport(files=rows, next_start=start + len(rows) if page.more else None)
+
+    async def hosts(self) -> HostListReport:
+        """All hosts of the fleet.
+
+        Raises:
+          MasterUnreachable: the master is away.
+        """
+        rows: list[m.HostRow] = []
+        while True:
+            page, _ = await self._link.request(lambda n: m.ListHosts(n, len(rows)), m.HostPage)
+            rows.extend(page.hosts)
+            if not page.more or not page.hosts:
+                return HostListReport(hosts=[_host_report(row) for row in rows])
+
+    def status(self) -> StatusReport:
+        """This daemon: who it is and what it does."""
+        now, (used, free) = trio.current_time(), self._library.room()
+        files = list(self._library)
+        transfers = [
+            TransferReport(
+                id=file.file_id.hex(),
+                name=file.manifest.name,
+                path=os.fsdecode(file.record.path),
+                state=file.phase if file.is_fetching and file.phase != "idle" else file.record.state,
+                size=file.manifest.size,
+                bytes_done=file.bytes_done,
+                down=int(file.down.rate(now)),
+                peers=file.connected,
+                note=self.waiting_for(file) if file.phase == "waiting" else file.note,
+            )
+            for file in files
+            if not file.is_complete
+        ]
+        return StatusReport(
+            host=self._identity.host_id,
+            name=self._identity.name,
+            zone=self._identity.zone,
+            fleet=self._identity.fleet,
+            address=self._link.address or self._address,
+            master=self._link.master,
+            master_state="connected" if self._link.is_connected else "connecting",
+            master_note=self._link.note,
+            state_directory=str(self._state),
+            files=sum(file.is_complete for file in files),
+            used=used,
+            free=free,
+            down=sum(int(file.down.rate(now)) for file in files),
+            up=sum(int(file.up.rate(now)) for file in files),
+            transfers=transfers,
+        )
+
+    def waiting_for(self, file: LocalFile) -> str:
+        """What a download without a source waits for, in words."""
+        name = printable(file.manifest.name)
+        if file.note:
+            return f"{file.note}; it is tried again by itself"
+        if not self._link.is_connected:
+            return f"no peer answers for {name} and the master at {self._link.master} is away ({self._link.note})"
+        if file.peers:
+            return f"the hosts that are up have nothing more of {name}, or do not answer"
+        if file.absent:
+            seen = ", ".join(
+                f"{absent.name} has it, last seen {format_duration(absent.last_seen_s)} ago" for absent in file.absent
+            )
+            return f"no host that is up has {name} ({seen})"
+        return f"no host has {name}, which {file.record.uploaded_by} uploaded"
+
+
+def download_report(file: LocalFile, path: Path, state: Literal["complete", "detached"]) -> DownloadReport:
+    """A download's result; `path` is where the caller wanted it."""
+    record = file.record
+    return DownloadReport(
+        id=file.file_id.hex(),
+        name=file.manifest.name,
+        path=str(path),
+        size=file.manifest.size,
+        seconds=round(record.seconds, 3),
+        state=state,
+        bytes_from_peers=dict(record.bytes_from_peers),
+        bytes_local=record.bytes_local,
+        pieces_rejected=record.pieces_rejected,
+    )
+
+
+def _local_state(file: LocalFile | None) -> CopyState:
+    if file is None or (not file.verified and not file.is_complete):
+        return "none"
+    return "complete" if file.is_complete else "partial"
+
+
+def _local_copy(file: LocalFile | None) -> LocalCopy:
+    if file is None:
+        return LocalCopy(state="none", pieces=0, path="", doing="", note="")
+    doing = file.phase if file.is_fetching and file.phase != "idle" else file.record.state
+    return LocalCopy(
+        state=_local_state(file),
+        pieces=len(file.verified),
+        path=os.fsdecode(file.record.path),
+        doing="" if file.is_complete else doing,
+        note=file.note,
+    )
+
+
+def _holder_report(holder: m.Holder, pieces: int) -> HolderReport:
+    holding = holder.holding
+    complete = holding.state == "complete"
+    state: CopyState = "complete" if complete else "partial" if holding.pieces else "none"
+    return HolderReport(
+        host=holder.host_id,
+        name=holder.name,
+        zone=holder.zone,
+        address=holder.address,
+        state=state,
+        pieces=pieces if complete else holding.pieces,
+        doing="" if complete else holding.state,
+        host_state=holder.host_state,
+        last_seen_s=holder.last_seen_s,
+        down=holding.down,
+        up=holding.up,
+        note=holding.note,
+    )
+
+
+def _host_report(row: m.HostRow) -> HostReport:
+    return HostReport(
+        host=row.host_id,
+        name=row.name,
+        zone=row.zone,
+        address=row.address,
+        state=row.state,
+        files=row.files,
+        used=row.used,
+        free=row.free,
+        last_seen_s=row.last_seen_s,
+    )

@@ -1,0 +1,218 @@
+"""One connection that serves pieces of one file to one peer.
+
+The reader puts requests into the upload queue and never waits for the writer, so a peer that asks while it is being
+sent to is always heard; the writer sends what is new, then what is due, one block at a time.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+import trio
+
+from daemons.client.notice import Notice
+from interfiles.errors import ContentChanged, PeerSilent, RemoteProtocolError, UnknownFile
+from interfiles.geometry import Block, PieceIndex
+from interfiles.manifest import FileId, Manifest
+from interfiles.piece_set import PieceSet
+from interfiles.storage.executor import Executor
+from interfiles.swarm.upload_queue import MAX_QUEUED, UploadQueue
+from interfiles.transport.base import Transport
+from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
+from interfiles.wire import peer_messages as m
+from interfiles.wire.codec import Message
+from interfiles.wire.session import Identity
+
+_HAVES_A_MESSAGE: Final = 256
+_MAX_ANSWERS: Final = 2 * MAX_QUEUED  # refusals that wait to be sent: a peer that outruns them breaks the rules
+
+
+class ServedFile(Protocol):
+    """What a session needs of a file that this host has some of."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file is."""
+
+    @property
+    def verified(self) -> PieceSet:
+        """The pieces that may be served."""
+
+    @property
+    def gained(self) -> list[PieceIndex]:
+        """The pieces gained since the daemon started, in order; it only grows."""
+
+    @property
+    def changed(self) -> Notice:
+        """Told when a piece is gained or lost, or serving ends."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the file is not served now; None while it is."""
+
+    def is_scattered(self, block: Block) -> bool:
+        """Whether a block lies in so many files that only a thread should read it."""
+
+    def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]]]:
+        """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside the context."""
+
+    async def read_scattered(self, block: Block, disk: Executor) -> bytes | bytearray:
+        """Read a block in a thread."""
+
+    def add_sent(self, count: int) -> None:
+        """So many payload bytes were sent."""
+
+    def suspect(self, piece: PieceIndex) -> None:
+        """A peer got this piece with a wrong hash: check it on disk."""
+
+    def content_changed(self, reason: str) -> None:
+        """The file on disk is not what was hashed: serve it no more."""
+
+
+class ServeSession:
+    """A connected peer that fetches from this host."""
+
+    def __init__(
+        self, stream: MessageStream[Message], file: ServedFile, queue: UploadQueue, disk: Executor, fetcher: str
+    ) -> None:
+        self._disk = disk
+        self._stream = stream
+        self._file = file
+        self._queue = queue
+        self._fetcher = fetcher
+        self._answers: deque[Message] = deque()
+        self._told = len(file.gained)
+        self._due: Final = Notice()
+
+    async def run(self) -> None:
+        """Serve until the peer leaves or the file is served no more.
+
+        Raises:
+          TransportError, ProtocolError: the connection ended or broke its rules.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_file)
+                nursery.start_soon(self._write, nursery.cancel_scope)
+                await self._read()
+        finally:
+            self._queue.drop(self._fetcher)
+
+    async def _watch_file(self) -> None:
+        seen = self._file.changed.count
+        while True:
+            seen = await self._file.changed.later_than(seen)
+            self._due.tell()
+
+    # Hearing
+
+    async def _read(self) -> None:
+        geometry = self._file.manifest.geometry
+        while True:
+            message = await self._stream.receive()
+            try:
+                match message:
+                    case m.Request(piece=piece, offset=offset, length=length):
+                        self._add(geometry.block(piece, offset, length))
+                    case m.Cancel(piece=piece):
+                        self._queue.cancel(self._fetcher, geometry.piece(piece))
+                    case m.Complaint(piece=piece):
+                        self._file.suspect(geometry.piece(piece))
+                    case _:
+                        raise RemoteProtocolError(f"{type(message).__name__} came after the file was opened")
+            except ValueError as e:
+                raise RemoteProtocolError(str(e)) from e
+            self._due.tell()
+            await trio.lowlevel.checkpoint()  # a flood of requests that never waits would keep the loop
+
+    def _add(self, block: Block) -> None:
+        if block.piece not in self._file.verified:
+            self._answers.append(m.NotFound(block.piece, block.offset))
+        elif (retry_after_ms := self._queue.offer(self._fetcher, block, trio.current_time())) is not None:
+            self._answers.append(m.Busy(block.piece, block.offset, retry_after_ms))
+        if len(self._answers) > _MAX_ANSWERS:
+            raise RemoteProtocolError(f"over {_MAX_ANSWERS} requests were refused without being waited for")
+
+    # Sending
+
+    async def _write(self, session_scope: trio.CancelScope) -> None:
+        seen = 0
+        while True:
+            if (refusal := self._file.refusal) is not None:
+                await self._stream.send(m.Withdrawn(refusal[:1000]))
+                session_scope.cancel()
+                return
+            if not await self._send_one():
+                seen = await self._due.later_than(seen)
+
+    async def _send_one(self) -> bool:
+        """Send what is most urgent; return False when nothing is due."""
+        if self._answers:
+            await self._stream.send(self._answers.popleft())
+        elif self._told < len(self._file.gained):
+            news = self._file.gained[self._told : self._told + _HAVES_A_MESSAGE]
+            self._told += len(news)
+            await self._stream.send(m.Have(list(news)))
+        elif (block := self._queue.next(self._fetcher)) is not None:
+            await self._send_block(block)
+        else:
+            return False
+        return True
+
+    async def _send_block(self, block: Block) -> None:
+        if block.piece not in self._file.verified:
+            await self._stream.send(m.NotFound(block.piece, block.offset))
+            return
+        try:
+            message = m.Piece(block.piece, block.offset)
+            if self._file.is_scattered(block):
+                await self._stream.send(message, memoryview(await self._file.read_scattered(block, self._disk)))
+            else:
+                with self._file.reading(block) as spans:
+                    await self._stream.send_files(message, spans)
+        except ContentChanged as e:
+            self._file.content_changed(str(e))
+            raise
+        self._file.add_sent(block.length)
+        await trio.lowlevel.checkpoint()
+
+
+async def serve_peer(
+    transport: Transport,
+    identity: Identity,
+    find: Callable[[FileId], ServedFile | None],
+    queue: UploadQueue,
+    disk: Executor,
+    *,
+    fetcher: str,
+) -> None:
+    """Greet a peer, learn which file it wants, and serve it. `fetcher` names the connection in the upload queue.
+
+    Raises:
+      TransportError, ProtocolError, UnknownFile: why the session ended; the peer was told where it could be.
+    """
+    stream, _ = await welcome(transport, "swarm", identity)
+    try:
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+            opening = await stream.receive()
+        if scope.cancelled_caught:
+            raise PeerSilent(f"the peer named no file within {HANDSHAKE_TIMEOUT_S:.0f} s")
+        if not isinstance(opening, m.Open):
+            raise RemoteProtocolError(f"{type(opening).__name__} came before the file was opened")
+        file = find(FileId(opening.file_id))
+        if file is None:
+            raise UnknownFile("this host has nothing of the file")
+        if file.refusal is not None:
+            raise UnknownFile(file.refusal)
+        session = ServeSession(stream, file, queue, disk, fetcher)
+        await stream.send(m.Bitfield(), file.verified.to_bytes())
+        await session.run()
+    except* (RemoteProtocolError, UnknownFile) as group:
+        first = group.exceptions[0]
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        await stream.fail(getattr(first, "code", "error"), str(first))
+        raise
+    finally:
+        stream.close()

@@ -1,0 +1,190 @@
+"""Uploading: scan, hash, remember, and publish a path of this host."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from daemons.client.cancellable import run_cancellable
+from interfiles.errors import NoSpace, Refused
+from interfiles.geometry import choose_piece_size
+from interfiles.manifest import HASH_BYTES, Manifest
+from interfiles.piece_set import PieceSet
+from interfiles.storage.copying import copy_tree
+from interfiles.storage.hashing import DiskContent, draft_manifest, hash_range, slices
+from interfiles.storage.jobs import FileRecord, encode_stamps
+from interfiles.storage.scan import Scan, scan
+from interfiles.storage.seed_store import SeedStore
+from interfiles.tracker_file import TrackerFile
+from interfiles.units import format_bytes
+from interfiles.wire.reports import UploadReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from daemons.client.library import Library
+    from daemons.client.local_file import LocalFile
+    from daemons.client.master_link import MasterLink
+    from interfiles.storage.executor import Executor
+    from interfiles.storage.jobs import Identity
+
+HASHING_THREADS: Final = 2
+PUBLISH_TIMEOUT_S: Final = 10.0  # then the upload is done all the same, and published when the master is back
+
+
+@dataclass(slots=True)
+class HashingProgress:
+    """Counted by the hashing threads, shown by the control session."""
+
+    name: str = ""
+    done: int = 0
+    total: int = 0
+    copying: bool = False
+    publishing: bool = False
+
+    def add(self, count: int) -> None:
+        """So many bytes more are hashed."""
+        self.done += count
+
+
+class Uploader:
+    """Makes seeds of paths."""
+
+    def __init__(
+        self,
+        library: Library,
+        link: MasterLink,
+        disk: Executor,
+        identity: Identity,
+        *,
+        copies: Path,
+        quota: int | None,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._library = library
+        self._link = link
+        self._disk = disk
+        self._identity = identity
+        self._copies = copies
+        self._quota = quota
+        self._wall_clock = wall_clock
+
+    async def upload(
+        self, path: Path, *, replicas: int | None, copy: bool, progress: HashingProgress
+    ) -> tuple[UploadReport, bytes]:
+        """Hash a path and seed it; return the report and the tracker file's content.
+
+        Raises:
+          PathNotFound, NotPermitted, ContentChanged, InvalidManifest, NoSpace, StorageFailed: the path cannot be sent.
+          Refused: this very file is being downloaded here.
+
+        Cancellation:
+          Until the file is recorded nothing is left behind; afterwards it is seeded, published or not.
+        """
+        began = trio.current_time()
+        found = await run_cancellable(self._disk, lambda cancelled: scan(path, cancelled=cancelled))
+        progress.name, progress.total = found.name, found.size
+        if copy:
+            found = await self._copy(found, progress)
+        manifest = await self._hash(found, progress)
+        file = await self._remember(found, manifest, replicas or 0, owned=copy)
+        progress.publishing = True
+        with trio.move_on_after(PUBLISH_TIMEOUT_S):
+            await self._wait_published(file)
+        record = file.record
+        tracker = TrackerFile(
+            manifest=manifest,
+            masters=self._identity.masters,
+            uploaded_by=record.uploaded_by,
+            uploaded_at=record.uploaded_at,
+            fleet=self._identity.fleet,
+        )
+        report = UploadReport(
+            id=manifest.file_id.hex(),
+            name=manifest.name,
+            size=manifest.size,
+            files=len(manifest.files),
+            pieces=manifest.piece_count,
+            piece_size=manifest.piece_size,
+            tracker="",
+            replicas_wanted=record.replicas or self._link.replicas or 0,
+            published=record.published,
+            seconds=round(trio.current_time() - began, 3),
+        )
+        return report, await self._disk.run(tracker.encode)
+
+    async def _copy(self, found: Scan, progress: HashingProgress) -> Scan:
+        """Make an own copy under the state directory, within the quota; what is hashed and served then is the copy."""
+        if self._quota is not None and self._library.owned_bytes() + found.size > self._quota:
+            raise NoSpace(
+                f"the quota of {format_bytes(self._quota)} has {format_bytes(self._library.owned_bytes())} in use, "
+                f"a copy of {found.name} needs {format_bytes(found.size)}; upload it without --copy"
+            )
+        progress.copying = True
+        place = self._copies / os.urandom(8).hex() / found.name
+        place.parent.mkdir(parents=True)
+        await run_cancellable(
+            self._disk,
+            lambda cancelled: copy_tree(found, place, progress=lambda _: None, cancelled=cancelled),
+        )
+        progress.copying = False
+        return await run_cancellable(self._disk, lambda cancelled: scan(place, cancelled=cancelled))
+
+    async def _hash(self, found: Scan, progress: HashingProgress) -> Manifest:
+        draft = await self._disk.run(draft_manifest, found, choose_piece_size(found.size))
+        content = DiskContent(found.root, draft, found.stamps)
+        hashes = bytearray(draft.piece_count * HASH_BYTES)
+        waiting = iter(list(slices(draft.geometry)))
+
+        async def work() -> None:
+            for first, count in waiting:
+                made = await run_cancellable(
+                    self._disk,
+                    lambda cancelled, first=first, count=count: hash_range(  # type: ignore[misc]
+                        content, first, count, progress=progress.add, cancelled=cancelled
+                    ),
+                )
+                hashes[first * HASH_BYTES : (first + count) * HASH_BYTES] = made
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(HASHING_THREADS):
+                nursery.start_soon(work)
+        return await self._disk.run(lambda: replace(draft, hashes=bytes(hashes)))
+
+    async def _remember(self, found: Scan, manifest: Manifest, replicas: int, *, owned: bool) -> LocalFile:
+        known = self._library.find(manifest.file_id)
+        if known is not None and known.is_fetching:
+            raise Refused(f"{known.label} is being downloaded here; wait for it, or stop it with interfiles rm --local")
+        stamps = list(found.stamps)
+        record = FileRecord(
+            file_id=manifest.file_id,
+            manifest=manifest.encode(),
+            path=os.fsencode(found.root),
+            part=None,
+            state="seeding",
+            overwrite=False,
+            uploaded_at=int(self._wall_clock()),
+            uploaded_by=self._identity.name,
+            replicas=replicas,
+            published=False,
+            stamps=encode_stamps(stamps),
+            durable=PieceSet.full(manifest.piece_count).to_bytes(),
+            bytes_local=manifest.size,
+            bytes_from_peers={},
+            pieces_rejected=0,
+            seconds=0.0,
+            note="",
+            owned=owned,
+        )
+        store = SeedStore(found.root, manifest, stamps, self._library.open_files)
+        return await self._library.add(record, manifest, store)
+
+    async def _wait_published(self, file: LocalFile) -> None:
+        """The master link publishes; wait for it while there is a link."""
+        while not file.record.published and self._link.is_connected:
+            with trio.move_on_after(0.5):
+                await file.changed.later_than(file.changed.count)

@@ -1,0 +1,1 @@
+"""The commands: they ask the daemons on this host by `interfiles.control`, and show what they answer."""

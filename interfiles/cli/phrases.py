@@ -1,0 +1,148 @@
+"""What a person reads: figures with their units, and a sentence or two for each report. Names come out printable."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interfiles.cli.output import Screen
+from interfiles.cli.tables import facts
+from interfiles.errors import printable
+from interfiles.geometry import KIB, MIB
+from interfiles.units import format_bytes, format_count, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from interfiles.wire.reports import DownloadReport, RemoveReport, UploadReport, VerifyReport
+
+_ID_DIGITS = 12
+_MAX_PIECES_NAMED = 5
+
+
+def short(file_id: str) -> str:
+    """A file id as people see and type it."""
+    return file_id[:_ID_DIGITS]
+
+
+def piece_size(count: int) -> str:
+    """The size of a piece: a power of two, so in units that are."""
+    return f"{count // MIB} MiB" if count >= MIB else f"{count // KIB} KiB"
+
+
+def percent(done: int, total: int) -> str:
+    """How much of the whole is done; it says 100 only when all is."""
+    return "100 %" if done >= total else f"{done * 100 // total} %"
+
+
+def part_of(done: int, total: int) -> str:
+    """`9.4 of 18.4 GB`: the unit once where both have the same."""
+    first, unit = format_bytes(done).rsplit(" ", 1)
+    whole = format_bytes(total)
+    return f"{first} of {whole}" if whole.endswith(f" {unit}") else f"{first} {unit} of {whole}"
+
+
+def time_left(done: int, total: int, rate: int) -> str:
+    """The time that the rest takes at this rate; empty where it will not end."""
+    return format_duration(-(-(total - done) // rate)) if rate and done < total else ""
+
+
+def moment(seconds: int) -> str:
+    """A time of day in the local time zone, to the minute."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):  # beyond what a calendar holds
+        return "at an unknown time"
+
+
+def place(path: str) -> str:
+    """A path as a person would type it here: short where it is below the current directory; directories end in `/`."""
+    try:
+        near = os.path.relpath(path)
+    except OSError:  # the current directory is gone
+        near = path
+    shown = path if near.startswith("..") else near
+    return printable(shown) + ("/" if os.path.isdir(path) else "")
+
+
+def content(size: int, files: int) -> str:
+    """`18.4 GB in 231 files`."""
+    return format_bytes(size) + (f" in {format_count(files, 'file')}" if files != 1 else "")
+
+
+def pieces(count: int, size: int) -> str:
+    """`4,388 pieces of 4 MiB`."""
+    return f"{format_count(count, 'piece')} of {piece_size(size)}"
+
+
+def uploaded(report: "UploadReport", screen: Screen) -> list[str]:
+    """The result of an upload."""
+    parts = [
+        f"{place(report.tracker)}  {short(report.id)}",
+        content(report.size, report.files),
+        pieces(report.pieces, report.piece_size),
+        f"wanted on {format_count(report.replicas_wanted, 'host')}",
+    ]
+    return facts(parts, screen)
+
+
+def downloaded(report: "DownloadReport") -> str:
+    """The result of a download that is done."""
+    fetched = sum(report.bytes_from_peers.values())
+    parts = [format_bytes(report.size)]
+    if fetched:
+        parts = [f"{format_bytes(report.size)} in {format_duration(report.seconds)}"]
+        parts.append(format_rate(fetched / report.seconds if report.seconds else fetched))
+    if report.bytes_local and report.size:
+        what = "all" if report.bytes_local >= report.size else format_bytes(report.bytes_local)
+        parts.append(f"{what} of it from this host")
+    if report.pieces_rejected:
+        parts.append(f"{format_count(report.pieces_rejected, 'bad piece')} refused and fetched again")
+    return f"Done: {place(report.path)} ({', '.join([*parts, 'every piece verified'])})."
+
+
+def goes_on(reference: str) -> str:
+    """How to watch and how to stop a download that goes on without the command."""
+    shown = printable(reference)
+    return f"Watch it with interfiles wait {shown}, stop it with interfiles rm --local {shown}."
+
+
+def removed(report: "RemoveReport", *, local: bool) -> str:
+    """The result of a removal."""
+    name = printable(report.name)
+    if local:
+        what = f"Removed {name} from this host; the fleet keeps it"
+    else:
+        others = "no other host had any of it"
+        if report.hosts:
+            others = (
+                f"{format_count(report.hosts, 'other host')} {'is' if report.hosts == 1 else 'are'} told to forget it"
+            )
+        what = f"Removed {name} from the fleet; {others}"
+    if not report.path:
+        return what + "."
+    return f"{what}. {place(report.path)} {'is deleted' if report.deleted else 'stays where it is'}."
+
+
+def verified(report: "VerifyReport") -> str:
+    """The result of a verification that found nothing wrong."""
+    facts = f"{format_bytes(report.size)}, checked in {format_duration(report.seconds)}"
+    return f"{printable(report.name)}: all {format_count(report.pieces, 'piece')} match ({facts})."
+
+
+def found_bad(report: "VerifyReport") -> str:
+    """The error of a verification that found bad pieces."""
+    bad = report.bad_pieces
+    named = ", ".join(format_count(piece) for piece in bad[:_MAX_PIECES_NAMED])
+    more = ", …" if len(bad) > _MAX_PIECES_NAMED else ""
+    return (
+        f"{printable(report.name)}: {format_count(len(bad))} of {format_count(report.pieces, 'piece')} "
+        f"{'does' if len(bad) == 1 else 'do'} not match ({'piece' if len(bad) == 1 else 'pieces'} {named}{more}) and "
+        f"{'is' if len(bad) == 1 else 'are'} no longer served; `interfiles download` fetches what is missing"
+    )
+
+
+def home_relative(path: str) -> str:
+    """A path with the home directory as `~`."""
+    try:
+        return printable("~/" + str(Path(path).relative_to(Path.home())))
+    except (ValueError, RuntimeError):
+        return printable(path)

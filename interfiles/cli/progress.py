@@ -1,0 +1,191 @@
+"""Progress while a daemon works: a bar on a terminal; elsewhere only what is waited for, if anything is."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from interfiles.cli import output
+from interfiles.cli.phrases import part_of, percent, time_left
+from interfiles.cli.tables import cells, crop
+from interfiles.errors import printable
+from interfiles.units import format_bytes, format_count, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
+    from interfiles.wire.control_messages import Progress
+
+_LABELS: Final = {
+    "hashing": "Hashing ",
+    "checking": "Checking ",
+    "verifying": "Verifying ",
+    "finishing": "Finishing ",
+    "publishing": "Publishing ",
+}
+_MIN_REDRAW_S: Final = 0.1  # a person reads no faster, and a daemon may tell more often
+_WIDE: Final = 80
+_BAR_CELLS: Final = (10, 20)  # on a narrow and on a wide terminal
+_GAP: Final = "  "
+
+
+class View(Protocol):
+    """Takes progress, as a context manager around an operation. `started`: the daemon has taken the request on."""
+
+    started: bool
+
+    def __call__(self, progress: "Progress") -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None: ...
+
+
+def view() -> View:
+    """The way to show progress that fits stderr."""
+    screen = output.Screen.of(sys.stderr)
+    return Silence() if screen.width is None or screen.is_dumb else Bar()
+
+
+class Silence:
+    """Says only, once for every wait, what is waited for."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self._waiting = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        pass
+
+    def __call__(self, progress: "Progress") -> None:
+        self.started = True
+        waiting = progress.phase == "waiting" and bool(progress.text)
+        if waiting and not self._waiting:
+            output.tell(waiting_sentence(progress.text))
+        self._waiting = waiting
+
+
+class Bar:
+    """One line that is drawn again and again; hashing leaves its line behind, for nothing else tells its speed."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self._last: Progress | None = None
+        self._phase_began = self._drawn_at = 0.0
+        self._waiting_for = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._live is None:
+            return
+        if kind is None:
+            self._leave_phase()
+        elif self._last is not None:
+            self._draw(self._last)
+        # What failed or was interrupted stays on the screen, to show how far it came.
+        self._live.transient = kind is None
+        self._live.stop()
+
+    def __call__(self, progress: "Progress") -> None:
+        self.started = True
+        live = self._begin() if self._live is None else self._live
+        now = time.monotonic()
+        changed = self._last is None or self._last.phase != progress.phase
+        if changed:
+            self._leave_phase()
+            self._phase_began, self._waiting_for = now, ""
+        self._last = progress
+        if progress.phase == "waiting" and progress.text and not self._waiting_for:
+            self._waiting_for = progress.text
+            live.console.print(waiting_sentence(progress.text), markup=False, highlight=False)
+        if changed or now - self._drawn_at >= _MIN_REDRAW_S:
+            self._drawn_at = now
+            self._draw(progress)
+
+    def _begin(self) -> "Live":
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True, highlight=False)
+        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._live.start()
+        return self._live
+
+    def _draw(self, progress: "Progress") -> None:
+        if self._live is not None:
+            waited_s = time.monotonic() - self._phase_began
+            self._live.update(self._line(progress_parts(progress, waited_s), progress), refresh=True)
+
+    def _leave_phase(self) -> None:
+        last, live = self._last, self._live
+        if last is None or live is None or last.phase != "hashing" or last.done < last.total:
+            return
+        line = self._line(finished_parts(last, time.monotonic() - self._phase_began), last)
+        live.console.print(line, crop=True, no_wrap=True)
+
+    def _line(self, parts: list[str], progress: "Progress") -> "Text":
+        from rich.text import Text
+
+        assert self._live is not None
+        console = self._live.console
+        label, bar, rest = fit_parts(parts, progress, console.width)
+        line = Text(label, no_wrap=True, overflow="crop")
+        if bar is not None:
+            filled, left = ("#", "-") if console.options.ascii_only else ("█", "░")
+            line.append(_GAP).append(filled * bar[0], style="cyan").append(left * bar[1], style="dim")
+        return line.append("".join(_GAP + part for part in rest))
+
+
+def waiting_sentence(text: str) -> str:
+    """What a download waits for, and that it may be left alone."""
+    return f"interfiles: {printable(text).rstrip('.')}. Waiting; Ctrl-C leaves it queued."
+
+
+def progress_parts(progress: "Progress", phase_s: float) -> list[str]:
+    """The figures beside the bar, the most telling first; `phase_s`: seconds since the phase began."""
+    if progress.phase == "waiting":
+        known = [percent(progress.done, progress.total)] if progress.total else []
+        return [*known, f"waiting {format_duration(int(phase_s))}"]
+    if progress.phase in ("finishing", "publishing"):
+        return []
+    if not progress.total:
+        return [format_bytes(progress.done)] if progress.done else []
+    parts = [f"{percent(progress.done, progress.total):>5}", part_of(progress.done, progress.total)]
+    if progress.rate:
+        parts.append(format_rate(progress.rate))
+    if left := time_left(progress.done, progress.total, progress.rate):
+        parts.append(f"{left} left")
+    if progress.peers:
+        parts.append(f"from {format_count(progress.peers, 'host')}")
+    return parts
+
+
+def finished_parts(progress: "Progress", phase_s: float) -> list[str]:
+    """The figures of a phase that is done."""
+    rate = format_rate(progress.total / phase_s) if phase_s else ""
+    return [part for part in (format_bytes(progress.total), rate, f"done in {format_duration(phase_s)}") if part]
+
+
+def fit_parts(parts: list[str], progress: "Progress", width: int) -> tuple[str, tuple[int, int] | None, list[str]]:
+    """What a line of `width` columns has room for: label, filled and empty cells of the bar, and the first figures."""
+    label = crop(_LABELS.get(progress.phase, "") + printable(progress.name), max(1, width // 3))
+    used = cells(label)
+    bar = None
+    if progress.total and progress.phase not in ("finishing", "publishing"):
+        length = _BAR_CELLS[width >= _WIDE]
+        filled = length * min(progress.done, progress.total) // progress.total
+        bar = (filled, length - filled)
+        used += len(_GAP) + length
+    fitting = []
+    for part in parts:
+        used += len(_GAP) + cells(part)
+        if used > width:
+            break
+        fitting.append(part)
+    return label, bar, fitting

@@ -1,0 +1,196 @@
+"""The tables of stat, ls, hosts and status: from a report to lines."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from interfiles.cli.output import Screen
+from interfiles.cli.phrases import content, home_relative, moment, percent, pieces, place, short, time_left
+from interfiles.cli.tables import Column, facts, table
+from interfiles.errors import printable
+from interfiles.units import format_bytes, format_count, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from interfiles.wire.reports import (
+        FileReport,
+        HolderReport,
+        HostReport,
+        LocalCopy,
+        StatReport,
+        StatusReport,
+        TransferReport,
+    )
+
+_INDENT: Final = "  "
+_FLEET_DIGITS: Final = 4
+
+_HOLDER_COLUMNS: Final = (
+    Column("HOST"),
+    Column("ZONE"),
+    Column("STATE", is_state=True),
+    Column("HAS", right=True),
+    Column("RATE"),
+    Column("ADDRESS"),
+)
+_FILE_COLUMNS: Final = (
+    Column("NAME"),
+    Column("ID"),
+    Column("SIZE", right=True),
+    Column("COPIES"),
+    Column("HERE", is_state=True),
+    Column("FILES", right=True),
+    Column("UPLOADED"),
+    Column("BY"),
+)
+_HOST_COLUMNS: Final = (
+    Column("HOST"),
+    Column("ZONE"),
+    Column("ADDRESS"),
+    Column("STATE", is_state=True),
+    Column("FILES", right=True),
+    Column("USED", right=True),
+    Column("FREE", right=True),
+    Column("LAST SEEN"),
+)
+_TRANSFER_COLUMNS: Final = (
+    Column("NAME"),
+    Column("ID"),
+    Column("STATE", is_state=True),
+    Column("DONE", right=True),
+    Column("RATE", right=True),
+    Column("LEFT", right=True),
+    Column("FROM"),
+    Column("NOTE"),
+)
+
+
+def stat_lines(report: "StatReport", screen: Screen) -> list[str]:
+    """What a file is, and who has what of it."""
+    lines = [f"{printable(report.name)}{'/' if report.is_directory else ''}  {short(report.id)}"]
+    what = [
+        content(report.size, report.entries),
+        pieces(report.pieces, report.piece_size),
+        f"uploaded {moment(report.uploaded_at)} by {printable(report.uploaded_by)}",
+    ]
+    lines += facts(what, screen, indent=_INDENT)
+    lines += facts([_copies(report)], screen, indent=_INDENT)
+    lines += facts(_here(report.local, report.pieces), screen, indent=_INDENT)
+    if not report.complete_info:
+        lines.append(_INDENT + "The master is away: this is only what this host knows.")
+    if report.hosts:
+        rows = [_holder_row(host, report.pieces) for host in report.hosts]
+        lines += table(_HOLDER_COLUMNS, rows, screen, indent=_INDENT)
+    return lines
+
+
+def file_lines(files: Sequence["FileReport"], screen: Screen) -> list[str]:
+    """The files of the fleet."""
+    rows = [
+        (
+            printable(file.name),
+            short(file.id),
+            format_bytes(file.size),
+            f"{file.complete:,} of {file.replicas_wanted:,}",
+            file.local,
+            format_count(file.entries),
+            moment(file.uploaded_at),
+            printable(file.uploaded_by),
+        )
+        for file in files
+    ]
+    return table(_FILE_COLUMNS, rows, screen)
+
+
+def host_lines(hosts: Sequence["HostReport"], screen: Screen) -> list[str]:
+    """The hosts of the fleet."""
+    rows = [
+        (
+            printable(host.name),
+            printable(host.zone),
+            printable(host.address),
+            printable(host.state),
+            format_count(host.files),
+            format_bytes(host.used),
+            format_bytes(host.free),
+            f"{format_duration(int(host.last_seen_s))} ago",
+        )
+        for host in hosts
+    ]
+    return table(_HOST_COLUMNS, rows, screen)
+
+
+def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
+    """The daemon of this host, and what it is fetching."""
+    fleet = f"of fleet {printable(report.fleet[:_FLEET_DIGITS])}" if report.fleet else "of no fleet yet"
+    master = f"Master: {printable(report.master or 'none')}, {report.master_state}"
+    if report.master_note:
+        master += f" ({printable(report.master_note)})"
+    lines = facts([f"{printable(report.name)} {fleet}", f"serving on {printable(report.address)}"], screen)
+    lines += facts([master], screen, indent=_INDENT)
+    lines += facts(
+        [
+            f"Holds {format_count(report.files, 'file')}, {format_bytes(report.used)}",
+            f"{format_bytes(report.free)} free",
+        ],
+        screen,
+        indent=_INDENT,
+    )
+    lines += facts([f"Down {format_rate(report.down)}", f"up {format_rate(report.up)}"], screen, indent=_INDENT)
+    lines += facts([f"State in {home_relative(report.state_directory)}"], screen, indent=_INDENT)
+    if report.transfers:
+        rows = [_transfer_row(transfer) for transfer in report.transfers]
+        lines += table(_TRANSFER_COLUMNS, rows, screen, indent=_INDENT)
+    return lines
+
+
+def _copies(report: "StatReport") -> str:
+    under_way = sum(host.doing == "fetching" for host in report.hosts)
+    more = f", {format_count(under_way)} more under way" if under_way else ""
+    return f"Copies: {format_count(report.replicas.complete)} of {format_count(report.replicas.wanted)} wanted{more}"
+
+
+def _here(local: "LocalCopy", total: int) -> list[str]:
+    if local.state == "none" and not local.doing:
+        return ["Here: none of it"]
+    parts = [f"Here: {_state(local.state, local.doing)}"]
+    if local.state != "complete":
+        parts.append(percent(local.pieces, total))
+    if local.path:
+        parts.append(place(local.path))
+    if local.note:
+        parts.append(printable(local.note))
+    return parts
+
+
+def _state(state: str, doing: str) -> str:
+    """What a host has, or what it does to have more."""
+    return printable(doing) or {"none": "nothing"}.get(state, state)
+
+
+def _holder_row(host: "HolderReport", total: int) -> tuple[str, ...]:
+    absent = host.host_state != "live"
+    return (
+        printable(host.name),
+        printable(host.zone),
+        printable(host.host_state) if absent else _state(host.state, host.doing),
+        percent(host.pieces, total),
+        f"not heard from for {format_duration(int(host.last_seen_s))}" if absent else _rates(host),
+        printable(host.address),
+    )
+
+
+def _rates(host: "HolderReport") -> str:
+    rates = [f"{way} {format_rate(rate)}" for way, rate in (("down", host.down), ("up", host.up)) if rate]
+    return ", ".join([*rates, printable(host.note)] if host.note else rates)
+
+
+def _transfer_row(transfer: "TransferReport") -> tuple[str, ...]:
+    return (
+        printable(transfer.name),
+        short(transfer.id),
+        printable(transfer.state),
+        percent(transfer.bytes_done, transfer.size),
+        format_rate(transfer.down) if transfer.down else "",
+        time_left(transfer.bytes_done, transfer.size, transfer.down),
+        format_count(transfer.peers, "host") if transfer.peers else "",
+        printable(transfer.note),
+    )

@@ -1,0 +1,97 @@
+"""Tables and facts that fit their screen: a table loses columns from the right, facts go on in the next line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from interfiles.cli.output import Screen
+
+_GAP: Final = "  "
+_BETWEEN_FACTS: Final = " · "
+_ELLIPSIS: Final = "…"
+
+_GOOD, _PASSING, _BAD, _HEADING, _NEUTRAL = "32", "33", "31", "2", ""
+_STATE_STYLES: Final = {
+    "live": _GOOD,
+    "complete": _GOOD,
+    "fetching": _PASSING,
+    "finishing": _PASSING,
+    "waiting": _PASSING,
+    "paused": _PASSING,
+    "suspect": _PASSING,
+    "gone": _BAD,
+    "failed": _BAD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; figures stand at its right side, and the words of a state have their colours."""
+
+    title: str
+    right: bool = False
+    is_state: bool = False
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def crop(text: str, width: int) -> str:
+    """The text, its end cut off where it takes more than `width` columns, at least 1."""
+    if cells(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width - 1) + _ELLIPSIS
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen, *, indent: str = "") -> list[str]:
+    """The lines of a table, headings first; each row has a text, already printable, for each column."""
+    widths = [max(map(cells, texts)) for texts in zip([c.title for c in columns], *rows, strict=True)]
+    shown = _columns_that_fit(widths, screen, indent)
+    if screen.width is not None:
+        widths[0] = max(1, min(widths[0], screen.width - len(indent)))
+    lines = [screen.paint(_line(columns[:shown], widths, [c.title for c in columns], Screen(), indent), _HEADING)]
+    lines += [_line(columns[:shown], widths, row, screen, indent) for row in rows]
+    return lines
+
+
+def facts(parts: Sequence[str], screen: Screen, *, indent: str = "") -> list[str]:
+    """Facts one after the other, in as many lines as they need; a fact is never cut."""
+    lines: list[str] = []
+    line = ""
+    for part in parts:
+        longer = f"{line}{_BETWEEN_FACTS}{part}" if line else indent + part
+        if line and screen.width is not None and cells(longer) > screen.width:
+            lines.append(line)
+            longer = indent + part
+        line = longer
+    return [*lines, line]
+
+
+def _columns_that_fit(widths: Sequence[int], screen: Screen, indent: str) -> int:
+    """How many columns, from the left, the screen has room for; the first is always shown."""
+    if screen.width is None:
+        return len(widths)
+    used = len(indent) + widths[0]
+    for shown, width in enumerate(widths[1:], start=1):
+        used += len(_GAP) + width
+        if used > screen.width:
+            return shown
+    return len(widths)
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str], screen: Screen, indent: str) -> str:
+    parts = []
+    for column, width, text in zip(columns, widths, row, strict=False):
+        text = crop(text, width)
+        space = " " * (width - cells(text))
+        painted = screen.paint(text, _STATE_STYLES.get(text, _NEUTRAL) if column.is_state else _NEUTRAL)
+        parts.append(space + painted if column.right else painted + space)
+    return (indent + _GAP.join(parts)).rstrip()

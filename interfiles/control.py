@@ -1,0 +1,256 @@
+"""The Python API: what a program, and the CLI, ask of the daemons on this host.
+
+    async with interfiles.connect() as daemon:
+        report = await daemon.download("weights.tracker", directory="/data")
+
+Every operation opens its own connection, so that any number may run at once. A *source* says which file is meant: the
+path of a tracker file, or a file id, unambiguous id prefix or name that the fleet knows; see `read_source`. Progress
+goes to a callback, which must be quick and not block. Errors are those of `interfiles.errors`, in words for a person.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from interfiles import locations
+from interfiles.control_socket import ControlSocket, ProgressCallback
+from interfiles.errors import InterFilesError, RemoteProtocolError
+from interfiles.source import Source, read_source
+from interfiles.tracker_place import TrackerPlace, absolute
+from interfiles.wire import control_messages as messages
+from interfiles.wire.reports import (
+    DownloadReport,
+    FileListReport,
+    FileReport,
+    HostListReport,
+    HostRemovedReport,
+    HostReport,
+    RemoveReport,
+    StatReport,
+    StatusReport,
+    TokenReport,
+    TransferStateReport,
+    UploadReport,
+    VerifyReport,
+)
+
+AnyPath = str | os.PathLike[str]
+AnySource = AnyPath | Source
+
+_GOES_ON: Final = "; the download goes on when it is started again"
+_ABANDONED: Final = "before the upload was done; start it again and repeat the upload"
+
+
+@asynccontextmanager
+async def connect(socket: AnyPath | None = None) -> AsyncIterator["Daemon"]:
+    """Find the client daemon of this host, and check that it answers.
+
+    `socket`: its Unix socket; None: INTERFILES_SOCKET, or where the daemon puts it by default.
+
+    Raises:
+      DaemonUnreachable: no daemon answers there.
+      NotPermitted: the socket or the daemon is another user's.
+    """
+    daemon = Daemon(locations.client_socket() if socket is None else Path(socket))
+    await daemon.check()
+    yield daemon
+
+
+class Daemon:
+    """The client daemon at a Unix socket; `connect` makes one that was seen to answer.
+
+    Raises, from every method beside what it names:
+      DaemonUnreachable: the daemon does not answer, or went away meanwhile.
+      NotPermitted: the socket or the daemon is another user's.
+      MasterUnreachable: only the master can answer, and the daemon has no connection to it.
+      PathNotFound, InvalidTrackerFile: of a source that is a path.
+      UnknownFile: of a source that is not.
+      InterFilesError: the daemon refuses, in its words.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = ControlSocket(socket, "control")
+
+    async def check(self) -> None:
+        """Connect, greet, and close."""
+        async with self._socket.open():
+            pass
+
+    async def upload(
+        self,
+        path: AnyPath,
+        *,
+        replicas: int | None = None,
+        copy: bool = False,
+        tracker: AnyPath | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> UploadReport:
+        """Hash a file or directory, serve it from where it is, and write its tracker file.
+
+        `replicas`: wanted copies; None: the master's default. `copy`: serve a copy in the daemon's state directory.
+        `tracker`: a directory or path for the tracker file; None: NAME.tracker in the current directory. Its place is
+        checked before the work begins; a tracker file that is there is replaced, in one step, at the end.
+
+        Raises:
+          PathNotFound: the path is not there or cannot be sent, or the tracker file's directory is not there.
+          DestinationExists: something that is no tracker file is where the tracker file should go.
+          NotPermitted, NoSpace, StorageFailed: the content cannot be read or the tracker file not written.
+          InvalidManifest: a name or symlink in the content is not fit to be sent.
+
+        Cancellation:
+          Abandons the upload; no tracker file is written.
+        """
+        content = await trio.to_thread.run_sync(absolute, path)
+        place = await trio.to_thread.run_sync(TrackerPlace.choose, content, tracker)
+        request = messages.Upload(os.fsencode(content), replicas, copy)
+        async with self._socket.open() as stream:
+            report = await self._socket.converse(stream, request, UploadReport, b"", on_progress, _ABANDONED)
+            received = await stream.receive()
+            if not isinstance(received, messages.TrackerContent):
+                raise RemoteProtocolError(f"{type(received).__name__} came in place of the tracker file")
+            encoded = await stream.receive_payload()
+        try:
+            await trio.to_thread.run_sync(place.write, encoded)
+        except InterFilesError as e:
+            raise type(e)(f"{e} (the upload itself is done: others can use its id, {report.id[:12]})") from e
+        return _with_tracker(report, place.path)
+
+    async def download(
+        self,
+        source: AnySource,
+        *,
+        directory: AnyPath = ".",
+        overwrite: bool = False,
+        detach: bool = False,
+        timeout_s: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> DownloadReport:
+        """Fetch a file into `directory`, under its own name, and wait until it is there, verified.
+
+        `overwrite`: replace what is there under that name. `detach`: return once the daemon has taken the download on.
+        `timeout_s`: seconds to wait for a first source, and between two pieces; None: for ever.
+
+        Raises:
+          DestinationExists: other content is there already.
+          NoSpace: the disk has less room than the file needs.
+          TimedOut: nothing came for `timeout_s`.
+
+        Cancellation:
+          Detaches: the daemon goes on, and `wait` watches it again.
+        """
+        found = await _resolve(source)
+        place = await trio.to_thread.run_sync(os.path.realpath, directory)
+        request = messages.Download(found.query, os.fsencode(place), overwrite, detach, timeout_s)
+        return await self._socket.ask(
+            request, DownloadReport, content=found.content, on_progress=on_progress, if_gone=_GOES_ON
+        )
+
+    async def wait(
+        self, source: AnySource, *, timeout_s: float | None = None, on_progress: ProgressCallback | None = None
+    ) -> DownloadReport:
+        """Watch a download that was detached until it is done.
+
+        Raises:
+          TimedOut: nothing came for `timeout_s` seconds.
+
+        Cancellation:
+          Stops watching; the download goes on.
+        """
+        found = await _resolve(source)
+        request = messages.Wait(found.query, timeout_s)
+        return await self._socket.ask(
+            request, DownloadReport, content=found.content, on_progress=on_progress, if_gone=_GOES_ON
+        )
+
+    async def stat(self, source: AnySource) -> StatReport:
+        """Who has what of a file."""
+        found = await _resolve(source)
+        return await self._socket.ask(messages.Stat(found.query), StatReport, content=found.content)
+
+    async def files(self) -> AsyncIterator[FileReport]:
+        """Every file of the fleet, in the order of names; asked for page by page."""
+        start: int | None = 0
+        while start is not None:
+            page = await self._socket.ask(messages.ListFiles(start), FileListReport)
+            for file in page.files:
+                yield file
+            if page.next_start is not None and page.next_start <= start:
+                raise RemoteProtocolError(f"the page of files after {start} begins at {page.next_start}")
+            start = page.next_start
+
+    async def hosts(self) -> list[HostReport]:
+        """Every host of the fleet, in the order of names."""
+        return (await self._socket.ask(messages.ListHosts(), HostListReport)).hosts
+
+    async def status(self) -> StatusReport:
+        """What the daemon is, and what it is doing."""
+        return await self._socket.ask(messages.Status(), StatusReport)
+
+    async def remove(self, source: AnySource, *, local: bool = False, delete: bool = False) -> RemoveReport:
+        """Take a file out of the fleet; `local`: only this host stops serving or fetching it.
+
+        `delete`: files at their destinations go too, on every host, or with `local` here.
+        """
+        found = await _resolve(source)
+        request = messages.Remove(found.query, local, delete)
+        return await self._socket.ask(request, RemoveReport, content=found.content)
+
+    async def verify(self, source: AnySource, *, on_progress: ProgressCallback | None = None) -> VerifyReport:
+        """Hash this host's copy again; pieces that are bad are withdrawn, and named in the report.
+
+        Cancellation:
+          Abandons it; what was found bad until then stays withdrawn.
+        """
+        found = await _resolve(source)
+        request = messages.Verify(found.query)
+        return await self._socket.ask(request, VerifyReport, content=found.content, on_progress=on_progress)
+
+    async def pause(self, source: AnySource) -> TransferStateReport:
+        """Neither fetch nor serve a file on this host until `resume`."""
+        found = await _resolve(source)
+        return await self._socket.ask(messages.Pause(found.query), TransferStateReport, content=found.content)
+
+    async def resume(self, source: AnySource) -> TransferStateReport:
+        """Go on with a file that was paused."""
+        found = await _resolve(source)
+        return await self._socket.ask(messages.Resume(found.query), TransferStateReport, content=found.content)
+
+
+class Admin:
+    """The master on this host, by the Unix socket in its state directory; None: the default one.
+
+    Raises, from every method beside what it names:
+      DaemonUnreachable: the master does not answer.
+      NotPermitted: the socket or the master is another user's.
+    """
+
+    def __init__(self, state: AnyPath | None = None) -> None:
+        directory = locations.state_directory("master") if state is None else Path(state)
+        self._socket = ControlSocket(locations.admin_socket(directory), "admin")
+
+    async def make_token(self, *, ttl_s: float, uses: int | None = None) -> TokenReport:
+        """Make a join token, good for `ttl_s` seconds and `uses` joins (None: any number)."""
+        return await self._socket.ask(messages.MakeToken(ttl_s, uses), TokenReport)
+
+    async def remove_host(self, host: str) -> HostRemovedReport:
+        """Take a host, by name or id, out of the fleet.
+
+        Raises:
+          UnknownHost: no host goes by this.
+        """
+        return await self._socket.ask(messages.RemoveHost(host), HostRemovedReport)
+
+
+async def _resolve(source: AnySource) -> Source:
+    if isinstance(source, Source):
+        return source
+    return await trio.to_thread.run_sync(read_source, source)
+
+
+def _with_tracker(report: UploadReport, place: Path) -> UploadReport:
+    return msgspec.structs.replace(report, tracker=str(place))

@@ -1,0 +1,176 @@
+"""One request to a daemon on this host, over its Unix socket: one connection each, errors in words for a person."""
+
+import os
+import pwd
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from interfiles.errors import (
+    DaemonUnreachable,
+    LocalProtocolError,
+    NotPermitted,
+    PeerGone,
+    PeerSilent,
+    RemoteProtocolError,
+    UsageError,
+    from_wire,
+    printable,
+)
+from interfiles.locations import SYSTEM_SOCKET
+from interfiles.transport.message_stream import MessageStream, greet
+from interfiles.transport.plain import SocketTransport, caller_uid, dial_unix
+from interfiles.wire.codec import Message
+from interfiles.wire.control_messages import Progress, Result
+from interfiles.wire.handshake_messages import Conversation, Failure
+from interfiles.wire.reports import R, decode_report
+from interfiles.wire.session import Identity
+
+ProgressCallback = Callable[[Progress], object]
+
+_SUBJECT: Final[dict[Conversation, str]] = {"control": "the client daemon", "admin": "the master"}
+_HINT: Final[dict[Conversation, str]] = {
+    "control": "start it with `interfiles client`, or name another with --socket",
+    "admin": "start it with `interfiles master` on this host, or name its state directory with --state",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSocket:
+    """The Unix socket of a daemon, and which conversation is held there."""
+
+    path: Path
+    conversation: Conversation
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[MessageStream[Message]]:
+        """Connect and greet; the connection is closed on leaving.
+
+        Raises:
+          DaemonUnreachable: no daemon answers at the socket.
+          NotPermitted: the socket or the daemon is another user's.
+          InterFilesError: the daemon refused, in its words.
+        """
+        transport = await self._dial()
+        try:
+            stream, _ = await greet(transport, self.conversation, Identity())
+        except PeerSilent as e:
+            raise DaemonUnreachable(
+                f"{self.subject} does not answer on {self._shown}; see its log, and restart it"
+            ) from e
+        except PeerGone as e:
+            raise self.gone("before it answered") from e
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    async def ask(
+        self,
+        request: Message,
+        kind: type[R],
+        *,
+        content: bytes = b"",
+        on_progress: ProgressCallback | None = None,
+        if_gone: str = "before it answered; start it again and repeat the command",
+    ) -> R:
+        """Send one request and return its report. `if_gone`: what an end of the connection means to the caller.
+
+        Raises:
+          DaemonUnreachable, NotPermitted: as `open`, or the daemon went away meanwhile.
+          InterFilesError: the daemon refused or failed, in its words.
+
+        Cancellation:
+          Closes the connection: a download goes on, anything else is abandoned.
+        """
+        async with self.open() as stream:
+            return await self.converse(stream, request, kind, content, on_progress, if_gone)
+
+    async def converse(
+        self,
+        stream: MessageStream[Message],
+        request: Message,
+        kind: type[R],
+        content: bytes,
+        on_progress: ProgressCallback | None,
+        if_gone: str,
+    ) -> R:
+        """Send a request on an open stream, and return its report; see `ask`."""
+        try:
+            await _send(stream, request, content)
+            while True:
+                match await stream.receive():
+                    case Result():
+                        return decode_report(await stream.receive_payload(), kind)
+                    case Progress() as progress:
+                        if on_progress is not None:
+                            on_progress(progress)
+                    case Failure(code, text):
+                        raise from_wire(code, printable(text))
+                    case other:
+                        raise RemoteProtocolError(f"{type(other).__name__} came in place of a result")
+        except (PeerGone, PeerSilent) as e:
+            raise self.gone(if_gone) from e
+
+    def gone(self, meaning: str) -> DaemonUnreachable:
+        """The error for a daemon that closed the connection; `meaning` ends the sentence."""
+        return DaemonUnreachable(f"{self.subject} went away {meaning}")
+
+    async def _dial(self) -> SocketTransport:
+        try:
+            transport = await dial_unix(self.path)
+        except FileNotFoundError as e:
+            raise self._unreachable(f"no socket at {self._shown}") from e
+        except ConnectionRefusedError as e:
+            raise self._unreachable(f"nothing answers on socket {self._shown}") from e
+        except PermissionError as e:
+            raise NotPermitted(self._foreign(self._owner())) from e
+        except OSError as e:
+            raise self._unreachable(f"socket {self._shown} cannot be used: {e.strerror or e}") from e
+        server, user = caller_uid(transport), os.geteuid()
+        if user != 0 and server not in (0, user):
+            transport.close()  # whoever squats on a socket's path must not get to see what is asked there
+            raise NotPermitted(self._foreign(server))
+        return transport
+
+    def _unreachable(self, reason: str) -> DaemonUnreachable:
+        hint = _HINT[self.conversation]
+        if self.conversation == "control" and self.path != SYSTEM_SOCKET and SYSTEM_SOCKET.parent.is_dir():
+            hint += "; the system's own daemon answers to root (use sudo)"
+        return DaemonUnreachable(f"{self.subject} is not running ({reason}); {hint}")
+
+    def _foreign(self, owner: int | None) -> str:
+        whose = "another user" if owner is None else _user(owner)
+        return f"the socket {self._shown} belongs to {whose}; run the command as that user, or name another socket"
+
+    def _owner(self) -> int | None:
+        try:
+            return self.path.stat().st_uid
+        except OSError:
+            return None
+
+    @property
+    def subject(self) -> str:
+        return _SUBJECT[self.conversation]
+
+    @property
+    def _shown(self) -> str:
+        return printable(str(self.path))
+
+
+async def _send(stream: MessageStream[Message], request: Message, content: bytes) -> None:
+    try:
+        await stream.send(request, content)
+    except LocalProtocolError as e:
+        raise UsageError(f"the request cannot be sent: {e}") from e
+    except PeerGone:
+        pass  # a daemon that refuses may close early: its reason can still be received
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"

@@ -1,0 +1,299 @@
+"""The hosts of the fleet and what each holds: soft state, which hosts announce anew after every restart.
+
+A host is *up* from its registration until its connection is lost or it is silent for too long. A host that is not up is
+*suspect*, and *gone* once it has not been heard from for the grace time. What it held stays known, so that a person can
+be told who has a file that nobody serves now.
+
+Methods that change who can be dialled for a file return the ids of these files: their handouts are to be made anew.
+Times are seconds on one clock, given as `now`. A method that takes a host's id raises `UnknownHost` when there is none.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from interfiles.errors import RemoteProtocolError, UnknownHost
+from interfiles.wire.master_messages import (
+    PAGE_ROWS,
+    AbsentHolder,
+    Holder,
+    Holding,
+    HostRow,
+    HostState,
+    PeerAddress,
+)
+
+MAX_HOLDINGS: Final = 65_536  # files of one host: its share of the master's memory ends at about 30 MiB
+MAX_ABSENT: Final = 4
+SUSPECT_HEARTBEATS: Final = 2.2  # two missed, and a little for one that is late
+_LONGEST_S: Final = 1e9  # the bound of `Seconds` on the wire
+
+
+@dataclass(slots=True)
+class _Host:
+    host_id: str
+    name: str
+    zone: str
+    address: str
+    heard_at: float
+    up: bool
+    used: int = 0
+    free: int = 0
+    holdings: dict[bytes, Holding] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How many hosts that are not gone hold a file whole, and how many a part of it."""
+
+    complete: int
+    partial: int
+
+
+class Registry:
+    """`heartbeat_s`: the interval in which hosts report; `grace_s`: how long a silent one is only suspect."""
+
+    def __init__(self, *, heartbeat_s: float, grace_s: float) -> None:
+        self.heartbeat_s: Final = heartbeat_s
+        self.grace_s: Final = grace_s
+        self._hosts: dict[str, _Host] = {}
+        self._holders: dict[bytes, dict[str, Holding]] = {}  # the same holdings by file; only `_set` writes either
+
+    # --- hosts ---
+
+    def admit(self, host_id: str, name: str, zone: str, address: str, *, heard_at: float) -> None:
+        """A host belongs to the fleet; it is not up until it registers."""
+        self._hosts[host_id] = _Host(host_id, name, zone, address, heard_at, up=False)
+
+    def register(self, host_id: str, name: str, zone: str, address: str, now: float) -> set[bytes]:
+        """A host is up, as from now under this name, zone and address. What it held is kept until it announces anew."""
+        host = self._host(host_id)
+        host.name, host.zone, host.address, host.up, host.heard_at = name, zone, address, True, now
+        return set(host.holdings)
+
+    def hear(self, host_id: str, now: float) -> set[bytes]:
+        """A host gave a sign of life on its connection."""
+        host = self._host(host_id)
+        host.heard_at = now
+        if host.up:
+            return set()
+        host.up = True
+        return set(host.holdings)
+
+    def lose(self, host_id: str) -> set[bytes]:
+        """A host's connection is gone."""
+        return self._take_down(self._host(host_id))
+
+    def expire(self, now: float) -> set[bytes]:
+        """Notice who is silent for too long; to be called a few times a heartbeat."""
+        late = now - SUSPECT_HEARTBEATS * self.heartbeat_s
+        silent = [host for host in self._hosts.values() if host.up and host.heard_at < late]
+        return set().union(*(self._take_down(host) for host in silent))
+
+    def remove(self, host_id: str) -> set[bytes]:
+        """A host no longer belongs to the fleet."""
+        host = self._hosts.get(host_id)
+        if host is None:
+            return set()
+        files = set(host.holdings)
+        for file_id in files:
+            self._set(host, file_id, None)
+        del self._hosts[host_id]
+        return files
+
+    def state(self, host_id: str, now: float) -> HostState:
+        return self._state(self._host(host_id), now)
+
+    def heard_at(self) -> dict[str, float]:
+        """When every host was heard from last, by id."""
+        return {host.host_id: host.heard_at for host in self._hosts.values()}
+
+    def set_room(self, host_id: str, *, used: int, free: int) -> None:
+        """How many bytes a host's files take, and how many it has room for."""
+        host = self._host(host_id)
+        host.used, host.free = used, free
+
+    # --- holdings ---
+
+    def apply(self, host_id: str, holdings: Sequence[Holding], *, replace: bool) -> set[bytes]:
+        """A host tells what changed in its holdings, or with `replace` all of them.
+
+        Raises:
+          RemoteProtocolError: it announces too many files; nothing is applied then.
+        """
+        host = self._host(host_id)
+        told = {holding.file_id: holding if holding.state != "none" else None for holding in holdings}
+        if replace:
+            told = {**dict.fromkeys(host.holdings), **told}
+        gained = sum(holding is not None and file_id not in host.holdings for file_id, holding in told.items())
+        dropped = sum(holding is None and file_id in host.holdings for file_id, holding in told.items())
+        if len(host.holdings) + gained - dropped > MAX_HOLDINGS:
+            raise RemoteProtocolError(f"{host.name} announces more than {MAX_HOLDINGS:,} files")
+        changed = set()
+        for file_id, holding in told.items():
+            if _role(host.holdings.get(file_id)) != _role(holding):
+                changed.add(file_id)
+            self._set(host, file_id, holding)
+        return changed
+
+    def forget_file(self, file_id: bytes) -> list[str]:
+        """A file is removed from the fleet; return the ids of the hosts that had some of it."""
+        held = self._holders.get(file_id, {})
+        holders = [host_id for host_id, holding in held.items() if _holds_some(holding)]
+        for host_id in list(held):
+            self._set(self._hosts[host_id], file_id, None)
+        return holders
+
+    def holders(self, file_id: bytes) -> list[str]:
+        """Ids of all hosts that hold, fetch or wait for a file."""
+        return list(self._holders.get(file_id, ()))
+
+    def copies(self, file_ids: Iterable[bytes], now: float) -> dict[bytes, Copies]:
+        """How often each file is held."""
+        gone = {host.host_id for host in self._hosts.values() if self._state(host, now) == "gone"}
+        return {file_id: self._copies(file_id, gone) for file_id in file_ids}
+
+    def _copies(self, file_id: bytes, gone: set[str]) -> Copies:
+        counted = [held for host_id, held in self._holders.get(file_id, {}).items() if host_id not in gone]
+        complete = sum(holding.state == "complete" for holding in counted)
+        return Copies(complete, sum(map(_holds_some, counted)) - complete)
+
+    # --- swarms ---
+
+    def members(self, file_id: bytes) -> dict[str, bool]:
+        """The hosts that can be dialled for a file, and whether each has all of it."""
+        found = self._holders.get(file_id, {}).items()
+        return {
+            host_id: holding.state == "complete"
+            for host_id, holding in found
+            if self._hosts[host_id].up and (holding.state != "paused" or holding.pieces)
+        }
+
+    def fetchers(self, file_id: bytes) -> list[str]:
+        """The hosts that are up and want peers for a file."""
+        found = self._holders.get(file_id, {}).items()
+        return [host_id for host_id, held in found if held.state in ("fetching", "waiting") and self._hosts[host_id].up]
+
+    def peer(self, host_id: str, *, complete: bool) -> PeerAddress:
+        """How a host is named in handouts."""
+        host = self._host(host_id)
+        return PeerAddress(host.host_id, host.name, host.zone, host.address, complete)
+
+    def absent(self, file_id: bytes, asker: str, now: float) -> list[AbsentHolder]:
+        """Hosts that have some of a file but are not up, the best few; empty while another host that is up has some."""
+        others = [
+            (self._hosts[host_id], holding)
+            for host_id, holding in self._holders.get(file_id, {}).items()
+            if host_id != asker and _holds_some(holding)
+        ]
+        if any(host.up for host, _ in others):
+            return []
+        others.sort(key=lambda other: (other[1].state != "complete", -other[0].heard_at, other[0].name))
+        return [AbsentHolder(host.name, _age(host, now)) for host, _ in others[:MAX_ABSENT]]
+
+    # --- pages ---
+
+    def host_page(self, start: int, now: float) -> tuple[list[HostRow], bool]:
+        """At most `PAGE_ROWS` hosts by name from the `start`th on, and whether there are more."""
+        hosts = sorted(self._hosts.values(), key=_by_name)
+        page = hosts[start : start + PAGE_ROWS]
+        return [self._host_row(host, now) for host in page], start + PAGE_ROWS < len(hosts)
+
+    def _host_row(self, host: _Host, now: float) -> HostRow:
+        complete = sum(holding.state == "complete" for holding in host.holdings.values())
+        return HostRow(
+            host_id=host.host_id,
+            name=host.name,
+            zone=host.zone,
+            address=host.address,
+            state=self._state(host, now),
+            files=complete,
+            used=host.used,
+            free=host.free,
+            last_seen_s=_age(host, now),
+        )
+
+    def holder_page(self, file_id: bytes, start: int, now: float) -> tuple[list[Holder], bool]:
+        """At most `PAGE_ROWS` holders of a file by name from the `start`th on, and whether there are more."""
+        hosts = sorted((self._hosts[host_id] for host_id in self._holders.get(file_id, ())), key=_by_name)
+        page = hosts[start : start + PAGE_ROWS]
+        return [self._holder(host, file_id, now) for host in page], start + PAGE_ROWS < len(hosts)
+
+    def _holder(self, host: _Host, file_id: bytes, now: float) -> Holder:
+        return Holder(
+            host_id=host.host_id,
+            name=host.name,
+            zone=host.zone,
+            address=host.address,
+            host_state=self._state(host, now),
+            last_seen_s=_age(host, now),
+            holding=host.holdings[file_id],
+        )
+
+    # --- inside ---
+
+    def _host(self, host_id: str) -> _Host:
+        try:
+            return self._hosts[host_id]
+        except KeyError as e:
+            raise UnknownHost(f"no host has the id {host_id}") from e
+
+    def _state(self, host: _Host, now: float) -> HostState:
+        if host.up:
+            return "live"
+        return "suspect" if now - host.heard_at <= self.grace_s else "gone"
+
+    def _take_down(self, host: _Host) -> set[bytes]:
+        if not host.up:
+            return set()
+        host.up = False
+        return set(host.holdings)
+
+    def _set(self, host: _Host, file_id: bytes, holding: Holding | None) -> None:
+        """The one place that changes a holding, in both directions of the relation."""
+        if holding is not None:
+            host.holdings[file_id] = holding
+            self._holders.setdefault(file_id, {})[host.host_id] = holding
+        elif host.holdings.pop(file_id, None) is not None:
+            held = self._holders[file_id]
+            del held[host.host_id]
+            if not held:
+                del self._holders[file_id]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless the state is consistent (for tests)."""
+        by_host = {(host.host_id, *item) for host in self._hosts.values() for item in _pairs(host.holdings)}
+        by_file = {
+            (host_id, file_id, id(held))
+            for file_id, holders in self._holders.items()
+            for host_id, held in holders.items()
+        }
+        assert by_host == by_file, "holdings by host and by file differ"
+        assert all(self._holders.values()), "a file without holders is kept"
+        for host_id, host in self._hosts.items():
+            assert host.host_id == host_id, "a host is filed under another id"
+            assert len(host.holdings) <= MAX_HOLDINGS, "a host has too many holdings"
+            for file_id, holding in host.holdings.items():
+                assert holding.file_id == file_id, "a holding is filed under another file"
+                assert holding.state != "none", "nothing is kept as a holding"
+
+
+def _pairs(holdings: dict[bytes, Holding]) -> list[tuple[bytes, int]]:
+    return [(file_id, id(holding)) for file_id, holding in holdings.items()]
+
+
+def _role(holding: Holding | None) -> tuple[str, bool]:
+    """What others' handouts depend on."""
+    return (holding.state, holding.pieces > 0) if holding is not None else ("none", False)
+
+
+def _holds_some(holding: Holding) -> bool:
+    return holding.pieces > 0 or holding.state == "complete"
+
+
+def _age(host: _Host, now: float) -> float:
+    return round(min(max(0.0, now - host.heard_at), _LONGEST_S), 3)
+
+
+def _by_name(host: _Host) -> tuple[str, str]:
+    return host.name, host.host_id

@@ -1,0 +1,223 @@
+"""What the master must remember: the fleet, its files with their manifests, its hosts and tokens.
+
+Who holds what is not here: hosts announce it after every restart.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, cast
+
+from interfiles.errors import UnknownFile, printable
+from interfiles.storage import members
+from interfiles.storage.database import Database, Row, Value
+from interfiles.storage.members import Members
+from interfiles.units import format_bytes
+from interfiles.wire.master_messages import FileInfo
+
+MIN_PREFIX_DIGITS: Final = 4
+_SHOWN_MATCHES: Final = 5
+_SHOWN_DIGITS: Final = 12
+_ID_DIGITS: Final = 64
+_APPLICATION_ID: Final = 0x49464D31  # "IFM1"
+
+_SCHEMA: Final = """
+CREATE TABLE fleet (
+    fleet_id TEXT NOT NULL,
+    made_at REAL NOT NULL
+);
+CREATE TABLE files (
+    file_id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    is_directory INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    piece_size INTEGER NOT NULL,
+    pieces INTEGER NOT NULL,
+    uploaded_at INTEGER NOT NULL,
+    uploaded_by TEXT NOT NULL,
+    replicas INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX files_by_name ON files (name, file_id);
+CREATE TABLE manifests (                -- apart: a listing does not read past megabytes of piece hashes
+    file_id BLOB PRIMARY KEY REFERENCES files ON DELETE CASCADE,
+    manifest BLOB NOT NULL
+);
+CREATE TABLE removed (                  -- a host that was away is told to forget these
+    file_id BLOB PRIMARY KEY,
+    removed_at REAL NOT NULL,
+    delete_copies INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_FILE_COLUMNS: Final = (
+    "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas"
+)
+
+
+class Catalogue:
+    """The database at `path`; a new one is of the fleet `new_fleet_id`.
+
+    Blocking; a method that returns has made its change durable.
+
+    Raises (every method): NoSpace, StorageFailed.
+    """
+
+    def __init__(self, path: Path, *, new_fleet_id: str, now: float) -> None:
+        """Open it.
+
+        Raises:
+          Refused: it is of another program or of a newer version.
+          NotPermitted: it may not be opened.
+          StorageFailed: it is damaged.
+        """
+        self._database = Database(
+            path,
+            what="catalogue",
+            remedy="put a backup in its place, or move it away to begin a new fleet",
+            application_id=_APPLICATION_ID,
+            schema=[_SCHEMA + members.SCHEMA],
+        )
+        self.members: Final = Members(self._database)
+        with self._database.transaction():
+            self._database.rows(
+                "INSERT INTO fleet SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM fleet)", new_fleet_id, now
+            )
+        (row,) = self._database.rows("SELECT fleet_id FROM fleet")
+        self.fleet_id: Final = cast("str", row[0])
+
+    def close(self) -> None:
+        """Close it; closing twice is allowed."""
+        self._database.close()
+
+    def publish(self, info: FileInfo, manifest: bytes, *, keep_replicas: bool) -> FileInfo:
+        """Put a file into the catalogue, or keep what is there of it; return the entry. A removed file is back.
+
+        `keep_replicas`: an entry that is there keeps its number of replicas; otherwise it gets that of `info`.
+        """
+        with self._database.transaction():
+            self._database.rows(
+                f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET replicas = iif(?, replicas, excluded.replicas)",
+                *(info.file_id, info.name, info.is_directory, info.entries, info.size, info.piece_size, info.pieces),
+                *(info.uploaded_at, info.uploaded_by, info.replicas_wanted, keep_replicas),
+            )
+            self._database.rows("INSERT OR IGNORE INTO manifests VALUES (?, ?)", info.file_id, manifest)
+            self._database.rows("DELETE FROM removed WHERE file_id = ?", info.file_id)
+        return self.file(info.file_id)
+
+    def file(self, file_id: bytes) -> FileInfo:
+        """One file.
+
+        Raises:
+          UnknownFile: it is not in the catalogue.
+        """
+        row = self._database.row(f"SELECT {_FILE_COLUMNS} FROM files WHERE file_id = ?", file_id)
+        if row is None:
+            raise _unknown_id(file_id)
+        return _info(row)
+
+    def manifest(self, file_id: bytes) -> bytes:
+        """The manifest of a file.
+
+        Raises:
+          UnknownFile: it is not in the catalogue.
+        """
+        return cast("bytes", self._of_manifest("manifest", file_id))
+
+    def manifest_size(self, file_id: bytes) -> int:
+        """How many bytes the manifest of a file takes.
+
+        Raises:
+          UnknownFile: it is not in the catalogue.
+        """
+        return cast("int", self._of_manifest("length(manifest)", file_id))
+
+    def _of_manifest(self, what: str, file_id: bytes) -> Value:
+        row = self._database.row(f"SELECT {what} FROM manifests WHERE file_id = ?", file_id)
+        if row is None:
+            raise _unknown_id(file_id)
+        return row[0]
+
+    def find(self, query: str) -> FileInfo:
+        """Find the one file of this id, id prefix of at least 4 hex digits, or name.
+
+        Raises:
+          UnknownFile: there is none, or several: the sentence says how many, and names a few.
+        """
+        condition, values = "name = ?", list[Value]((query,))
+        digits = query.lower()
+        if re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX_DIGITS},{_ID_DIGITS}}}", digits):
+            # a name may look like a prefix: either is meant, so what fits both ways is ambiguous too
+            condition += " OR file_id BETWEEN ? AND ?"
+            values += [bytes.fromhex(digits.ljust(_ID_DIGITS, filler)) for filler in "0f"]
+        found = self._database.rows(
+            f"SELECT {_FILE_COLUMNS} FROM files WHERE {condition} ORDER BY uploaded_at DESC LIMIT ?",
+            *values,
+            _SHOWN_MATCHES + 1,
+        )
+        if len(found) == 1:
+            return _info(found[0])
+        if not found:
+            raise UnknownFile(_unknown(query))
+        (row,) = self._database.rows(f"SELECT count(*) FROM files WHERE {condition}", *values)
+        raise UnknownFile(_ambiguous(query, cast("int", row[0]), [_info(row) for row in found[:_SHOWN_MATCHES]]))
+
+    def files(self, start: int, count: int) -> list[FileInfo]:
+        """At most `count` files in the order of their names, from the `start`th on."""
+        rows = self._database.rows(
+            f"SELECT {_FILE_COLUMNS} FROM files ORDER BY name, file_id LIMIT ? OFFSET ?", count, start
+        )
+        return [_info(row) for row in rows]
+
+    def remove(self, file_id: bytes, *, delete: bool, now: float, is_held: bool) -> None:
+        """Take a file out of the catalogue and keep a tombstone; `delete`: its copies should go too.
+
+        Removing it again is allowed. `is_held`: some host has it, so it is known even if it was never published.
+
+        Raises:
+          UnknownFile: it is neither in the catalogue nor held, and has no tombstone.
+        """
+        with self._database.transaction():
+            if not is_held and file_id not in self.removed([file_id]):
+                self.file(file_id)
+            self._database.rows("DELETE FROM files WHERE file_id = ?", file_id)
+            self._database.rows(
+                "INSERT INTO removed VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET delete_copies = max(delete_copies, excluded.delete_copies)",
+                *(file_id, now, delete),
+            )
+
+    def removed(self, file_ids: Sequence[bytes]) -> dict[bytes, bool]:
+        """Which of these files are removed, and whether their copies should go too."""
+        marks = ", ".join("?" * len(file_ids))
+        rows = self._database.rows(f"SELECT file_id, delete_copies FROM removed WHERE file_id IN ({marks})", *file_ids)
+        return {cast("bytes", file_id): bool(delete) for file_id, delete in rows}
+
+
+def _info(row: Row) -> FileInfo:
+    file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas = cast(
+        "tuple[bytes, str, int, int, int, int, int, int, str, int]", row
+    )
+    return FileInfo(
+        file_id, name, bool(is_directory), entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas
+    )
+
+
+def _unknown_id(file_id: bytes) -> UnknownFile:
+    return UnknownFile(f"no file of this fleet has the id {file_id.hex()[:_SHOWN_DIGITS]}; see `interfiles ls`")
+
+
+def _unknown(query: str) -> str:
+    shown = f"no file goes by '{printable(query)}'"
+    if re.fullmatch(rf"[0-9a-f]{{1,{MIN_PREFIX_DIGITS - 1}}}", query.lower()):
+        return f"{shown}; an id takes its first {MIN_PREFIX_DIGITS} digits or more"
+    return f"{shown} in this fleet; see `interfiles ls`"
+
+
+def _ambiguous(query: str, count: int, some: Sequence[FileInfo]) -> str:
+    listed = ", ".join(
+        f"{info.file_id.hex()[:_SHOWN_DIGITS]} ({printable(info.name)[:60]}, {format_bytes(info.size)})"
+        for info in some
+    )
+    more = f" and {count - len(some):,} more" if count > len(some) else ""
+    return f"{count:,} files go by '{printable(query)}': {listed}{more}; name one by its id"

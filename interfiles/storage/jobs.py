@@ -1,0 +1,290 @@
+"""What the client daemon must not forget: who it is, the files it holds or fetches, and how far each has come."""
+
+import json
+import struct
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from interfiles.storage.database import Database, Row, Value
+from interfiles.storage.scan import Stamp
+
+FileState = Literal["seeding", "downloading", "finishing", "paused", "complete", "withdrawn"]
+
+_APPLICATION_ID: Final = 0x49464A42  # "IFJB"
+_STAMP: Final = struct.Struct(">QqQQ")
+
+# What is large and does not change (manifest) and what changes often (progress) have their own tables: SQLite writes a
+# whole row for a change in any of it.
+_SCHEMA: Final = (
+    """
+    CREATE TABLE identity (
+        only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+        fleet TEXT NOT NULL, host_id TEXT NOT NULL, name TEXT NOT NULL, zone TEXT NOT NULL,
+        credential BLOB NOT NULL, masters TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE files (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        file_id BLOB NOT NULL UNIQUE,
+        path BLOB NOT NULL, part BLOB, state TEXT NOT NULL, overwrite INTEGER NOT NULL,
+        uploaded_at INTEGER NOT NULL, uploaded_by TEXT NOT NULL, replicas INTEGER NOT NULL,
+        published INTEGER NOT NULL, note TEXT NOT NULL, owned INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE manifests (
+        file_id BLOB PRIMARY KEY REFERENCES files (file_id) ON DELETE CASCADE, manifest BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE stamps (
+        file_id BLOB PRIMARY KEY REFERENCES files (file_id) ON DELETE CASCADE, stamps BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE progress (
+        file_id BLOB PRIMARY KEY REFERENCES files (file_id) ON DELETE CASCADE,
+        durable BLOB NOT NULL, bytes_local INTEGER NOT NULL, bytes_from_peers TEXT NOT NULL,
+        pieces_rejected INTEGER NOT NULL, seconds REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE peers (
+        file_id BLOB NOT NULL REFERENCES files (file_id) ON DELETE CASCADE, rank INTEGER NOT NULL,
+        host_id TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL,
+        PRIMARY KEY (file_id, rank)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+_LOAD_ALL: Final = """
+    SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
+           durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned
+    FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
+    ORDER BY number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """This host as its fleet knows it; `masters` as HOST:PORT."""
+
+    fleet: str
+    host_id: str
+    name: str
+    zone: str
+    credential: bytes
+    masters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file that this host holds or fetches.
+
+    `path`: where it is, or will be; `part`: where it is until then, None where there is none. `stamps`: of all files,
+    by `encode_stamps`, empty until known. `durable`: bitfield of the pieces that survive a crash. `uploaded_at` in Unix
+    seconds; `replicas` wanted, 0 for the master's default; `published`: the master has it in its catalogue.
+    `bytes_local`: found on this host; `seconds` that its download has taken. `owned`: the copy is the daemon's own.
+    """
+
+    file_id: bytes
+    manifest: bytes
+    path: bytes
+    part: bytes | None
+    state: FileState
+    overwrite: bool
+    uploaded_at: int
+    uploaded_by: str
+    replicas: int
+    published: bool
+    stamps: bytes
+    durable: bytes
+    bytes_local: int
+    bytes_from_peers: Mapping[str, int]
+    pieces_rejected: int
+    seconds: float
+    note: str
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPeer:
+    """A host that the master last named for a file; `address` as HOST:PORT."""
+
+    host_id: str
+    name: str
+    address: str
+
+
+def encode_stamps(stamps: Sequence[Stamp]) -> bytes:
+    """32 bytes a stamp."""
+    return b"".join([_STAMP.pack(stamp.size, stamp.mtime_ns, stamp.inode, stamp.device) for stamp in stamps])
+
+
+def decode_stamps(data: bytes) -> tuple[Stamp, ...]:
+    """The reverse of `encode_stamps`.
+
+    Raises:
+      ValueError: the length is not that of whole stamps.
+    """
+    if len(data) % _STAMP.size:
+        raise ValueError(f"{len(data)} bytes are not a whole number of stamps of {_STAMP.size} bytes")
+    return tuple([Stamp(*fields) for fields in _STAMP.iter_unpack(data)])
+
+
+class JobStore:
+    """The database at `path`, made if it is not there.
+
+    A method that returns has made its change durable; within `transaction`, its end makes all of them durable at once.
+    May be called from several threads.
+
+    Raises (every method that reads or changes):
+      NoSpace: the disk is full; nothing was changed.
+      StorageFailed: the disk failed or the database is damaged; nothing was changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+          Refused: it is of another program or of a newer version.
+          NotPermitted: it may not be opened.
+        """
+        self._database: Final = Database(
+            path,
+            what="client's database",
+            remedy="move it away, join again, and upload or download again what this host had",
+            application_id=_APPLICATION_ID,
+            schema=_SCHEMA,
+        )
+        self._lock: Final = threading.RLock()
+        self._is_in_transaction = False
+
+    def close(self) -> None:
+        """Close it; closing twice is allowed."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the changes within durable together: all of them, or none if an exception passes through.
+
+        Other threads wait meanwhile. A transaction within a transaction is part of the outer one.
+        """
+        with self._lock:
+            if self._is_in_transaction:
+                yield
+                return
+            self._is_in_transaction = True
+            try:
+                with self._database.transaction():
+                    yield
+            finally:
+                self._is_in_transaction = False
+
+    def load_identity(self) -> Identity | None:
+        """Who this host is; None before it has joined."""
+        with self._lock:
+            row = self._database.row("SELECT fleet, host_id, name, zone, credential, masters FROM identity")
+        if row is None:
+            return None
+        fleet, host_id, name, zone, credential, masters = cast("tuple[str, str, str, str, bytes, str]", row)
+        return Identity(fleet, host_id, name, zone, credential, tuple(json.loads(masters)))
+
+    def save_identity(self, identity: Identity) -> None:
+        """Keep who this host is, in place of whoever it was."""
+        i = identity
+        self._change(
+            "REPLACE INTO identity VALUES (1, ?, ?, ?, ?, ?, ?)",
+            *(i.fleet, i.host_id, i.name, i.zone, i.credential, json.dumps(i.masters)),
+        )
+
+    def add(self, record: FileRecord) -> None:
+        """Keep a file, in place of all that was kept of the same file id."""
+        r = record
+        with self.transaction():
+            self.remove(r.file_id)
+            self._change(
+                """
+                INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
+                                   note, owned)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """,
+                *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
+                *(r.published, r.note, r.owned),
+            )
+            self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)
+            self._change("INSERT INTO stamps VALUES (?, ?)", r.file_id, r.stamps)
+            peers = json.dumps(dict(r.bytes_from_peers))
+            self._change(
+                "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)",
+                *(r.file_id, r.durable, r.bytes_local, peers, r.pieces_rejected, r.seconds),
+            )
+
+    def remove(self, file_id: bytes) -> None:
+        """Forget a file and its peers; nothing happens where there is none."""
+        self._change("DELETE FROM files WHERE file_id = ?", file_id)
+
+    def load_all(self) -> list[FileRecord]:
+        """Every file, the one added first at the front."""
+        with self._lock:
+            return [_record(row) for row in self._database.rows(_LOAD_ALL)]
+
+    def record_progress(
+        self,
+        file_id: bytes,
+        *,
+        durable: bytes,
+        bytes_from_peers: Mapping[str, int],
+        bytes_local: int,
+        pieces_rejected: int,
+        seconds: float,
+    ) -> None:
+        """Keep how far a download is; `durable` only after `PartStore.sync` has returned."""
+        self._change(
+            "UPDATE progress SET durable = ?, bytes_from_peers = ?, bytes_local = ?, pieces_rejected = ?, seconds = ?"
+            " WHERE file_id = ?",
+            *(durable, json.dumps(dict(bytes_from_peers)), bytes_local, pieces_rejected, seconds, file_id),
+        )
+
+    def set_state(self, file_id: bytes, state: FileState, note: str = "") -> None:
+        """Keep what is done with a file, and in words why."""
+        self._change("UPDATE files SET state = ?, note = ? WHERE file_id = ?", state, note, file_id)
+
+    def complete(self, file_id: bytes, *, path: bytes, stamps: bytes, durable: bytes) -> None:
+        """Keep that a download is complete, at `path` and nowhere else, its peers no longer needed."""
+        with self.transaction():
+            self._change(
+                "UPDATE files SET state = 'complete', note = '', path = ?, part = NULL WHERE file_id = ?", path, file_id
+            )
+            self._change("UPDATE stamps SET stamps = ? WHERE file_id = ?", stamps, file_id)
+            self._change("UPDATE progress SET durable = ? WHERE file_id = ?", durable, file_id)
+            self._change("DELETE FROM peers WHERE file_id = ?", file_id)
+
+    def set_published(self, file_id: bytes, published: bool) -> None:
+        """Keep whether the master has the file in its catalogue."""
+        self._change("UPDATE files SET published = ? WHERE file_id = ?", published, file_id)
+
+    def save_peers(self, file_id: bytes, peers: Sequence[KnownPeer]) -> None:
+        """Keep the peers of a file, in place of those before: after a restart, it goes on without the master."""
+        with self.transaction():
+            self._change("DELETE FROM peers WHERE file_id = ?", file_id)
+            for rank, peer in enumerate(peers):
+                self._change(
+                    "INSERT INTO peers SELECT file_id, ?, ?, ?, ? FROM files WHERE file_id = ?",
+                    *(rank, peer.host_id, peer.name, peer.address, file_id),
+                )
+
+    def peers(self, file_id: bytes) -> list[KnownPeer]:
+        """The peers kept of a file, in the order in which they were saved."""
+        with self._lock:
+            rows = self._database.rows(
+                "SELECT host_id, name, address FROM peers WHERE file_id = ? ORDER BY rank", file_id
+            )
+        return [KnownPeer(*cast("tuple[str, str, str]", row)) for row in rows]
+
+    def _change(self, sql: str, *values: Value) -> None:
+        with self._lock:
+            self._database.rows(sql, *values)
+
+
+def _record(row: Row) -> FileRecord:
+    fields = dict(zip(FileRecord.__slots__, row, strict=True))
+    fields["bytes_from_peers"] = json.loads(cast("str", fields["bytes_from_peers"]))
+    for flag in ("overwrite", "published", "owned"):
+        fields[flag] = bool(fields[flag])
+    return FileRecord(**fields)  # type: ignore[arg-type]  # the table's columns have the record's types

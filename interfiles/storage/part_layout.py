@@ -1,0 +1,233 @@
+"""The structure of a part: its files at their full size, space reserved, in directories that nobody else may enter."""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from interfiles.errors import DestinationExists, NoSpace, PathNotFound, printable
+from interfiles.manifest import DirectoryEntry, Manifest
+from interfiles.piece_set import PieceSet
+from interfiles.storage.failures import GONE, failure
+from interfiles.storage.system import fallocate
+from interfiles.storage.tree import Tree, open_below, open_directory, open_directory_below, parent_below, remove_below
+from interfiles.units import format_bytes, format_count
+
+_CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_IN_THE_WAY: Final = GONE - {errno.ENOENT, errno.ESTALE} | {errno.EEXIST}
+
+# What stat counts `st_blocks` in, whatever the file system's own blocks are.
+STAT_BLOCK_BYTES: Final = 512
+
+_Ranges = dict[int, list[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A part in its full structure; `anchor` is its tree's, open for the taker to close.
+
+    `blank`: pieces that lie in files just made, so they are zeros; `intact`: pieces that lie in files found whole, so
+    what was recorded of them holds.
+    """
+
+    anchor: int
+    blank: PieceSet
+    intact: PieceSet
+
+
+def lay_out(part: Path, manifest: Manifest, *, is_new: bool) -> Layout:
+    """Make a part, or what is missing of one; `PartStore.create` and `open` tell what is raised."""
+    try:
+        parent = open_directory(part.parent)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        shown = printable(str(part.parent))
+        raise PathNotFound(f"{shown} is no directory; make it, or choose another place with -o") from e
+    except OSError as e:
+        raise failure(e, part.parent, "written") from e
+    try:
+        return _lay_out(parent, Tree(part, manifest), is_new)
+    except OSError as e:
+        if e.errno in _IN_THE_WAY:
+            raise _in_the_way(part) from e
+        raise failure(e, part.parent, "written") from e
+    finally:
+        os.close(parent)
+
+
+def directories(manifest: Manifest) -> list[str]:
+    """The path of every directory of a manifest, each after the one that it is in; the root is not among them."""
+    found = {entry.path for entry in manifest.entries if isinstance(entry, DirectoryEntry)}
+    for entry in manifest.entries:
+        above = entry.path.rpartition("/")[0]
+        while above and above not in found:
+            found.add(above)
+            above = above.rpartition("/")[0]
+    return sorted(found)
+
+
+def make_directories(anchor: int, manifest: Manifest) -> None:
+    """Make every directory of a manifest, those that are there already excepted.
+
+    Raises:
+      OSError: one cannot be made.
+    """
+    for path in directories(manifest):
+        with parent_below(anchor, path.encode()) as (directory, name):
+            try:
+                os.mkdir(name, 0o700, dir_fd=directory)
+            except FileExistsError:  # if it is no directory, whatever is made in it will tell
+                pass
+
+
+def check_space(directory: int, path: Path, name: str, *, needed_bytes: int, needed_files: int) -> None:
+    """Check that the file system of an open directory, at `path`, has room.
+
+    Raises:
+      NoSpace: it has not.
+    """
+    system = os.fstatvfs(directory)
+    free_bytes, free_files = system.f_bavail * system.f_frsize, system.f_favail
+    where, what = printable(str(path)), printable(name)
+    if needed_bytes > free_bytes:
+        raise NoSpace(f"{where} has {format_bytes(free_bytes)} free, {what} needs {format_bytes(needed_bytes)}")
+    if system.f_files and needed_files > free_files:  # some file systems do not count files
+        raise NoSpace(f"{where} has room for {format_count(free_files, 'file')}, {what} needs {needed_files:,}")
+
+
+def _lay_out(parent: int, tree: Tree, is_new: bool) -> Layout:
+    found = _survey(tree)
+    reserved = _ranges_to_reserve(tree.manifest)
+    _check_space(parent, tree, found, reserved)
+    anchor = _make_root(parent, tree, is_new)
+    try:
+        make_directories(anchor, tree.manifest)
+        _make_files(anchor, tree, reserved)
+    except BaseException:
+        os.close(anchor)
+        if is_new:
+            remove_below(parent, os.fsencode(tree.root.name))
+        raise
+    return _layout(anchor, tree.manifest, found)
+
+
+def _survey(tree: Tree) -> list[os.stat_result | None]:
+    """What is at each file's path, None where nothing is."""
+    found: list[os.stat_result | None] = []
+    for index in range(len(tree.manifest.files)):
+        try:
+            found.append(tree.status(index))
+        except FileNotFoundError:
+            found.append(None)
+    return found
+
+
+def _ranges_to_reserve(manifest: Manifest) -> _Ranges:
+    """Of each file, the (offset, length) in bytes that will be written: all but the pieces of zeros."""
+    written = manifest.zero_pieces().complement()
+    geometry, ranges = manifest.geometry, _Ranges()
+    for _, run in groupby(enumerate(written), key=lambda numbered: numbered[1] - numbered[0]):
+        pieces = [piece for _, piece in run]
+        start = geometry.piece_offset(pieces[0])
+        end = geometry.piece_offset(pieces[-1]) + geometry.piece_length(pieces[-1])
+        for index, offset, length in manifest.spans(start, end - start):
+            ranges.setdefault(index, []).append((offset, length))
+    return ranges
+
+
+def _check_space(parent: int, tree: Tree, found: list[os.stat_result | None], reserved: _Ranges) -> None:
+    block = os.fstatvfs(parent).f_frsize
+    needed = 0
+    for index, ranges in reserved.items():
+        status = found[index]
+        there = status.st_blocks * STAT_BLOCK_BYTES if status is not None else 0
+        needed += max(0, sum(-(-length // block) * block for _, length in ranges) - there)
+    check_space(
+        parent, tree.root.parent, tree.manifest.name, needed_bytes=needed, needed_files=sum(s is None for s in found)
+    )
+
+
+def _make_root(parent: int, tree: Tree, is_new: bool) -> int:
+    """Make the directory, or the single file empty, and return the tree's anchor."""
+    name = os.fsencode(tree.root.name)
+    if not tree.manifest.is_directory:
+        descriptor = open_below(parent, name, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0))
+        try:
+            _refuse_foreign(parent, descriptor, tree.root)
+        finally:
+            os.close(descriptor)
+        return os.dup(parent)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        if is_new:
+            raise
+    anchor = open_directory_below(parent, name)
+    try:
+        _refuse_foreign(parent, anchor, tree.root)
+    except BaseException:
+        os.close(anchor)
+        raise
+    return anchor
+
+
+def _refuse_foreign(parent: int, descriptor: int, path: Path) -> None:
+    """Refuse a part that another user has laid out for us, in /tmp for example, to read or redirect what we write.
+
+    Where others cannot have done that, the owner may be another because the file system says so (NFS, FAT).
+    """
+    is_shared = os.fstat(parent).st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if is_shared and os.fstat(descriptor).st_uid != os.geteuid():
+        raise _in_the_way(path)
+
+
+def _make_files(anchor: int, tree: Tree, reserved: _Ranges) -> None:
+    can_reserve = True
+    for index, file in enumerate(tree.manifest.files):
+        path = tree.below_anchor(file.entry.path)
+        descriptor = open_below(anchor, path, os.O_RDWR | os.O_CREAT)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:  # a second link is somebody's own file
+                raise _in_the_way(tree.path(index))
+            if status.st_size != file.entry.size:
+                os.ftruncate(descriptor, file.entry.size)
+            for offset, length in reserved.get(index, ()):
+                can_reserve = can_reserve and _reserve(descriptor, offset, length)
+        finally:
+            os.close(descriptor)
+
+
+def _reserve(descriptor: int, offset: int, length: int) -> bool:
+    try:
+        fallocate(descriptor, offset, length)
+    except OSError as e:
+        if e.errno not in _CANNOT_RESERVE:
+            raise
+        return False
+    return True
+
+
+def _layout(anchor: int, manifest: Manifest, found: list[os.stat_result | None]) -> Layout:
+    made, damaged = PieceSet(manifest.piece_count), PieceSet(manifest.piece_count)
+    kept = PieceSet(manifest.piece_count)
+    for file, status in zip(manifest.files, found, strict=True):
+        if not file.entry.size:
+            continue
+        first, last = file.offset // manifest.piece_size, (file.offset + file.entry.size - 1) // manifest.piece_size
+        pieces = ((1 << (last - first + 1)) - 1) << first
+        if status is None:
+            made.bits |= pieces
+        elif status.st_size != file.entry.size:
+            damaged.bits |= pieces
+        else:
+            kept.bits |= pieces
+    blank = PieceSet(manifest.piece_count, made.bits & ~damaged.bits & ~kept.bits)
+    intact = PieceSet(manifest.piece_count, kept.bits & ~damaged.bits & ~made.bits)
+    return Layout(anchor, blank, intact)
+
+
+def _in_the_way(path: Path) -> DestinationExists:
+    return DestinationExists(f"{printable(str(path))} is in the way; remove it, or choose another place with -o")

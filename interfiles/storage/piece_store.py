@@ -1,0 +1,144 @@
+"""What serving and verifying need of a content on disk, be it complete (`SeedStore`) or not yet (`PartStore`)."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from interfiles.errors import ContentChanged, InterFilesError, StorageFailed
+from interfiles.geometry import Block
+from interfiles.manifest import Manifest
+from interfiles.piece_set import PieceSet
+from interfiles.storage import Stopped
+from interfiles.storage.failures import GONE, failure
+from interfiles.storage.hashing import Cancelled, PieceReader, Progress, changed_error
+from interfiles.storage.open_files import OpenFiles
+from interfiles.storage.tree import Tree
+
+# Opening a file and reading from it takes some 15 µs, so the loop is held up for a quarter of a millisecond.
+MAX_INLINE_FILES: Final = 16
+
+Span = tuple[int, int, int]
+
+
+class PieceStore(ABC):
+    """The content of `manifest` on disk.
+
+    `reading` and `PartStore.write` are quick, so the loop may call them, unless a range is scattered over many small
+    files; then a thread should (`read` and `write`). All else is called in threads.
+    """
+
+    def __init__(self, tree: Tree, files: OpenFiles, flags: int) -> None:
+        self.manifest: Final[Manifest] = tree.manifest
+        self._tree: Final = tree
+        self._files: Final = files
+        self._flags: Final = flags
+        self.is_closed = False
+
+    def is_scattered(self, offset: int, length: int) -> bool:
+        """Whether a range of the content (bytes) lies in more files than the loop should open at once."""
+        return len(self.manifest.spans(offset, length)) > MAX_INLINE_FILES
+
+    @contextmanager
+    def reading(self, block: Block) -> Iterator[list[Span]]:
+        """Lend (descriptor, offset, count), in bytes, of each file that a block lies in; it must not be scattered.
+
+        The descriptors are good for any use until the context ends.
+
+        Raises:
+          ContentChanged: a file is not what it was when it was hashed; the message names it.
+          NotPermitted, StorageFailed: a file cannot be opened.
+          ValueError: the block is scattered.
+        """
+        spans = self._spans(block)
+        if len(spans) > MAX_INLINE_FILES:
+            raise ValueError(f"block in {len(spans)} files, at most {MAX_INLINE_FILES} can be lent at once")
+        with ExitStack() as stack:
+            yield [(stack.enter_context(self._lend(index)), offset, count) for index, offset, count in spans]
+
+    def read(self, block: Block) -> bytearray:
+        """Read a block.
+
+        Raises:
+          ContentChanged, NotPermitted, StorageFailed: as `reading`.
+        """
+        made = bytearray(block.length)
+        view = memoryview(made)
+        for index, offset, count in self._spans(block):
+            with self._lend(index) as descriptor:
+                self._read_fully(index, descriptor, offset, view[:count])
+            view = view[count:]
+        return made
+
+    def check(self, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled) -> PieceSet:
+        """Hash pieces on disk and return those that match; may run in several threads at once.
+
+        A piece in a file that is missing, too short or of another kind, or where the disk fails, does not match.
+        `progress` is told how many bytes more are done.
+
+        Raises:
+          NotPermitted: a file may not be read.
+          Stopped: `cancelled` answered yes.
+        """
+        return check_pieces(self._tree, pieces, progress, cancelled)
+
+    def close(self) -> None:
+        """Close the files, each that is lent as soon as it is given back; closing twice is allowed."""
+        self.is_closed = True
+        self._files.forget(self)
+
+    @abstractmethod
+    def _check_unchanged(self, index: int, descriptor: int) -> None:
+        """Raise an error if an open file is not what it should be."""
+
+    def _gone(self, index: int) -> InterFilesError:
+        """The error for a file that is not there, or ends too early."""
+        return changed_error(self._tree.path(index))
+
+    def _spans(self, block: Block) -> list[tuple[int, int, int]]:
+        return self.manifest.spans(self.manifest.geometry.piece_offset(block.piece) + block.offset, block.length)
+
+    @contextmanager
+    def _lend(self, index: int) -> Iterator[int]:
+        """Lend the descriptor of a file that has not changed."""
+        if self.is_closed:
+            raise ValueError("the store is closed")
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(
+                    self._files.lend(self, index, lambda: self._tree.open(index, self._flags))
+                )
+            except OSError as e:
+                if e.errno in GONE:
+                    raise self._gone(index) from e
+                raise failure(e, self._tree.path(index), "read") from e
+            self._check_unchanged(index, descriptor)
+            yield descriptor
+
+    def _read_fully(self, index: int, descriptor: int, offset: int, view: memoryview) -> None:
+        while view:
+            try:
+                count = os.preadv(descriptor, [view], offset)
+            except OSError as e:
+                raise failure(e, self._tree.path(index), "read") from e
+            if count == 0:
+                raise self._gone(index)
+            offset, view = offset + count, view[count:]
+
+
+def check_pieces(tree: Tree, pieces: PieceSet, progress: Progress, cancelled: Cancelled) -> PieceSet:
+    """As `PieceStore.check`, of any content that may or may not be that of the tree's manifest."""
+    manifest = tree.manifest
+    matching = PieceSet(manifest.piece_count)
+    with PieceReader(tree) as reader:
+        for piece in pieces:
+            if cancelled():
+                raise Stopped
+            try:
+                if reader.hash(piece) == manifest.piece_hash(piece):
+                    matching.add(piece)
+            except (ContentChanged, StorageFailed):
+                pass  # it is not there, so it does not match
+            progress(manifest.geometry.piece_length(piece))
+    return matching

@@ -1,0 +1,44 @@
+"""A complete content where the person has it: read, never written."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from interfiles.manifest import Manifest
+from interfiles.storage.failures import failure
+from interfiles.storage.hashing import changed_error
+from interfiles.storage.open_files import OpenFiles
+from interfiles.storage.piece_store import PieceStore
+from interfiles.storage.scan import Stamp, stamp_of
+from interfiles.storage.tree import Tree
+
+
+class SeedStore(PieceStore):
+    """Serves the file or directory at `root`; `stamps`: what its files (`manifest.files`) had when they were hashed."""
+
+    def __init__(self, root: Path, manifest: Manifest, stamps: Sequence[Stamp], files: OpenFiles) -> None:
+        if len(stamps) != len(manifest.files):
+            raise ValueError(f"{len(stamps)} stamps for {len(manifest.files)} files")
+        super().__init__(Tree(root, manifest), files, os.O_RDONLY)
+        self._stamps: Final = stamps
+
+    def changed(self) -> str | None:
+        """Compare the stamp of whatever is at each file's path, and name the first that differs; called in a thread."""
+        for index, stamp in enumerate(self._stamps):
+            try:
+                found = stamp_of(self._tree.status(index))
+            except OSError:
+                found = None
+            if found != stamp:
+                return self.manifest.files[index].entry.path
+        return None
+
+    def _check_unchanged(self, index: int, descriptor: int) -> None:
+        path = self._tree.path(index)
+        try:
+            found = stamp_of(os.fstat(descriptor))
+        except OSError as e:
+            raise failure(e, path, "read") from e
+        if found != self._stamps[index]:
+            raise changed_error(path)

@@ -1,0 +1,248 @@
+"""Messages over a transport: frames in and out, payloads straight between file, buffer and socket."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Generic
+
+import trio
+
+from interfiles.errors import LocalProtocolError, PeerGone, PeerSilent, RemoteProtocolError, printable
+from interfiles.transport.base import Transport
+from interfiles.wire import session
+from interfiles.wire.codec import Codec, M, Message
+from interfiles.wire.fields import MAX_TEXT_LENGTH
+from interfiles.wire.framing import FrameDecoder, encode_frame
+from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation, Failure, Hello, Welcome
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+HEADER_TIMEOUT_S: Final = 30.0  # from a frame's first byte to its header's last: a slowloris is cut off here
+PAYLOAD_TIMEOUT_S: Final = 30.0  # for a payload taken as a whole, beside what it takes at the rate below
+MIN_PAYLOAD_BYTES_PER_S: Final = 16 << 10  # slower is a slowloris too: it holds memory and a connection
+CLOSE_TIMEOUT_S: Final = 2.0
+_STAGE_BYTES: Final = 16 << 10  # small frames come in one read; of a bulk payload at most so much is copied once more
+_PART_BYTES: Final = 1 << 20  # memory taken ahead of a payload, whatever length the peer announced
+
+
+class MessageStream(Generic[M]):
+    """One conversation's stream of messages of the union that its codec accepts.
+
+    One task receives, one task sends. A message's payload, `payload_left` bytes, is taken off before the next message
+    is received. Sending and receiving a message, and taking a whole payload, are checkpoints even if they need not
+    wait; taking some of a payload may not be one.
+    """
+
+    def __init__(self, transport: Transport, codec: Codec[M]) -> None:
+        self.transport: Final = transport
+        self.payload_left = 0
+        self._decoder = FrameDecoder(codec)
+        self._stage = memoryview(bytearray(_STAGE_BYTES))
+        self._start = self._end = 0
+
+    async def send(self, message: Message, payload: bytes | memoryview = b"") -> None:
+        """Send one message with its payload.
+
+        Raises:
+          LocalProtocolError: the message breaks its own bounds.
+          PeerGone, PeerSilent: the connection is over.
+
+        Cancellation:
+          May leave a partial frame on the wire; the stream is then good for nothing but closing.
+        """
+        frame = encode_frame(message, len(payload))
+        await trio.lowlevel.checkpoint()
+        if len(payload) <= _STAGE_BYTES:
+            await self.transport.send_all(frame + payload)
+        else:
+            await self.transport.send_all(frame)
+            await self.transport.send_all(payload)
+
+    async def send_files(self, message: Message, spans: list[tuple[int, int, int]]) -> None:
+        """Send one message whose payload is read from open files: `(fd, offset, count)` one after the other.
+
+        Raises:
+          ContentChanged, StorageFailed: a file is shorter than that or cannot be read; the stream must be closed.
+          LocalProtocolError, PeerGone, PeerSilent, Cancellation: as `send`.
+        """
+        frame = encode_frame(message, sum(count for _, _, count in spans))
+        await trio.lowlevel.checkpoint()
+        await self.transport.send_all(frame)
+        for fd, offset, count in spans:
+            await self.transport.send_file(fd, offset, count)
+
+    async def receive(self) -> M:
+        """Wait for the next message; its payload is then `payload_left` bytes on the stream.
+
+        Raises:
+          PeerGone: the peer closed or broke the connection, between frames or within one.
+          PeerSilent: a header began and did not end within `HEADER_TIMEOUT_S`.
+          RemoteProtocolError: what came is not an allowed message.
+
+        Cancellation:
+          Nothing is lost between frames: received bytes stay for the next call.
+        """
+        if self.payload_left:
+            raise LocalProtocolError(f"{self.payload_left} payload bytes were left on the stream")
+        await trio.lowlevel.checkpoint()
+        if self._start == self._end and self._decoder.is_between_frames:
+            await self._fill()
+        message = self._take_header()
+        if message is None:
+            with trio.move_on_after(HEADER_TIMEOUT_S):
+                while (message := self._take_header()) is None:
+                    await self._fill()
+        if message is None:
+            raise PeerSilent(f"a message begun was not finished within {HEADER_TIMEOUT_S:.0f} s")
+        return message
+
+    def _take_header(self) -> M | None:
+        """Return the next message if the stage holds all of its header."""
+        while self._end - self._start >= self._decoder.wanted:
+            data = self._stage[self._start : self._start + self._decoder.wanted]
+            self._start += len(data)
+            frame = self._decoder.feed(data)
+            if frame is not None:
+                self.payload_left = frame.payload_length
+                return frame.message
+        return None
+
+    async def _fill(self) -> None:
+        """Read more into the stage, which is larger than usual only for a large header, while that comes."""
+        if self._start == self._end or self._start + self._decoder.wanted > len(self._stage):
+            kept = self._stage[self._start : self._end]
+            size = max(_STAGE_BYTES, self._decoder.wanted)
+            if len(self._stage) != size:
+                self._stage = memoryview(bytearray(size))
+            self._stage[: len(kept)] = kept
+            self._start, self._end = 0, len(kept)
+        count = await self.transport.receive_some_into(self._stage[self._end :])
+        if count == 0:
+            raise PeerGone("the peer closed the connection")
+        self._end += count
+
+    async def receive_payload_into(self, view: memoryview) -> None:
+        """Fill `view`, at most `payload_left` bytes, with the payload's next bytes.
+
+        Raises:
+          PeerGone: the connection ended within the payload.
+        """
+        filled = 0
+        while filled < len(view):
+            filled += await self.receive_some_payload_into(view[filled:])
+
+    async def receive_some_payload_into(self, view: memoryview) -> int:
+        """Wait for some of the payload; return how many bytes of `view` were filled, at least one.
+
+        Raises:
+          PeerGone: the connection ended within the payload.
+        """
+        if not 0 < len(view) <= self.payload_left:
+            raise LocalProtocolError(f"{len(view)} bytes asked of a payload with {self.payload_left} left")
+        staged = min(self._end - self._start, len(view))
+        if staged:
+            view[:staged] = self._stage[self._start : self._start + staged]
+            self._start += staged
+        else:
+            staged = await self.transport.receive_some_into(view)
+            if staged == 0:
+                raise PeerGone("the peer closed the connection in the middle of a payload")
+        self.payload_left -= staged
+        return staged
+
+    async def receive_payload(self) -> bytes:
+        """The whole payload; its length was checked against its message's limit.
+
+        Raises:
+          PeerGone: the connection ended within the payload.
+          PeerSilent: it came slower than `MIN_PAYLOAD_BYTES_PER_S`.
+        """
+        parts: list[bytearray] = []
+        await self._take_payload(parts.append)
+        return b"".join(parts)
+
+    async def skip_payload(self) -> None:
+        """Read the payload off the stream and drop it.
+
+        Raises:
+          PeerGone, PeerSilent: as `receive_payload`.
+        """
+        await self._take_payload(lambda _: None)
+
+    async def _take_payload(self, take: Callable[[bytearray], None]) -> None:
+        timeout_s = PAYLOAD_TIMEOUT_S + self.payload_left / MIN_PAYLOAD_BYTES_PER_S
+        with trio.move_on_after(timeout_s) as scope:
+            while self.payload_left:
+                await trio.lowlevel.checkpoint()
+                part = bytearray(min(self.payload_left, _PART_BYTES))
+                await self.receive_payload_into(memoryview(part))
+                take(part)
+        if scope.cancelled_caught:
+            raise PeerSilent(f"a payload did not come within {timeout_s:.0f} s")
+
+    async def fail(self, code: str, text: str) -> None:
+        """Tell the peer why the conversation ends, if it still listens, and close. Always brief.
+
+        No other task may be using the stream. What the peer still sends is read and dropped until it closes: a socket
+        that is closed over unread bytes resets the connection, and the words are lost.
+
+        Cancellation:
+          Waits, but not longer than `CLOSE_TIMEOUT_S`.
+        """
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True), suppress(PeerGone, PeerSilent):
+            await self.send(Failure(code, printable(text)[:MAX_TEXT_LENGTH]))
+            while await self.transport.receive_some_into(self._stage):
+                await trio.lowlevel.checkpoint()
+        self.close()
+
+    def close(self) -> None:
+        """Close at once."""
+        self.transport.close()
+
+    def continue_as(self, codec: Codec[Message]) -> "MessageStream[Message]":
+        """The same stream with another codec, for what comes after the handshake; this one is not used any more."""
+        made: MessageStream[Message] = MessageStream(self.transport, codec)
+        made._stage, made._start, made._end = self._stage, self._start, self._end
+        return made
+
+
+async def greet(
+    transport: Transport, conversation: Conversation, identity: session.Identity
+) -> tuple[MessageStream[Message], Welcome]:
+    """Open a conversation as its dialler.
+
+    Raises:
+      InterFilesError: the acceptor refused, in its words; or PeerGone, PeerSilent, RemoteProtocolError.
+        The transport is closed then, as it is on cancellation.
+    """
+    stream = MessageStream(transport, WELCOME)
+    try:
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+            await stream.send(session.hello(conversation, identity))
+            welcome = session.confirm(await stream.receive())
+            return stream.continue_as(session.CONVERSATIONS[conversation].from_acceptor), welcome
+        raise PeerSilent(f"no answer to the greeting within {HANDSHAKE_TIMEOUT_S:.0f} s")
+    except BaseException:
+        transport.close()
+        raise
+
+
+async def welcome(
+    transport: Transport, conversation: Conversation, identity: session.Identity
+) -> tuple[MessageStream[Message], Hello]:
+    """Open a conversation as its acceptor; a dialler that is refused is told why.
+
+    Raises:
+      InterFilesError: as `greet`; the transport is closed then.
+    """
+    stream = MessageStream(transport, HELLO)
+    try:
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+            hello = await stream.receive()
+            await stream.send(session.answer(hello, conversation, identity))
+            return stream.continue_as(session.CONVERSATIONS[conversation].from_dialler), hello
+        raise PeerSilent(f"no greeting within {HANDSHAKE_TIMEOUT_S:.0f} s")
+    except RemoteProtocolError as e:
+        await stream.fail(e.code, str(e))
+        raise
+    except BaseException:
+        transport.close()
+        raise

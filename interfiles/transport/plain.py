@@ -1,0 +1,322 @@
+"""Plain sockets: TCP between hosts, Unix sockets between the CLI and its daemon.
+
+Bulk bytes move on the trio loop by non-blocking calls on raw sockets: trio's own streams copy through small buffers,
+and a thread that receives in bulk starves the loop (the GIL convoy). A call that succeeds at once does not reach the
+scheduler, so the callers' checkpoint after each block keeps the loop fair.
+"""
+
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from interfiles.errors import (
+    AddressInUse,
+    ConnectFailed,
+    ContentChanged,
+    InterFilesError,
+    NotPermitted,
+    PeerGone,
+    PeerSilent,
+    StorageFailed,
+    printable,
+)
+from interfiles.transport.base import Address
+
+CONNECT_TIMEOUT_S: Final = 10.0
+STALL_TIMEOUT_S: Final = 60.0  # a receiver that takes nothing for so long is gone: it holds a slot that others need
+LISTEN_BACKLOG: Final = 512
+_MAX_UNIX_PATH_BYTES: Final = 107  # sun_path holds 108 with its NUL
+_UNSENT_BYTES: Final = 1 << 20  # wake the writer only when this little is unsent: fewer wake-ups than trio's 16 KiB
+_DISK_ERRORS: Final = (errno.EIO, errno.ESTALE, errno.EUCLEAN)  # of sendfile: all others are the connection's
+_V4_IN_V6: Final = "::ffff:"
+
+_Socket = socket.socket
+
+
+class SocketTransport:
+    """A connected, non-blocking stream socket."""
+
+    def __init__(self, sock: _Socket, remote: Address | None) -> None:
+        self._sock = sock
+        self._remote = remote
+
+    @property
+    def remote(self) -> Address | None:
+        return self._remote
+
+    @property
+    def socket(self) -> _Socket:
+        """The raw socket, for what only a Unix socket has (the caller's credentials)."""
+        return self._sock
+
+    async def receive_some_into(self, buffer: memoryview) -> int:
+        while True:
+            try:
+                return self._sock.recv_into(buffer)
+            except BlockingIOError:
+                await self._until(trio.lowlevel.wait_readable)
+            except OSError as e:
+                raise self._gone(e) from e
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._sock.send(left) :]
+            except BlockingIOError:
+                pass
+            except OSError as e:
+                raise self._gone(e) from e
+            if left:  # the socket is full
+                await self._until_writable()
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        end = offset + count
+        while offset < end:
+            try:
+                sent = os.sendfile(self._sock.fileno(), fd, offset, end - offset)
+            except BlockingIOError:
+                pass
+            except OSError as e:
+                if e.errno in _DISK_ERRORS:
+                    raise StorageFailed(f"the disk cannot read the file: {e.strerror}") from e
+                raise self._gone(e) from e
+            else:
+                if sent == 0:
+                    raise ContentChanged(f"the file ends {end - offset} bytes too early")
+                offset += sent
+            if offset < end:
+                await self._until_writable()
+
+    async def _until_writable(self) -> None:
+        with trio.move_on_after(STALL_TIMEOUT_S) as scope:
+            await self._until(trio.lowlevel.wait_writable)
+        if scope.cancelled_caught:
+            raise PeerSilent(f"the peer took nothing for {STALL_TIMEOUT_S:.0f} s")
+
+    async def _until(self, wait: Callable[[_Socket], Awaitable[None]]) -> None:
+        try:
+            await wait(self._sock)
+        except trio.ClosedResourceError as e:
+            raise PeerGone("this end closed the connection") from e
+
+    def _gone(self, error: OSError) -> PeerGone:
+        if self._sock.fileno() < 0:
+            return PeerGone("this end closed the connection")
+        return PeerGone(f"the connection broke: {error.strerror or error}")
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+class SocketListener:
+    """A listening, non-blocking socket."""
+
+    def __init__(self, sock: _Socket) -> None:
+        self._sock = sock
+        self._address = _address(sock.getsockname()) or Address("localhost", 0)
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    async def accept(self) -> SocketTransport:
+        while True:
+            try:
+                sock, name = self._sock.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+                continue
+            except ConnectionError:  # the dialler gave up while it waited in the queue
+                continue
+            except OSError as e:
+                if self._sock.fileno() < 0:
+                    raise trio.ClosedResourceError("this listener was closed") from e
+                raise
+            return _made(sock, _address(name))
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+def _made(sock: _Socket, remote: Address | None) -> SocketTransport:
+    try:
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        sock.close()
+        raise
+    return SocketTransport(sock, remote)
+
+
+def _address(name: tuple[str, int] | str) -> Address | None:
+    """An IPv4 host that came in by a socket for both families is called by its IPv4 address; a Unix socket has none."""
+    if not isinstance(name, tuple):
+        return None
+    host = name[0].partition("%")[0]
+    return Address(host.removeprefix(_V4_IN_V6) if "." in host else host, name[1])
+
+
+class TcpNetwork:
+    """The real network, in plain TCP."""
+
+    async def dial(self, address: Address) -> SocketTransport:
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                stream = await trio.open_tcp_stream(address.host, address.port)
+            # trio's stream was only the way to connect (happy eyeballs): its socket goes on without it
+            sock = socket.socket(fileno=stream.socket.detach())
+            _refuse_itself(sock)
+            return _made(sock, address)
+        except trio.TooSlowError as e:
+            raise ConnectFailed(f"{address} does not answer within {CONNECT_TIMEOUT_S:.0f} s") from e
+        except (OSError, UnicodeError) as e:
+            raise ConnectFailed(f"cannot connect to {address}: {_reason(e)}") from e
+
+    async def listen(self, address: Address) -> SocketListener:
+        try:
+            found = await trio.socket.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, _, _, where = found[0]
+            return _listening(family, kind, where)
+        except (OSError, UnicodeError) as e:
+            raise _bind_error(e, f"address {address}", "--listen") from e
+
+
+def _refuse_itself(sock: _Socket) -> None:
+    """Linux connects a socket to itself when the port dialled is the very one that it picks to dial from."""
+    try:
+        if sock.getsockname() == sock.getpeername():
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    except OSError:
+        sock.close()
+        raise
+
+
+def _listening(family: int, kind: int, where: tuple[object, ...]) -> SocketListener:
+    sock = socket.socket(family, kind)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(where)
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+        return SocketListener(sock)
+    except OSError:
+        sock.close()
+        raise
+
+
+def _reason(error: Exception) -> str:
+    """What the system said; trio puts the failures of all addresses tried into the cause of one error."""
+    cause = error.__cause__
+    errors = cause.exceptions if isinstance(cause, ExceptionGroup) else (error,)
+    return " / ".join(dict.fromkeys(_words(e) for e in errors))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno is not None:
+        return os.strerror(error.errno)  # the error's own text would name the address again
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _bind_error(error: OSError | UnicodeError, what: str, option: str) -> InterFilesError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return AddressInUse(f"{what} is in use by another program; choose another with {option}")
+    if number in (errno.EACCES, errno.EPERM):
+        return NotPermitted(f"the system does not let this user bind {what}; choose another with {option}")
+    return AddressInUse(f"{what} cannot be used: {_words(error)}; choose another with {option}")
+
+
+async def dial_unix(path: Path) -> SocketTransport:
+    """Connect to a daemon's Unix socket.
+
+    Raises:
+      OSError: as the system says (FileNotFoundError, ConnectionRefusedError, PermissionError); the caller names the
+        daemon.
+    """
+    stream = await trio.open_unix_socket(str(path))
+    return _made(socket.socket(fileno=stream.socket.detach()), None)
+
+
+def listen_unix(path: Path) -> SocketListener:
+    """Listen on a Unix socket that only this user may connect to: mode 0600, in a directory made 0700 if need be.
+
+    A stale socket, that nobody answers on, is replaced; whatever else is at the path stays. Blocking, but brief.
+
+    Raises:
+      AddressInUse: a daemon answers there, the path is too long, or something that is no socket is in the way.
+      NotPermitted: the directory belongs to another user or cannot be written.
+    """
+    if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+        shown = printable(str(path))
+        raise AddressInUse(
+            f"socket path {shown} is over {_MAX_UNIX_PATH_BYTES} bytes; choose a shorter one with --socket"
+        )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.parent.stat()
+        if found.st_uid != os.geteuid() or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
+            shown = printable(str(path.parent))
+            raise NotPermitted(f"directory {shown} is in the hands of other users; choose another with --socket")
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            old_mask = os.umask(0o177)
+            try:
+                sock.bind(str(path))
+            finally:
+                os.umask(old_mask)
+            sock.listen(LISTEN_BACKLOG)
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as e:
+        raise _bind_error(e, f"socket {printable(str(path))}", "--socket") from e
+    return SocketListener(sock)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AddressInUse(f"{printable(str(path))} is in the way and is no socket; choose another with --socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            with suppress(FileNotFoundError):
+                path.unlink()
+            return
+    shown = printable(str(path))
+    raise AddressInUse(f"a daemon answers on socket {shown} already; stop it, or choose another with --socket")
+
+
+def caller_uid(transport: SocketTransport) -> int:
+    """The user at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED)."""
+    _, uid, _ = struct.unpack(
+        "3i", transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return int(uid)

@@ -1,0 +1,176 @@
+"""The control and admin conversations: CLI or Python API to a daemon, over its Unix socket.
+
+One request a connection. The daemon answers with any number of `Progress`, then `Result` (its payload is a report) or
+`Failure`. Closing early detaches a download and abandons anything else.
+"""
+
+from typing import Annotated, ClassVar, Final, Literal
+
+from msgspec import Meta
+
+from interfiles.wire.codec import Codec, Message
+from interfiles.wire.fields import (
+    Bytes,
+    BytesPerSecond,
+    Count,
+    Path,
+    Query,
+    Replicas,
+    Seconds,
+    Text,
+)
+from interfiles.wire.framing import MAX_PAYLOAD_BYTES
+from interfiles.wire.handshake_messages import Failure
+
+Phase = Literal["hashing", "checking", "waiting", "fetching", "finishing", "verifying", "publishing"]
+MAX_TOKEN_USES: Final = 1_000_000
+
+
+class Upload(Message, frozen=True, tag=128):
+    """Hash and seed a path. `Result` is an `UploadReport`, and `TrackerContent` follows it.
+
+    `replicas` None: the master's default. `copy`: seed an own copy, not the path itself.
+    """
+
+    path: Path
+    replicas: Replicas | None
+    copy: bool
+
+
+class Download(Message, frozen=True, tag=129):
+    """Fetch a file into `directory`. `Result` is a `DownloadReport`.
+
+    The payload is a tracker file; without one, `query` names the file. `overwrite`: replace what is there. `detach`:
+    answer as soon as the daemon has taken the download on. `timeout_s`: to wait for a first source and between two
+    pieces; None: for ever.
+    """
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+    directory: Path
+    overwrite: bool
+    detach: bool
+    timeout_s: Seconds | None
+
+
+class Stat(Message, frozen=True, tag=130):
+    """Who has what of a file: payload or `query` as in `Download`. `Result` is a `StatReport`."""
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+
+
+class ListFiles(Message, frozen=True, tag=131):
+    """A page of the fleet's files, from the `start`th on. `Result` is a `FileListReport`."""
+
+    start: Count
+
+
+class ListHosts(Message, frozen=True, tag=132):
+    """All hosts of the fleet. `Result` is a `HostListReport`."""
+
+
+class Status(Message, frozen=True, tag=133):
+    """The local daemon's own state. `Result` is a `StatusReport`."""
+
+
+class Remove(Message, frozen=True, tag=134):
+    """Take a file, payload or `query` as in `Download`, out of the fleet. `Result` is a `RemoveReport`.
+
+    `local`: only this host stops serving or fetching it. `delete`: the content goes too, here or everywhere.
+    """
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+    local: bool
+    delete: bool
+
+
+class Verify(Message, frozen=True, tag=135):
+    """Hash this host's copy again; bad pieces are withdrawn. `Result` is a `VerifyReport`.
+
+    Payload or `query` as in `Download`.
+    """
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+
+
+class Pause(Message, frozen=True, tag=136):
+    """Neither fetch nor serve a file until `Resume`: payload or `query` as in `Download`.
+
+    `Result` is a `TransferStateReport`.
+    """
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+
+
+class Resume(Message, frozen=True, tag=137):
+    """Go on after `Pause`: payload or `query` as in `Download`. `Result` is a `TransferStateReport`."""
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+
+
+class Wait(Message, frozen=True, tag=138):
+    """Stream a download's progress until it is complete. Payload, fields and `Result` as in `Download`."""
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+    timeout_s: Seconds | None
+
+
+class MakeToken(Message, frozen=True, tag=144):
+    """Make a join token good for `ttl_s` and `uses` joins (None: any number). `Result` is a `TokenReport`."""
+
+    ttl_s: Seconds
+    uses: Annotated[int, Meta(ge=1, le=MAX_TOKEN_USES, description="joins")] | None
+
+
+class RemoveHost(Message, frozen=True, tag=145):
+    """The host, by name or id, is no longer of the fleet. `Result` is a `HostRemovedReport`."""
+
+    host: Query
+
+
+class Progress(Message, frozen=True, tag=160):
+    """How far a request is; any number of them before `Result`.
+
+    `name`: of the file. `done` and `total` (0: not known yet) are bytes. `peers`: connected now. `text`: what it waits
+    for, in words.
+    """
+
+    phase: Phase
+    name: Annotated[str, Meta(max_length=255, description="file name")]
+    done: Bytes
+    total: Bytes
+    rate: BytesPerSecond
+    peers: Count
+    text: Text
+
+
+class Result(Message, frozen=True, tag=161):
+    """Answers any request that could be done; the payload is its report."""
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+
+class TrackerContent(Message, frozen=True, tag=162):
+    """After an upload's result: the payload is the tracker file, for the caller to write."""
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+
+FROM_CLI: Codec[Message] = Codec(
+    Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait
+)
+FROM_ADMIN: Codec[Message] = Codec(MakeToken, RemoveHost)
+FROM_DAEMON: Codec[Message] = Codec(Progress, Result, TrackerContent, Failure)

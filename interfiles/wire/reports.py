@@ -1,0 +1,232 @@
+"""What daemons answer to a person or a script: the payloads of `Result`, and what `--json` prints, field for field."""
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from interfiles.errors import RemoteProtocolError
+
+CopyState = Literal["complete", "partial", "none"]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the reports."""
+
+
+class UploadReport(Report, frozen=True, kw_only=True):
+    """`tracker`: the path that the tracker file was written to, set by whoever wrote it.
+
+    `published`: the master has it in its catalogue; False while the master is away.
+    """
+
+    id: str
+    name: str
+    size: int
+    files: int
+    pieces: int
+    piece_size: int
+    tracker: str
+    replicas_wanted: int
+    published: bool
+    seconds: float
+
+
+class DownloadReport(Report, frozen=True, kw_only=True):
+    """`bytes_from_peers`: payload bytes taken from each host, by name; `bytes_local`: found on this host already."""
+
+    id: str
+    name: str
+    path: str
+    size: int
+    seconds: float
+    state: Literal["complete", "detached"]
+    bytes_from_peers: dict[str, int]
+    bytes_local: int
+    pieces_rejected: int
+
+
+class HolderReport(Report, frozen=True, kw_only=True):
+    """`state`: what the host has; `host_state`: live, suspect or gone.
+
+    `doing`: fetching, waiting or paused, else empty.
+    """
+
+    host: str
+    name: str
+    zone: str
+    address: str
+    state: CopyState
+    pieces: int
+    doing: str
+    host_state: str
+    last_seen_s: float
+    down: int
+    up: int
+    note: str
+
+
+class ReplicaCount(Report, frozen=True, kw_only=True):
+    wanted: int
+    complete: int
+
+
+class LocalCopy(Report, frozen=True, kw_only=True):
+    state: CopyState
+    pieces: int
+    path: str
+    doing: str
+    note: str
+
+
+class StatReport(Report, frozen=True, kw_only=True):
+    """`complete_info` False: the master is away, so `hosts` has only what this host knows."""
+
+    id: str
+    name: str
+    is_directory: bool
+    entries: int
+    size: int
+    uploaded_at: int
+    uploaded_by: str
+    piece_size: int
+    pieces: int
+    hosts: list[HolderReport]
+    replicas: ReplicaCount
+    local: LocalCopy
+    complete_info: bool
+
+
+class FileReport(Report, frozen=True, kw_only=True):
+    id: str
+    name: str
+    size: int
+    entries: int
+    uploaded_at: int
+    uploaded_by: str
+    replicas_wanted: int
+    complete: int
+    partial: int
+    local: CopyState
+
+
+class FileListReport(Report, frozen=True, kw_only=True):
+    """One page of the fleet's files; `next_start` is where the next begins, None at the end."""
+
+    files: list[FileReport]
+    next_start: int | None
+
+
+class HostReport(Report, frozen=True, kw_only=True):
+    host: str
+    name: str
+    zone: str
+    address: str
+    state: str
+    files: int
+    used: int
+    free: int
+    last_seen_s: float
+
+
+class HostListReport(Report, frozen=True, kw_only=True):
+    """All hosts of the fleet, in the order of names."""
+
+    hosts: list[HostReport]
+
+
+class TransferReport(Report, frozen=True, kw_only=True):
+    """A file that this host is fetching or waiting for; `state`: fetching, waiting, paused, finishing or failed."""
+
+    id: str
+    name: str
+    path: str
+    state: str
+    size: int
+    bytes_done: int
+    down: int
+    peers: int
+    note: str
+
+
+class StatusReport(Report, frozen=True, kw_only=True):
+    """The local daemon: who it is, its master, and what it is doing."""
+
+    host: str
+    name: str
+    zone: str
+    fleet: str
+    address: str
+    master: str
+    master_state: Literal["connected", "connecting"]
+    master_note: str
+    state_directory: str
+    files: int
+    used: int
+    free: int
+    down: int
+    up: int
+    transfers: list[TransferReport]
+
+
+class RemoveReport(Report, frozen=True, kw_only=True):
+    """`hosts`: how many others had some of it and were told to forget it.
+
+    `deleted`: the content on this host's disk is gone.
+    """
+
+    id: str
+    name: str
+    hosts: int
+    deleted: bool
+    path: str
+
+
+class VerifyReport(Report, frozen=True, kw_only=True):
+    """`bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well."""
+
+    id: str
+    name: str
+    path: str
+    size: int
+    pieces: int
+    bad_pieces: list[int]
+    seconds: float
+
+
+class TransferStateReport(Report, frozen=True, kw_only=True):
+    """Answer to pause and resume."""
+
+    id: str
+    name: str
+    state: str
+
+
+class TokenReport(Report, frozen=True, kw_only=True):
+    token: str
+    expires_at: int
+    uses: int | None
+
+
+class HostRemovedReport(Report, frozen=True, kw_only=True):
+    host: str
+    name: str
+
+
+R = TypeVar("R", bound=Report)
+
+
+def encode_report(report: Report) -> bytes:
+    """The payload of `Result`."""
+    return msgspec.msgpack.encode(report)
+
+
+def decode_report(data: bytes, kind: type[R]) -> R:
+    """Read the payload of `Result`.
+
+    Raises:
+      RemoteProtocolError: it is not a report of this kind.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise RemoteProtocolError(f"the daemon's answer is not a {kind.__name__}: {e}") from e
