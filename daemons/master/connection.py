@@ -1,0 +1,110 @@
+"""The master's end of a registered host's connection: what is sent on it, and why it ends."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from interfiles.errors import (
+    InterFilesError,
+    NoSpace,
+    NotPermitted,
+    PeerSilent,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+)
+from interfiles.transport.message_stream import MessageStream
+from interfiles.wire.codec import Message
+
+# what the other end, or our disk, may bring about
+EXPECTED: Final = (TransportError, RemoteProtocolError, NotPermitted, Refused, NoSpace)
+MAX_UNSENT: Final = 512  # messages: a host that lets so many pile up does not read
+SEND_TIMEOUT_S: Final = 30.0  # for one message, beside what its payload takes at `MIN_PAYLOAD_BYTES_PER_S`
+MIN_PAYLOAD_BYTES_PER_S: Final = 256 << 10  # a payload held up for longer holds memory that others need
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsent:
+    message: Message
+    payload: bytes
+    sent: trio.Event = field(default_factory=trio.Event)
+
+
+class Connection:
+    """One registered host's connection. Whoever ends it first gives the reason, which the host is told if it can be.
+
+    `publishing`: files whose manifests are on their way from this host into the catalogue. `handouts`: what it was last
+    told of each file's peers, kept by `Handouts`.
+    """
+
+    def __init__(self, stream: MessageStream[Message], host_id: str, name: str) -> None:
+        self.host_id: Final = host_id
+        self.name: Final = name
+        self.publishing: Final[set[bytes]] = set()
+        self.handouts: Final[dict[bytes, object]] = {}
+        self.reason: InterFilesError | None = None
+        self._stream = stream
+        self._queue, self._due = trio.open_memory_channel[_Unsent](MAX_UNSENT)
+        self._scope = trio.CancelScope()
+        self._mid_frame = False
+
+    def push(self, message: Message) -> None:
+        """Send a message some time soon, without waiting; a host that does not read is cut off."""
+        try:
+            self._queue.send_nowait(_Unsent(message, b""))
+        except trio.WouldBlock:
+            self.end(PeerSilent(f"{self.name} does not read: {MAX_UNSENT} messages wait for it"))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether much is waiting to be sent: what can wait should."""
+        return self._queue.statistics().current_buffer_used > MAX_UNSENT // 2
+
+    async def acknowledge(self, message: Message) -> None:
+        """Send a message some time soon, once there is room: whoever says much and reads little is heard less."""
+        await self._queue.send(_Unsent(message, b""))
+
+    async def answer(self, message: Message, payload: bytes = b"") -> None:
+        """Send a message and wait until it is sent, so that its payload is in memory no longer than that."""
+        unsent = _Unsent(message, payload)
+        await self._queue.send(unsent)
+        await unsent.sent.wait()
+
+    def end(self, reason: InterFilesError) -> None:
+        """End the connection; only the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            self._scope.cancel()
+
+    async def run(self, read: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+        """Send what is to be sent, and run `read`, until the connection ends; then close it.
+
+        `read` gets a nursery for the connection's other tasks.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ending, self._send_all)
+                    nursery.start_soon(self._ending, lambda: read(nursery))
+            if self.reason is not None and not self._mid_frame and not isinstance(self.reason, TransportError):
+                await self._stream.fail(self.reason.code, str(self.reason))
+        finally:
+            self._stream.close()
+
+    async def _ending(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except EXPECTED as e:
+            self.end(e)
+
+    async def _send_all(self) -> None:
+        async for unsent in self._due:
+            self._mid_frame = True
+            with trio.move_on_after(SEND_TIMEOUT_S + len(unsent.payload) / MIN_PAYLOAD_BYTES_PER_S) as scope:
+                await self._stream.send(unsent.message, unsent.payload)
+            if scope.cancelled_caught:
+                raise PeerSilent(f"{self.name} takes what is sent to it too slowly")
+            self._mid_frame = False
+            unsent.sent.set()

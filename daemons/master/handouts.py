@@ -1,0 +1,62 @@
+"""Pushing handouts: whenever the peers of a file change, each host that fetches it is told its new ones."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import trio
+
+from daemons.master.connection import Connection
+from interfiles.placement.handout import handouts
+from interfiles.placement.registry import Registry
+from interfiles.wire.master_messages import Handout, PeerAddress
+
+COALESCE_S: Final = 0.1  # changes that follow one another so closely are told together
+
+
+class Handouts:
+    """Keeps the fetching hosts' handouts up to date. `salt` chooses among the possible graphs of peers."""
+
+    def __init__(self, registry: Registry, connections: Mapping[str, Connection], *, salt: bytes) -> None:
+        self._registry = registry
+        self._connections = connections
+        self._salt = salt
+        self._touched: set[bytes] = set()
+        self._wake = trio.Event()
+
+    def touch(self, file_ids: Iterable[bytes]) -> None:
+        """The swarms of these files have changed, or may have."""
+        self._touched.update(file_ids)
+        if self._touched:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Push until cancelled: the first change at once, those that follow in batches."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            touched, self._touched = self._touched, set()
+            for file_id in sorted(touched):
+                self._push(file_id)
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(COALESCE_S)
+
+    def _push(self, file_id: bytes) -> None:
+        fetchers = [host for host in self._registry.fetchers(file_id) if host in self._connections]
+        if not fetchers:
+            return
+        members = self._registry.members(file_id)
+        chosen = handouts(members, fetchers, salt=self._salt + file_id)
+        peers = {host: self._registry.peer(host, complete=complete) for host, complete in members.items()}
+        for host in fetchers:
+            self._tell(self._connections[host], file_id, [peers[peer] for peer in chosen[host]])
+
+    def _tell(self, connection: Connection, file_id: bytes, peers: list[PeerAddress]) -> None:
+        absent = self._registry.absent(file_id, connection.host_id, trio.current_time())
+        told = (peers, [holder.name for holder in absent])  # ages change all the time: no news
+        if connection.handouts.get(file_id) == told:
+            return
+        if connection.is_busy:
+            self.touch([file_id])  # later: a handout is never stale, so it need not queue up behind older ones
+        else:
+            connection.handouts[file_id] = told
+            connection.push(Handout(file_id, peers, absent))

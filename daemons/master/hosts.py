@@ -1,0 +1,196 @@
+"""Hosts' connections: who is let in, and what is done with what they say.
+
+A connection is greeted, and then either enrols a host and ends, or registers one and is that host's until either end
+closes it. Anything that the other end may bring about ends that connection and nothing else.
+"""
+
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from daemons.master.connection import EXPECTED, MIN_PAYLOAD_BYTES_PER_S, Connection
+from daemons.master.fleet import Fleet
+from daemons.master.requests import LARGE_PAYLOAD_BYTES, Request, Requests
+from daemons.supervision import contain
+from interfiles.errors import InterFilesError, NotAdmitted, PeerSilent, RemoteProtocolError, TransportError, UsageError
+from interfiles.transport.base import Address, Transport
+from interfiles.transport.message_stream import MessageStream, welcome
+from interfiles.wire.codec import Message
+from interfiles.wire.master_messages import (
+    Enrol,
+    Forget,
+    Heard,
+    Heartbeat,
+    Holding,
+    ListFiles,
+    ListHolders,
+    ListHosts,
+    Publish,
+    Register,
+    Remove,
+    Resolve,
+)
+from interfiles.wire.session import Identity
+
+ADMISSION_TIMEOUT_S: Final = 10.0  # to enrol or register
+PAYLOAD_TIMEOUT_S: Final = 30.0  # beside what its bytes take at `MIN_PAYLOAD_BYTES_PER_S`
+SILENT_HEARTBEATS: Final = 3  # a host that misses so many is taken for gone, and its connection closed
+MAX_REQUESTS: Final = 16  # of one host at once; more wait unread
+
+log = structlog.get_logger()
+
+
+class Hosts:
+    """Serves the hosts of one fleet."""
+
+    def __init__(self, fleet: Fleet, requests: Requests) -> None:
+        self._fleet = fleet
+        self._requests = requests
+
+    async def handle(self, transport: Transport) -> None:
+        """Serve one connection to its end; no exception gets out."""
+        bound = log.bind(remote=str(transport.remote))
+        expected = (*EXPECTED, UsageError)
+        await contain("host connection", partial(self._converse, transport, bound), expected=expected, log=bound)
+
+    async def _converse(self, transport: Transport, log: FilteringBoundLogger) -> None:
+        stream, hello = await welcome(transport, "fleet", Identity(fleet=self._fleet.fleet_id))
+        try:
+            connection = await self._admit(stream, hello.host_id)
+        except TransportError:
+            raise
+        except InterFilesError as e:
+            await stream.fail(e.code, str(e))
+            raise
+        if connection is None:
+            return
+        log = log.bind(host=connection.name)
+        log.info("host is up")
+        try:
+            await connection.run(partial(self._read, stream, connection))
+        finally:
+            self._fleet.detach(connection)
+            log.info("host left", reason=str(connection.reason or "the master stops"))
+
+    # Admission
+
+    async def _admit(self, stream: MessageStream[Message], host_id: str) -> Connection | None:
+        """Let a host enrol, which is all that its connection is for, or register.
+
+        Raises:
+          InterFilesError: it may not, or says something else.
+        """
+        first = await self._hear_newcomer(stream)
+        if isinstance(first, Enrol):
+            await stream.send(await self._fleet.enrol(first))
+            return None
+        if not isinstance(first, Register):
+            raise RemoteProtocolError(f"{type(first).__name__} came before Register")
+        if not host_id:
+            raise NotAdmitted("this host did not say who it is; join it with `interfiles client --join TOKEN`")
+        address = _address_of(first, stream.transport.remote)
+        host = await self._fleet.check_in(host_id, first, address)
+        connection = Connection(stream, host.host_id, host.name)
+        self._fleet.attach(connection, host)
+        return connection
+
+    async def _hear_newcomer(self, stream: MessageStream[Message]) -> Message:
+        with trio.move_on_after(ADMISSION_TIMEOUT_S):
+            return await stream.receive()
+        raise PeerSilent(f"neither enrolled nor registered within {ADMISSION_TIMEOUT_S:.0f} s")
+
+    # Conversation
+
+    async def _read(self, stream: MessageStream[Message], connection: Connection, nursery: trio.Nursery) -> None:
+        """Act on what the host says until the connection ends; requests run in `nursery`, a bounded number at once."""
+        silence_s = SILENT_HEARTBEATS * self._fleet.registry.heartbeat_s
+        room = trio.Semaphore(MAX_REQUESTS)
+        while True:
+            with trio.move_on_after(silence_s) as silence:
+                message = await stream.receive()
+            if silence.cancelled_caught:
+                raise PeerSilent(f"{connection.name} was silent for {SILENT_HEARTBEATS} heartbeats")
+            if connection.reason is not None:  # ended in the moment that this came
+                return
+            self._fleet.handouts.touch(self._fleet.registry.hear(connection.host_id, trio.current_time()))
+            match message:
+                case Heartbeat():
+                    await self._apply(message, connection)
+                case Publish() | Resolve() | ListHolders() | ListFiles() | ListHosts() | Remove():
+                    await self._start(message, stream, connection, room, nursery)
+                case Enrol() | Register():
+                    raise RemoteProtocolError(f"{type(message).__name__} came after Register")
+                case _:
+                    raise RemoteProtocolError(f"{type(message).__name__} is not for a master")
+            await trio.lowlevel.checkpoint()  # what has arrived is read without waiting: others must get their turn
+
+    async def _start(
+        self,
+        message: Request,
+        stream: MessageStream[Message],
+        connection: Connection,
+        room: trio.Semaphore,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Take a request off the stream, with its payload, and have it served once there is room."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(room)
+            if stream.payload_left > LARGE_PAYLOAD_BYTES:
+                await stack.enter_async_context(self._requests.large_payloads)
+            payload = b""
+            with trio.move_on_after(PAYLOAD_TIMEOUT_S + stream.payload_left / MIN_PAYLOAD_BYTES_PER_S) as scope:
+                payload = await stream.receive_payload()
+            if scope.cancelled_caught:
+                raise PeerSilent(f"{connection.name} sends a payload too slowly")
+            nursery.start_soon(self._serve, message, payload, connection, stack.pop_all())
+
+    async def _serve(self, message: Request, payload: bytes, connection: Connection, held: AsyncExitStack) -> None:
+        async with held:
+            await self._requests.serve(message, payload, connection)
+
+    async def _apply(self, beat: Heartbeat, connection: Connection) -> None:
+        fleet, host_id = self._fleet, connection.host_id
+        fleet.registry.set_room(host_id, used=beat.used, free=beat.free)
+        fleet.handouts.touch(fleet.registry.apply(host_id, beat.holdings, replace=beat.replace))
+        for holding in beat.holdings:
+            if holding.state not in ("fetching", "waiting"):
+                connection.handouts.pop(holding.file_id, None)  # if it fetches the file again, it is told all again
+        # Applied first and looked up then, so that a removal under way sees one or the other.
+        announced = [holding.file_id for holding in beat.holdings if holding.state != "none"]
+        if announced:
+            removed = await fleet.stored(fleet.catalogue.removed, announced)
+            if connection.reason is not None:
+                return
+            for file_id, delete in removed.items():
+                if file_id not in connection.publishing:
+                    self._forget(file_id, delete, connection)
+        await connection.acknowledge(Heard(beat.sequence))
+
+    def _forget(self, file_id: bytes, delete: bool, connection: Connection) -> None:
+        nothing = Holding(file_id, "none", 0, 0, 0, "")
+        self._fleet.handouts.touch(self._fleet.registry.apply(connection.host_id, [nothing], replace=False))
+        connection.handouts.pop(file_id, None)
+        connection.push(Forget(file_id, delete))
+
+
+def _address_of(asked: Register, remote: Address | None) -> Address:
+    """Where a host can be reached: what it advertises, or where it comes from with its own port.
+
+    Raises:
+      UsageError: that is no address which others could dial.
+    """
+    if asked.advertise:
+        address = Address.parse(asked.advertise, default_port=asked.listen_port)
+    elif remote is not None:
+        address = Address(remote.host, asked.listen_port)
+    else:
+        raise UsageError("this host's address is not known to the master; give it one with --advertise HOST:PORT")
+    if address.port == 0:
+        raise UsageError(f"nobody can dial port 0 of {address.host}; name the port in --advertise HOST:PORT")
+    if address.host in ("0.0.0.0", "::"):
+        raise UsageError(f"nobody can dial {address}; name this host's own address in --advertise HOST:PORT")
+    return address

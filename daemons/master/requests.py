@@ -1,0 +1,164 @@
+"""Answers to what registered hosts ask: the catalogue, the holders of a file, the hosts."""
+
+from contextlib import nullcontext
+from typing import Final, TypeAlias, assert_never
+
+import structlog
+import trio
+
+from daemons.master.connection import Connection
+from daemons.master.fleet import Fleet
+from interfiles.errors import InterFilesError, InvalidManifest, LocalProtocolError
+from interfiles.manifest import Manifest
+from interfiles.storage.executor import Executor
+from interfiles.wire.fields import MAX_TEXT_LENGTH
+from interfiles.wire.master_messages import (
+    PAGE_ROWS,
+    FileInfo,
+    FilePage,
+    FileRow,
+    Forget,
+    HolderPage,
+    HostPage,
+    ListFiles,
+    ListHolders,
+    ListHosts,
+    Publish,
+    Published,
+    Remove,
+    Removed,
+    RequestFailed,
+    Resolve,
+    Resolved,
+)
+
+LARGE_PAYLOAD_BYTES: Final = 1 << 20
+MAX_LARGE_PAYLOADS: Final = 4  # over all hosts: manifests of up to 64 MiB, and what decoding one takes
+Request: TypeAlias = Publish | Resolve | ListHolders | ListFiles | ListHosts | Remove
+
+log = structlog.get_logger()
+
+
+class Requests:
+    """Answers, any number at once; who calls bounds how many. `compute` is where manifests are decoded.
+
+    `large_payloads`: to be held while a payload over `LARGE_PAYLOAD_BYTES` is in memory.
+    """
+
+    def __init__(self, fleet: Fleet, compute: Executor) -> None:
+        self.large_payloads: Final = trio.Semaphore(MAX_LARGE_PAYLOADS)
+        self._fleet = fleet
+        self._compute = compute
+
+    async def serve(self, asked: Request, payload: bytes, connection: Connection) -> None:
+        """Do what a host asks and send it the answer, or in words why it cannot be done.
+
+        Cancellation:
+          Leaves what was done half neither on disk nor in memory; the host does not hear of it.
+        """
+        try:
+            await self._serve(asked, payload, connection)
+        except LocalProtocolError:
+            raise
+        except InterFilesError as e:
+            await connection.answer(RequestFailed(asked.request, e.code, str(e)[:MAX_TEXT_LENGTH]))
+
+    async def _serve(self, asked: Request, payload: bytes, connection: Connection) -> None:
+        match asked:
+            case Publish():
+                await connection.answer(await self._publish(asked, payload, connection))
+            case Resolve():
+                await self._resolve(asked, connection)
+            case ListHolders():
+                await connection.answer(await self._list_holders(asked))
+            case ListFiles():
+                await connection.answer(await self._list_files(asked))
+            case ListHosts():
+                rows, more = self._fleet.registry.host_page(asked.start, trio.current_time())
+                await connection.answer(HostPage(asked.request, rows, more))
+            case Remove():
+                await connection.answer(await self._remove(asked))
+            case _:
+                assert_never(asked)
+
+    async def _publish(self, asked: Publish, payload: bytes, connection: Connection) -> Published:
+        replicas = asked.replicas or self._fleet.replicas
+        connection.publishing.add(asked.file_id)
+        try:
+            described = await self._compute.run(_describe, payload, asked, connection.name, replicas)
+            info = await self._fleet.stored(
+                self._fleet.catalogue.publish, described, payload, keep_replicas=asked.replicas == 0
+            )
+        finally:
+            connection.publishing.discard(asked.file_id)
+        log.info("published", file=info.name, id=info.file_id[:6], size=info.size, host=connection.name)
+        return Published(asked.request, info)
+
+    async def _resolve(self, asked: Resolve, connection: Connection) -> None:
+        catalogue = self._fleet.catalogue
+        info = await self._fleet.stored(catalogue.find, asked.query)
+        if not asked.with_manifest:
+            await connection.answer(Resolved(asked.request, info))
+            return
+        size = await self._fleet.stored(catalogue.manifest_size, info.file_id)
+        async with self.large_payloads if size > LARGE_PAYLOAD_BYTES else nullcontext():
+            manifest = await self._fleet.stored(catalogue.manifest, info.file_id)
+            await connection.answer(Resolved(asked.request, info), manifest)
+
+    async def _list_holders(self, asked: ListHolders) -> HolderPage:
+        info = await self._fleet.stored(self._fleet.catalogue.file, asked.file_id)
+        registry, now = self._fleet.registry, trio.current_time()
+        rows, more = registry.holder_page(asked.file_id, asked.start, now)
+        complete = registry.copies([asked.file_id], now)[asked.file_id].complete
+        return HolderPage(asked.request, info, complete, rows, more)
+
+    async def _list_files(self, asked: ListFiles) -> FilePage:
+        found = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS + 1)
+        page = found[:PAGE_ROWS]
+        copies = self._fleet.registry.copies([info.file_id for info in page], trio.current_time())
+        rows = [FileRow(info, copies[info.file_id].complete, copies[info.file_id].partial) for info in page]
+        return FilePage(asked.request, rows, len(found) > PAGE_ROWS)
+
+    async def _remove(self, asked: Remove) -> Removed:
+        fleet = self._fleet
+        await fleet.stored(
+            fleet.catalogue.remove,
+            asked.file_id,
+            delete=asked.delete,
+            now=fleet.wall_clock(),
+            is_held=bool(fleet.registry.holders(asked.file_id)),
+        )
+        # From here on a heartbeat that names the file finds the tombstone; those that came before are in the registry.
+        concerned = fleet.registry.holders(asked.file_id)
+        holders = fleet.registry.forget_file(asked.file_id)
+        for host_id in concerned:
+            if (connection := fleet.connections.get(host_id)) is not None:
+                connection.handouts.pop(asked.file_id, None)
+                connection.push(Forget(asked.file_id, asked.delete))
+        log.info("removed file", id=asked.file_id[:6], delete=asked.delete, holders=len(holders))
+        return Removed(asked.request, len(holders))
+
+
+def _describe(payload: bytes, asked: Publish, uploaded_by: str, replicas: int) -> FileInfo:
+    """Check a manifest; called in a thread, as a large one takes a second.
+
+    Raises:
+      InvalidManifest: it breaks a rule, or is not the one that was named.
+    """
+    manifest = Manifest.decode(payload)
+    if manifest.file_id != asked.file_id:
+        raise InvalidManifest(
+            f"the manifest of {manifest.file_id.hex()[:12]} was published as {asked.file_id.hex()[:12]}"
+        )
+    return FileInfo(
+        file_id=manifest.file_id,
+        name=manifest.name,
+        is_directory=manifest.is_directory,
+        entries=len(manifest.entries),
+        size=manifest.size,
+        piece_size=manifest.piece_size,
+        pieces=manifest.piece_count,
+        uploaded_at=asked.uploaded_at,
+        uploaded_by=uploaded_by,
+        replicas_wanted=replicas,
+    )

@@ -1,0 +1,195 @@
+"""The catalogue: files by id, prefix and name, tombstones, and nothing acknowledged is lost."""
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interfiles.errors import UnknownFile
+from interfiles.storage.catalogue import Catalogue
+from interfiles.wire.codec import encode
+from interfiles.wire.master_messages import FileInfo, Resolved
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
+    opened = Catalogue(tmp_path / "catalogue", new_fleet_id="f1ee7", now=0)
+    yield opened
+    opened.close()
+
+
+def info(file_id: str, name: str = "weights", *, uploaded_at: int = 1_000, replicas: int = 3) -> FileInfo:
+    """An entry whose id begins with these hex digits."""
+    return FileInfo(
+        file_id=bytes.fromhex(file_id.ljust(64, "0")),
+        name=name,
+        is_directory=True,
+        entries=231,
+        size=18_400_000_000,
+        piece_size=4 << 20,
+        pieces=4_387,
+        uploaded_at=uploaded_at,
+        uploaded_by="render-01",
+        replicas_wanted=replicas,
+    )
+
+
+def publish(catalogue: Catalogue, *entries: FileInfo) -> None:
+    for entry in entries:
+        catalogue.publish(entry, b"manifest of " + entry.file_id, keep_replicas=False)
+
+
+class TestFiles:
+    def test_a_file_is_kept_with_its_manifest(self, catalogue: Catalogue) -> None:
+        entry = info("9c41")
+        publish(catalogue, entry)
+        assert catalogue.file(entry.file_id) == entry
+        assert catalogue.manifest(entry.file_id) == b"manifest of " + entry.file_id
+        assert catalogue.manifest_size(entry.file_id) == 12 + 32
+        assert encode(Resolved(1, catalogue.file(entry.file_id)))
+
+    def test_a_file_published_again_keeps_its_first_upload(self, catalogue: Catalogue) -> None:
+        publish(catalogue, info("9c41"))
+        again = info("9c41", uploaded_at=2_000, replicas=5)
+        assert catalogue.publish(again, b"m", keep_replicas=True) == info("9c41")
+        assert catalogue.publish(again, b"m", keep_replicas=False) == info("9c41", replicas=5)
+
+    def test_what_is_not_there_is_unknown(self, catalogue: Catalogue) -> None:
+        for ask in (catalogue.file, catalogue.manifest, catalogue.manifest_size):
+            with pytest.raises(UnknownFile, match="no file of this fleet has the id 9c4100000000; see `interfiles ls`"):
+                ask(info("9c41").file_id)
+
+    def test_files_are_listed_by_name_page_by_page(self, catalogue: Catalogue) -> None:
+        publish(catalogue, *(info(f"{number:04x}", f"file-{number % 7}") for number in range(20)))
+        pages = [catalogue.files(start, 6) for start in range(0, 25, 6)]
+        listed = [entry for page in pages for entry in page]
+        assert [len(page) for page in pages] == [6, 6, 6, 2, 0]
+        assert [entry.name for entry in listed] == sorted(entry.name for entry in listed)
+        assert len({entry.file_id for entry in listed}) == 20
+
+
+class TestFind:
+    @pytest.mark.parametrize("query", ["9c41e07b2d55", "9c41", "9C41E", "weights", "9c41e07b2d55".ljust(64, "0")])
+    def test_by_id_prefix_and_name(self, catalogue: Catalogue, query: str) -> None:
+        publish(catalogue, info("9c41e07b2d55"), info("9c52", "model"))
+        assert catalogue.find(query) == info("9c41e07b2d55")
+
+    @pytest.mark.parametrize("query", ["Weights", "weight", "%", "weights'", "9c42", "9c41f", "", "f" * 65])
+    def test_what_fits_nothing(self, catalogue: Catalogue, query: str) -> None:
+        publish(catalogue, info("9c41e07b2d55"))
+        with pytest.raises(UnknownFile, match=r"^no file goes by '.*' in this fleet; see `interfiles ls`$"):
+            catalogue.find(query)
+
+    def test_a_prefix_that_is_too_short_is_told_so(self, catalogue: Catalogue) -> None:
+        publish(catalogue, info("9c41e07b2d55"))
+        with pytest.raises(UnknownFile, match="no file goes by '9c4'; an id takes its first 4 digits or more"):
+            catalogue.find("9c4")
+
+    def test_a_prefix_of_several_names_how_many_and_some(self, catalogue: Catalogue) -> None:
+        publish(catalogue, *(info(f"9c41{number:x}", f"file-{number}", uploaded_at=number) for number in range(8)))
+        with pytest.raises(UnknownFile) as caught:
+            catalogue.find("9c41")
+        assert str(caught.value).startswith(
+            "8 files go by '9c41': 9c4170000000 (file-7, 18.4 GB), 9c4160000000 (file-6, 18.4 GB), "
+        )
+        assert str(caught.value).endswith(" and 3 more; name one by its id")
+
+    def test_a_name_of_several_is_ambiguous_and_so_is_one_that_is_anothers_prefix(self, catalogue: Catalogue) -> None:
+        publish(catalogue, info("1111"), info("2222"), info("beef"), info("3333", "beef"))
+        with pytest.raises(UnknownFile, match=r"3 files go by 'weights': .*; name one by its id"):
+            catalogue.find("weights")
+        with pytest.raises(UnknownFile, match="2 files go by 'beef'"):
+            catalogue.find("beef")
+
+    def test_a_file_named_like_its_own_id_is_one(self, catalogue: Catalogue) -> None:
+        publish(catalogue, info("beef", "beef"))
+        assert catalogue.find("beef") == info("beef", "beef")
+
+    def test_names_are_escaped_in_sentences(self, catalogue: Catalogue) -> None:
+        publish(catalogue, info("1111", "a\x1b[2J"), info("1112", "a\x1b[2J"))
+        for query in ("1111\x1b", "a\x1b[2J"):
+            with pytest.raises(UnknownFile) as caught:
+                catalogue.find(query)
+            assert str(caught.value).isprintable()
+
+
+class TestRemoval:
+    def test_a_removed_file_leaves_a_tombstone(self, catalogue: Catalogue) -> None:
+        entry, other = info("9c41"), info("1111", "model")
+        publish(catalogue, entry, other)
+        catalogue.remove(entry.file_id, delete=False, now=5, is_held=False)
+        with pytest.raises(UnknownFile):
+            catalogue.manifest(entry.file_id)
+        assert catalogue.files(0, 9) == [other]
+        assert catalogue.removed([other.file_id, entry.file_id]) == {entry.file_id: False}
+
+    def test_removing_again_may_only_add_the_wish_to_delete(self, catalogue: Catalogue) -> None:
+        entry = info("9c41")
+        publish(catalogue, entry)
+        for delete, kept in ((False, False), (True, True), (False, True)):
+            catalogue.remove(entry.file_id, delete=delete, now=5, is_held=False)
+            assert catalogue.removed([entry.file_id]) == {entry.file_id: kept}
+
+    def test_publishing_it_again_clears_the_tombstone(self, catalogue: Catalogue) -> None:
+        entry = info("9c41")
+        publish(catalogue, entry)
+        catalogue.remove(entry.file_id, delete=True, now=5, is_held=False)
+        publish(catalogue, entry)
+        assert catalogue.removed([entry.file_id]) == {}
+        assert catalogue.manifest(entry.file_id)
+
+    def test_a_file_that_was_never_published_can_be_removed_where_it_is_held(self, catalogue: Catalogue) -> None:
+        file_id = info("9c41").file_id
+        with pytest.raises(UnknownFile):
+            catalogue.remove(file_id, delete=False, now=5, is_held=False)
+        assert catalogue.removed([file_id]) == {}
+        catalogue.remove(file_id, delete=False, now=5, is_held=True)
+        assert catalogue.removed([file_id]) == {file_id: False}
+
+
+def test_the_fleet_stays_the_same_after_a_restart(tmp_path: Path) -> None:
+    for new_fleet_id in ("f1ee7", "another"):
+        opened = Catalogue(tmp_path / "catalogue", new_fleet_id=new_fleet_id, now=0)
+        assert opened.fleet_id == "f1ee7"
+        opened.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from interfiles.storage.catalogue import Catalogue
+from tests.storage.test_catalogue import info, publish
+catalogue = Catalogue(Path(sys.argv[1]), new_fleet_id="f1ee7", now=0)
+for number in range(int(sys.argv[2]), 1 << 16):
+    publish(catalogue, info(f"{number:04x}", f"file-{number}"))
+    if number % 3 == 0:
+        catalogue.remove(info(f"{number:04x}").file_id, delete=True, now=1, is_held=False)
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    rng, acknowledged = random.Random(4), -1
+    for _ in range(4):
+        command = [sys.executable, "-c", WRITER, str(tmp_path / "catalogue"), str(acknowledged + 1)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            for _ in range(rng.randrange(1, 40)):  # it goes on writing meanwhile
+                acknowledged = int(writer.stdout.readline())
+            writer.send_signal(signal.SIGKILL)
+            for line in writer.stdout:
+                acknowledged = int(line) if line.endswith("\n") else acknowledged
+        opened = Catalogue(tmp_path / "catalogue", new_fleet_id="other", now=0)
+        assert opened.fleet_id == "f1ee7"
+        for number in range(acknowledged + 1):
+            entry = info(f"{number:04x}", f"file-{number}")
+            if number % 3 == 0:
+                assert opened.removed([entry.file_id]) == {entry.file_id: True}
+            else:
+                assert opened.find(f"{number:04x}") == entry
+                assert opened.manifest(entry.file_id) == b"manifest of " + entry.file_id
+        opened.close()
