@@ -15,6 +15,7 @@ import trio
 import typer
 
 from daemons.client.app import ClientConfig, Environment, Serving, run
+from daemons.command_line import run_command
 from daemons.logs import configure_logging, stderr_is_journal
 from daemons.notify import Notifier
 from daemons.state_lock import StateLock
@@ -160,7 +161,7 @@ def _checked(text: str, pattern: str, what: str) -> str:
 
 def main() -> None:
     """Console script `interfiles-client`."""
-    app()
+    run_command(app, "interfiles client")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from interfiles.storage.piece_store import PieceStore
     from interfiles.storage.scan import Stamp
 
+_NO_RATE: Final = 1000  # bytes a second: a meter that only fades is as good as at rest
 SWEEP_S: Final = 60.0  # a changed file that nobody asks for is noticed within so long
 
 log = structlog.get_logger()
@@ -258,9 +259,13 @@ class Library:
         return self.changed_holdings()
 
     def changed_holdings(self) -> list[Holding]:
-        """What changed since the last call; rates alone are no change."""
-        now = trio.current_time()
-        current = {file_id: file.holding(now) for file_id, file in self._files.items()}
+        """What changed since the last call.
+
+        An upload is announced once it is published: the master may remember that the same content was removed before,
+        and would have it forgotten.
+        """
+        now, waiting = trio.current_time(), {p.file_id for p in self.unpublished()}
+        current = {file_id: file.holding(now) for file_id, file in self._files.items() if file_id not in waiting}
         changed = [h for file_id, h in current.items() if _differs(self._announced.get(file_id), h)]
         gone = [Holding(file_id, "none", 0, 0, 0, "") for file_id in self._announced if file_id not in current]
         self._announced = current
@@ -294,7 +299,7 @@ class Library:
         if file := self.find(FileId(info.file_id)):
             await self._database.run(self._jobs.set_published, file.file_id, True)
             file.update(published=True, replicas=info.replicas_wanted)
-            file.changed.tell()
+            self._told(file)
 
     async def on_handout(self, handout: Handout) -> None:
         """Peers of a file, from the master."""
@@ -307,6 +312,17 @@ class Library:
 
 
 def _differs(old: Holding | None, new: Holding) -> bool:
+    """Whether the master should hear of it: another state, piece count or note, or a rate of another magnitude."""
     if old is None:
         return new.state != "none" or bool(new.note)
-    return (old.state, old.pieces, old.note) != (new.state, new.pieces, new.note)
+    return _shown(old) != _shown(new)
+
+
+def _shown(holding: Holding) -> tuple[str, int, str, int, int]:
+    return (
+        holding.state,
+        holding.pieces,
+        holding.note,
+        (holding.down // _NO_RATE).bit_length(),
+        (holding.up // _NO_RATE).bit_length(),
+    )

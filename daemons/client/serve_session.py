@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from daemons.client.notice import Notice
-from interfiles.errors import ContentChanged, PeerSilent, RemoteProtocolError, UnknownFile
+from interfiles.errors import ContentChanged, PeerGone, PeerSilent, RemoteProtocolError, UnknownFile
 from interfiles.geometry import Block, PieceIndex
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
@@ -89,13 +89,14 @@ class ServeSession:
         """Serve until the peer leaves or the file is served no more.
 
         Raises:
-          TransportError, ProtocolError: the connection ended or broke its rules.
+          TransportError, ProtocolError: the connection broke while something was sent, or its rules were broken.
         """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_file)
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 await self._read()
+                nursery.cancel_scope.cancel()
         finally:
             self._queue.drop(self._fetcher)
 
@@ -108,9 +109,13 @@ class ServeSession:
     # Hearing
 
     async def _read(self) -> None:
+        """Put requests into the queue until the peer leaves."""
         geometry = self._file.manifest.geometry
         while True:
-            message = await self._stream.receive()
+            try:
+                message = await self._stream.receive()
+            except PeerGone:
+                return
             try:
                 match message:
                     case m.Request(piece=piece, offset=offset, length=length):
