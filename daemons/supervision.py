@@ -237,7 +237,8 @@ def exit_with_sentence() -> Iterator[None]:
         if len(told) < len(leaves):  # a bug among them: its traceback is wanted
             raise
         for leaf in told:
-            print(f"interfiles: {printable(str(leaf))}", file=sys.stderr)  # noqa: T201 - where the person looks
+            sentence = printable(str(leaf)).removesuffix(".")
+            print(f"interfiles: {sentence}.", file=sys.stderr)  # noqa: T201 - where the person looks
         raise SystemExit(told[0].exit_code) from error
     except KeyboardInterrupt as interrupt:
         raise SystemExit(INTERRUPTED) from interrupt

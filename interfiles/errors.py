@@ -48,6 +48,12 @@ class UnknownFile(InterFilesError):
     exit_code = UNKNOWN
 
 
+class AmbiguousFile(UnknownFile):
+    """Several files go by this id prefix or name."""
+
+    code = "ambiguous-file"
+
+
 class UnknownHost(InterFilesError):
     """No host goes by this id or name."""
 

@@ -14,11 +14,12 @@ import trio
 
 from daemons.client import joining
 from daemons.client.control_server import ControlServer
-from daemons.client.downloads import Downloader, Sources
+from daemons.client.downloads import Downloader
 from daemons.client.library import Library
 from daemons.client.master_link import MasterLink
 from daemons.client.reporting import Reporter
 from daemons.client.serve_session import serve_peer
+from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
 from daemons.client.uploads import Uploader
 from daemons.supervision import contain

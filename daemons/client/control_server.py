@@ -38,12 +38,14 @@ from interfiles.wire.reports import (
 from interfiles.wire.session import Identity
 
 if TYPE_CHECKING:
-    from daemons.client.downloads import Downloader, Source, Sources
+    from daemons.client.downloads import Downloader
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
+    from daemons.client.sources import Sources
     from daemons.client.transfers import Transfers
     from daemons.client.uploads import Uploader
+    from interfiles.manifest import FileId
     from interfiles.transport.base import Transport
     from interfiles.wire.codec import Message
 
@@ -160,7 +162,7 @@ class ControlServer:
         return await self._follow(stream, file, request.timeout_s, destination)
 
     async def _wait(self, stream: MessageStream[Message], request: c.Wait, payload: bytes) -> Report:
-        file = await self._local(request.query, payload)
+        file = await self._sources.find_here(request.query, payload)
         return await self._follow(stream, file, request.timeout_s, Path(os.fsdecode(file.record.path)))
 
     async def _follow(
@@ -214,7 +216,7 @@ class ControlServer:
         return True
 
     async def _verify(self, stream: MessageStream[Message], request: c.Verify, payload: bytes) -> Report:
-        file = await self._local(request.query, payload)
+        file = await self._sources.find_here(request.query, payload)
         pieces = (
             PieceSet.full(file.manifest.piece_count)
             if file.record.state in ("seeding", "complete")
@@ -241,14 +243,14 @@ class ControlServer:
     # Commands that are quick
 
     async def _remove(self, request: c.Remove, payload: bytes) -> Report:
-        source = await self._sources.find(request.query, payload)
-        manifest, hosts = source.manifest, 0
-        file = self._library.find(manifest.file_id)
-        if not request.local:
-            answer, _ = await self._link.request(lambda n: m.Remove(n, manifest.file_id, request.delete), m.Removed)
-            hosts = answer.hosts
-        elif file is None:
-            raise UnknownFile(f"this host has nothing of {printable(manifest.name)}")
+        hosts, file = 0, None
+        if request.local:
+            file = await self._sources.find_here(request.query, payload)
+            manifest = file.manifest
+        else:
+            manifest = (await self._sources.find(request.query, payload)).manifest
+            file = self._library.find(manifest.file_id)
+            hosts = await self._remove_everywhere(manifest.file_id, request, is_here=file is not None)
         if file is not None:
             await self._transfers.remove(file, delete=request.delete)
         return RemoveReport(
@@ -259,22 +261,23 @@ class ControlServer:
             path=os.fsdecode(file.record.path) if file is not None else "",
         )
 
+    async def _remove_everywhere(self, file_id: FileId, request: c.Remove, *, is_here: bool) -> int:
+        """Have the master take a file out of the fleet; return how many hosts had some of it."""
+        try:
+            answer, _ = await self._link.request(lambda n: m.Remove(n, file_id, request.delete), m.Removed)
+        except UnknownFile:
+            if not is_here:
+                raise
+            return 0  # never published, or removed already: only this host has it
+        return answer.hosts
+
     async def _set_paused(self, request: c.Pause | c.Resume, payload: bytes) -> Report:
-        file = await self._local(request.query, payload)
+        file = await self._sources.find_here(request.query, payload)
         if isinstance(request, c.Pause):
             await self._transfers.pause(file)
         else:
             await self._transfers.resume(file)
         return TransferStateReport(id=file.file_id.hex(), name=file.manifest.name, state=file.record.state)
-
-    async def _local(self, query: str, payload: bytes) -> LocalFile:
-        source: Source = await self._sources.find(query, payload)
-        file = self._library.find(source.manifest.file_id)
-        if file is None:
-            raise UnknownFile(
-                f"this host has nothing of {printable(source.manifest.name)}; interfiles download fetches it"
-            )
-        return file
 
 
 async def _cancel_when_gone(stream: MessageStream[Message], scope: trio.CancelScope) -> None:

@@ -10,78 +10,31 @@ import trio
 
 from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES
+from daemons.client.sources import Source
 from interfiles.errors import (
     ContentChanged,
     DestinationExists,
-    MasterUnreachable,
     NotPermitted,
     PathNotFound,
     Refused,
     StorageFailed,
-    UnknownFile,
     printable,
 )
-from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.existing import matches_existing, same_structure
 from interfiles.storage.jobs import FileRecord, encode_stamps
 from interfiles.storage.part_store import PartStore, part_path
 from interfiles.storage.seed_store import SeedStore
-from interfiles.tracker_file import TrackerFile
-from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
-    from daemons.client.master_link import MasterLink
     from daemons.client.transfers import Transfers
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import FileState
     from interfiles.storage.scan import Stamp
-
-
-class Source:
-    """A file that a request names: its manifest, and who uploaded it when."""
-
-    def __init__(self, manifest: Manifest, uploaded_by: str, uploaded_at: int, replicas: int = 0) -> None:
-        self.manifest = manifest
-        self.uploaded_by = uploaded_by
-        self.uploaded_at = uploaded_at
-        self.replicas = replicas
-
-
-class Sources:
-    """Finds the file that a request means."""
-
-    def __init__(self, library: Library, link: MasterLink, disk: Executor) -> None:
-        self._library = library
-        self._link = link
-        self._disk = disk
-
-    async def find(self, query: str, tracker: bytes) -> Source:
-        """By tracker file if there is one, else by id, prefix or name: here first, then at the master.
-
-        Raises:
-          InvalidTrackerFile: the tracker file is damaged or hostile.
-          UnknownFile: nobody knows it, or several fit.
-          MasterUnreachable: this host does not know it and the master cannot be asked.
-        """
-        if tracker:
-            read = await self._disk.run(lambda: TrackerFile.decode(tracker))
-            return Source(read.manifest, read.uploaded_by, read.uploaded_at)
-        if (file := self._library.search(query)) is not None:
-            return Source(file.manifest, file.record.uploaded_by, file.record.uploaded_at, file.record.replicas)
-        try:
-            found, data = await self._link.request(lambda n: m.Resolve(n, query, with_manifest=True), m.Resolved)
-        except MasterUnreachable as e:
-            raise MasterUnreachable(f"this host does not know {printable(query)!r}, and {e}") from e
-        manifest = await self._disk.run(Manifest.decode, data)
-        info = found.info
-        if manifest.file_id != info.file_id:
-            raise UnknownFile(f"the master sent another file for {printable(query)!r}; ask its administrator")
-        return Source(manifest, info.uploaded_by, info.uploaded_at, info.replicas_wanted)
 
 
 class Downloader:

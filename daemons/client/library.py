@@ -18,7 +18,7 @@ from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES, LocalFile
 from daemons.client.master_link import Publication
 from daemons.client.notice import Notice
-from interfiles.errors import UnknownFile, printable
+from interfiles.errors import AmbiguousFile, printable
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
@@ -80,14 +80,16 @@ class Library:
         """The file by id, id prefix of at least 4 hex digits, or name; None when this host has none such.
 
         Raises:
-          UnknownFile: several files fit.
+          AmbiguousFile: several files fit.
         """
         text = query.lower()
         fitting = [f for f in self._files.values() if len(text) >= 4 and f.file_id.hex().startswith(text)]
         fitting = fitting or [f for f in self._files.values() if f.manifest.name == query]
         if len(fitting) > 1:
             ids = ", ".join(f.label for f in fitting[:4])
-            raise UnknownFile(f"{printable(query)!r} could be any of {len(fitting)} files ({ids}); give more of the id")
+            raise AmbiguousFile(
+                f"{printable(query)!r} could be any of {len(fitting)} files ({ids}); give more of the id"
+            )
         return fitting[0] if fitting else None
 
     # The start

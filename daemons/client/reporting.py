@@ -27,10 +27,10 @@ from interfiles.wire.reports import (
 )
 
 if TYPE_CHECKING:
-    from daemons.client.downloads import Source
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
+    from daemons.client.sources import Source
     from interfiles.storage.jobs import Identity
 
 

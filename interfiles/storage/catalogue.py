@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
-from interfiles.errors import UnknownFile, printable
+from interfiles.errors import AmbiguousFile, UnknownFile, printable
 from interfiles.storage import members
 from interfiles.storage.database import Database, Row, Value
 from interfiles.storage.members import Members
@@ -142,7 +142,8 @@ class Catalogue:
         """Find the one file of this id, id prefix of at least 4 hex digits, or name.
 
         Raises:
-          UnknownFile: there is none, or several: the sentence says how many, and names a few.
+          UnknownFile: there is none.
+          AmbiguousFile: there are several: the sentence says how many, and names a few.
         """
         condition, values = "name = ?", list[Value]((query,))
         digits = query.lower()
@@ -160,7 +161,7 @@ class Catalogue:
         if not found:
             raise UnknownFile(_unknown(query))
         (row,) = self._database.rows(f"SELECT count(*) FROM files WHERE {condition}", *values)
-        raise UnknownFile(_ambiguous(query, cast("int", row[0]), [_info(row) for row in found[:_SHOWN_MATCHES]]))
+        raise AmbiguousFile(_ambiguous(query, cast("int", row[0]), [_info(row) for row in found[:_SHOWN_MATCHES]]))
 
     def files(self, start: int, count: int) -> list[FileInfo]:
         """At most `count` files in the order of their names, from the `start`th on."""

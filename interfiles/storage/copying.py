@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,8 @@ def copy_tree(scanned: Scan, destination: Path, *, progress: Progress, cancelled
                 stamps = _Copying(scanned, manifest, destination, anchor, progress, cancelled).perform()
                 sync_descriptor(parent)
             except BaseException:
-                remove_below(parent, name)
+                with suppress(OSError):
+                    remove_below(parent, name)
                 raise
             finally:
                 os.close(anchor)
@@ -156,11 +158,12 @@ class _Copying:
 
     def _check_space(self, first: int) -> None:
         """Check that there is room for the files from `first` on, now that they share no blocks."""
-        remaining = range(first, len(self._stamps))
-        try:
-            needed = sum(self._source.status(index).st_blocks * STAT_BLOCK_BYTES for index in remaining)
-        except OSError as e:
-            raise changed_error(self._source.root) from e
+        remaining, needed = range(first, len(self._stamps)), 0
+        for index in remaining:
+            try:
+                needed += self._source.status(index).st_blocks * STAT_BLOCK_BYTES
+            except OSError as e:
+                raise changed_error(self._source.path(index)) from e
         name = self._source.manifest.name
         check_space(self._anchor, self._target.root.parent, name, needed_bytes=needed, needed_files=len(remaining))
 

@@ -13,7 +13,7 @@ from interfiles.storage.hashing import Cancelled, Progress
 from interfiles.storage.part_layout import directories
 from interfiles.storage.piece_store import check_pieces
 from interfiles.storage.scan import Stamp, stamp_of
-from interfiles.storage.tree import Tree, open_directory_below, parent_below
+from interfiles.storage.tree import Tree, link_target, open_directory_below, parent_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,6 @@ def _names(anchor: int, path: str) -> set[bytes]:
         os.close(descriptor)
 
 
-def _target(anchor: int, path: str) -> bytes:
+def _target(anchor: int, path: str) -> bytes | None:
     with parent_below(anchor, path.encode()) as (directory, name):
-        return os.readlink(name, dir_fd=directory)
+        return link_target(directory, name)

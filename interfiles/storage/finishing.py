@@ -31,6 +31,7 @@ from interfiles.storage.syncing import sync_descriptor, sync_paths
 from interfiles.storage.system import rename_exclusively, umask
 from interfiles.storage.tree import (
     Tree,
+    link_target,
     open_directory,
     open_directory_below,
     parent_below,
@@ -113,7 +114,7 @@ def make_symlink(anchor: int, entry: SymlinkEntry) -> None:
         try:
             os.symlink(entry.target.encode(), name, dir_fd=directory)
         except FileExistsError:
-            if os.readlink(name, dir_fd=directory) != entry.target.encode():
+            if link_target(directory, name) != entry.target.encode():
                 raise
 
 
@@ -186,23 +187,26 @@ class _Move:
             self._rename(self.part, self.target)
 
     def _is_linked(self, found: os.stat_result) -> bool:
-        """Whether the part has both names: a crash struck between `_link`'s two steps."""
+        """Whether the part has both names: a crash struck between linking it and removing the other name."""
         return os.path.samestat(found, os.lstat(self.part, dir_fd=self.parent))
 
     def _rename(self, source: bytes, target: bytes) -> None:
         try:
-            rename_exclusively(self.parent, source, target)
+            _rename_without_replacing(self.parent, source, target)
         except FileExistsError as e:
             shown = printable(str(self.destination))
             raise DestinationExists(f"{shown} has just been made by someone else; use -o for another place") from e
-        except OSError as e:
-            if e.errno not in _CANNOT_RENAME_EXCLUSIVELY:
-                raise
-            _rename_without_flags(self.parent, source, target)
 
 
-def _rename_without_flags(parent: int, source: bytes, target: bytes) -> None:
-    """As `rename_exclusively`, on file systems that lack it, NFS among them."""
+def _rename_without_replacing(parent: int, source: bytes, target: bytes) -> None:
+    """As `rename_exclusively`, also on file systems that lack it, NFS among them."""
+    try:
+        rename_exclusively(parent, source, target)
+    except OSError as e:
+        if e.errno not in _CANNOT_RENAME_EXCLUSIVELY:
+            raise
+    else:
+        return
     if not stat.S_ISDIR(os.lstat(source, dir_fd=parent).st_mode):
         try:
             os.link(source, target, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)

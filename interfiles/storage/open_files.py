@@ -3,8 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Final
 
 OPEN_FILES: Final = 256  # of the 1,024 that a process usually may have; connections need the rest
@@ -12,32 +11,60 @@ OPEN_FILES: Final = 256  # of the 1,024 that a process usually may have; connect
 _Key = tuple[Hashable, int]
 
 
+class OpenFile:
+    """A descriptor that is `lent` so many times now; closed once it is not, and not kept for the next user either."""
+
+    __slots__ = ("descriptor", "is_kept", "lent")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: Final = descriptor
+        self.lent = 0
+        self.is_kept = True
+
+    def close_if_unused(self) -> None:
+        if not self.lent and not self.is_kept:
+            os.close(self.descriptor)
+
+
 class OpenFiles:
     """Keeps the files used last open: at most `limit`, and beyond that only those that are lent at this moment.
 
-    A descriptor that was lent stays valid until it is given back, though its file be evicted or its owner gone by then.
-    Callable from the loop and from threads alike; nothing here waits but the opening itself.
+    A descriptor that was borrowed stays valid until it is given back, though its file be evicted or its owner gone by
+    then. Callable from the loop and from threads alike; nothing here waits but the opening itself.
     """
 
     def __init__(self, limit: int = OPEN_FILES) -> None:
         self._limit: Final = limit
         self._lock: Final = threading.Lock()
-        self._files: Final[OrderedDict[_Key, _OpenFile]] = OrderedDict()
+        self._files: Final[OrderedDict[_Key, OpenFile]] = OrderedDict()
 
-    @contextmanager
-    def lend(self, owner: Hashable, index: int, open_file: Callable[[], int]) -> Iterator[int]:
-        """Lend the descriptor of an owner's file, opened by `open_file` if it is not open.
+    def borrow(self, owner: Hashable, index: int, open_file: Callable[[int], int]) -> OpenFile:
+        """Return an owner's file, opened by `open_file(index)` if it is not open; every one must be given back once.
 
         Raises: whatever `open_file` does.
         """
-        file = self._take((owner, index), open_file)
-        try:
-            yield file.descriptor
-        finally:
-            with self._lock:
-                file.lent -= 1
-                file.close_if_unused()
-                self._evict()
+        key = (owner, index)
+        with self._lock:
+            if (file := self._files.get(key)) is not None:
+                self._files.move_to_end(key)
+                file.lent += 1
+                return file
+        opened = OpenFile(open_file(index))  # not under the lock: a slow disk must not hold up who needs another file
+        with self._lock:
+            file = self._files.setdefault(key, opened)
+            if file is not opened:  # another thread was faster
+                os.close(opened.descriptor)
+            self._files.move_to_end(key)
+            file.lent += 1
+            self._evict()
+        return file
+
+    def give_back(self, file: OpenFile) -> None:
+        """End one borrowing."""
+        with self._lock:
+            file.lent -= 1
+            file.close_if_unused()
+            self._evict()
 
     def forget(self, owner: Hashable) -> None:
         """Close the owner's files, each that is lent as soon as it is given back."""
@@ -49,22 +76,6 @@ class OpenFiles:
         """Files kept open now."""
         return len(self._files)
 
-    def _take(self, key: _Key, open_file: Callable[[], int]) -> "_OpenFile":
-        with self._lock:
-            if (file := self._files.get(key)) is not None:
-                self._files.move_to_end(key)
-                file.lent += 1
-                return file
-        opened = _OpenFile(open_file())  # not under the lock: a slow disk must not hold up who needs another file
-        with self._lock:
-            file = self._files.setdefault(key, opened)
-            if file is not opened:  # another thread was faster
-                os.close(opened.descriptor)
-            self._files.move_to_end(key)
-            file.lent += 1
-            self._evict()
-        return file
-
     def _evict(self) -> None:
         excess = len(self._files) - self._limit
         if excess > 0:
@@ -75,18 +86,3 @@ class OpenFiles:
         file = self._files.pop(key)
         file.is_kept = False
         file.close_if_unused()
-
-
-class _OpenFile:
-    """A descriptor; closed when it is neither lent nor kept for the next user."""
-
-    __slots__ = ("descriptor", "is_kept", "lent")
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.lent = 0
-        self.is_kept = True
-
-    def close_if_unused(self) -> None:
-        if not self.lent and not self.is_kept:
-            os.close(self.descriptor)

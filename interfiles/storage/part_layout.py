@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -108,7 +109,8 @@ def _lay_out(parent: int, tree: Tree, is_new: bool) -> Layout:
     except BaseException:
         os.close(anchor)
         if is_new:
-            remove_below(parent, os.fsencode(tree.root.name))
+            with suppress(OSError):
+                remove_below(parent, os.fsencode(tree.root.name))
         raise
     return _layout(anchor, tree.manifest, found)
 
@@ -155,7 +157,8 @@ def _make_root(parent: int, tree: Tree, is_new: bool) -> int:
     if not tree.manifest.is_directory:
         descriptor = open_below(parent, name, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0))
         try:
-            _refuse_foreign(parent, descriptor, tree.root)
+            if not is_new:
+                _refuse_foreign(parent, descriptor, tree.root)
         finally:
             os.close(descriptor)
         return os.dup(parent)
@@ -166,7 +169,8 @@ def _make_root(parent: int, tree: Tree, is_new: bool) -> int:
             raise
     anchor = open_directory_below(parent, name)
     try:
-        _refuse_foreign(parent, anchor, tree.root)
+        if not is_new:
+            _refuse_foreign(parent, anchor, tree.root)
     except BaseException:
         os.close(anchor)
         raise

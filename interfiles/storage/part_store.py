@@ -2,7 +2,6 @@
 
 import os
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -56,9 +55,8 @@ class PartStore(PieceStore):
         self._lock: Final = threading.Lock()
         # Relative to the anchor, what a loss of power could undo; at first the structure, that of an earlier run too.
         self._unsynced: set[bytes] = self._structure()
-        self._kept_open: Final = ExitStack()
-        if not manifest.is_directory:  # a directory's files are found below the anchor when its name has changed
-            self._kept_open.enter_context(self._lend(0))
+        # While a directory's files are found below its anchor whatever it is called, a file's new name tells nothing.
+        self._kept_open: Final = None if manifest.is_directory else self._borrow(0)
 
     @classmethod
     def create(cls, part: Path, manifest: Manifest, files: OpenFiles) -> "PartStore":
@@ -102,8 +100,11 @@ class PartStore(PieceStore):
           NotPermitted, StorageFailed: the file system refuses; a part may have been written.
         """
         for index, start, count in self.manifest.spans(offset, len(data)):
-            with self._lend(index) as descriptor:
-                self._write_fully(index, descriptor, start, data[:count])
+            file = self._borrow(index)
+            try:
+                self._write_fully(index, file.descriptor, start, data[:count])
+            finally:
+                self._files.give_back(file)
             with self._lock:  # only now: a sync that began before this may not have seen the bytes
                 self._unsynced.add(self._tree.below_anchor(self.manifest.files[index].entry.path))
             data = data[count:]
@@ -169,7 +170,8 @@ class PartStore(PieceStore):
 
     def close(self) -> None:
         if not self.is_closed:
-            self._kept_open.close()
+            if self._kept_open is not None:
+                self._files.give_back(self._kept_open)
             os.close(self._anchor)
         super().close()
 

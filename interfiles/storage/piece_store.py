@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Final
 
 from interfiles.errors import ContentChanged, InterFilesError, StorageFailed
@@ -13,7 +13,7 @@ from interfiles.piece_set import PieceSet
 from interfiles.storage import Stopped
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress, changed_error
-from interfiles.storage.open_files import OpenFiles
+from interfiles.storage.open_files import OpenFile, OpenFiles
 from interfiles.storage.tree import Tree
 
 # Opening a file and reading from it takes some 15 µs, so the loop is held up for a quarter of a millisecond.
@@ -54,8 +54,14 @@ class PieceStore(ABC):
         spans = self._spans(block)
         if len(spans) > MAX_INLINE_FILES:
             raise ValueError(f"block in {len(spans)} files, at most {MAX_INLINE_FILES} can be lent at once")
-        with ExitStack() as stack:
-            yield [(stack.enter_context(self._lend(index)), offset, count) for index, offset, count in spans]
+        borrowed: list[OpenFile] = []
+        try:
+            for index, _, _ in spans:
+                borrowed.append(self._borrow(index))
+            yield [(file.descriptor, offset, count) for file, (_, offset, count) in zip(borrowed, spans, strict=True)]
+        finally:
+            for file in borrowed:
+                self._files.give_back(file)
 
     def read(self, block: Block) -> bytearray:
         """Read a block.
@@ -66,8 +72,11 @@ class PieceStore(ABC):
         made = bytearray(block.length)
         view = memoryview(made)
         for index, offset, count in self._spans(block):
-            with self._lend(index) as descriptor:
-                self._read_fully(index, descriptor, offset, view[:count])
+            file = self._borrow(index)
+            try:
+                self._read_fully(index, file.descriptor, offset, view[:count])
+            finally:
+                self._files.give_back(file)
             view = view[count:]
         return made
 
@@ -99,22 +108,25 @@ class PieceStore(ABC):
     def _spans(self, block: Block) -> list[tuple[int, int, int]]:
         return self.manifest.spans(self.manifest.geometry.piece_offset(block.piece) + block.offset, block.length)
 
-    @contextmanager
-    def _lend(self, index: int) -> Iterator[int]:
-        """Lend the descriptor of a file that has not changed."""
+    def _borrow(self, index: int) -> OpenFile:
+        """Borrow a file, which has not changed, from the open files."""
         if self.is_closed:
             raise ValueError("the store is closed")
-        with ExitStack() as stack:
-            try:
-                descriptor = stack.enter_context(
-                    self._files.lend(self, index, lambda: self._tree.open(index, self._flags))
-                )
-            except OSError as e:
-                if e.errno in GONE:
-                    raise self._gone(index) from e
-                raise failure(e, self._tree.path(index), "read") from e
-            self._check_unchanged(index, descriptor)
-            yield descriptor
+        try:
+            file = self._files.borrow(self, index, self._open)
+        except OSError as e:
+            if e.errno in GONE:
+                raise self._gone(index) from e
+            raise failure(e, self._tree.path(index), "read") from e
+        try:
+            self._check_unchanged(index, file.descriptor)
+        except BaseException:
+            self._files.give_back(file)
+            raise
+        return file
+
+    def _open(self, index: int) -> int:
+        return self._tree.open(index, self._flags)
 
     def _read_fully(self, index: int, descriptor: int, offset: int, view: memoryview) -> None:
         while view:

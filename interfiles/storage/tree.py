@@ -132,6 +132,20 @@ def open_directory_below(anchor: int, path: bytes) -> int:
     return open_below(anchor, path or b".", _DIRECTORY_FLAGS)
 
 
+def link_target(directory: int, name: bytes) -> bytes | None:
+    """Where a symlink in an open directory points to, None of what is no symlink.
+
+    Raises:
+      OSError: nothing is there.
+    """
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        return None
+
+
 def remove_below(directory: int, name: bytes) -> None:
     """Remove whatever `name` is in an open directory, with all that is in it, symlinks as such; gone is fine.
 

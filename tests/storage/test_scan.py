@@ -256,7 +256,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("secret", [FileEntry("a/secret", 1, False), DirectoryEntry("a/secret")])
 def test_what_may_not_be_read_is_named(tree: Path, secret: Entry) -> None:
     make(tree, FileEntry("a/f", 0, False), secret)
-    says = f"{tree}/a/secret cannot be read: Permission denied; let the client daemon's user do it"
+    says = f"{tree}/a/secret cannot be read: Permission denied; let the client daemon's user read it"
     assert refusal(tree, NotPermitted) == says
     assert refusal(tree / "a/secret", NotPermitted) == says
 
