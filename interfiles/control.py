@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from interfiles import locations
-from interfiles.control_socket import ControlSocket, ProgressCallback
+from interfiles.control_socket import ControlSocket, ProgressCallback, converse
 from interfiles.errors import InterFilesError, RemoteProtocolError
 from interfiles.source import Source, read_source
 from interfiles.tracker_place import TrackerPlace, absolute
@@ -42,7 +42,7 @@ from interfiles.wire.reports import (
 AnyPath = str | os.PathLike[str]
 AnySource = AnyPath | Source
 
-_GOES_ON: Final = "; the download goes on when it is started again"
+_GOES_ON: Final = "before the download was done; start it again, and the download goes on by itself"
 _ABANDONED: Final = "before the upload was done; start it again and repeat the upload"
 
 
@@ -108,8 +108,8 @@ class Daemon:
         content = await trio.to_thread.run_sync(absolute, path)
         place = await trio.to_thread.run_sync(TrackerPlace.choose, content, tracker)
         request = messages.Upload(os.fsencode(content), replicas, copy)
-        async with self._socket.open() as stream:
-            report = await self._socket.converse(stream, request, UploadReport, b"", on_progress, _ABANDONED)
+        async with self._socket.open(if_gone=_ABANDONED) as stream:
+            report = await converse(stream, request, UploadReport, on_progress=on_progress)
             received = await stream.receive()
             if not isinstance(received, messages.TrackerContent):
                 raise RemoteProtocolError(f"{type(received).__name__} came in place of the tracker file")

@@ -36,6 +36,8 @@ _HINT: Final[dict[Conversation, str]] = {
     "admin": "start it with `interfiles master` on this host, or name its state directory with --state",
 }
 
+_UNANSWERED: Final = "before it answered; start it again and repeat the command"
+
 
 @dataclass(frozen=True, slots=True)
 class ControlSocket:
@@ -45,25 +47,21 @@ class ControlSocket:
     conversation: Conversation
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[MessageStream[Message]]:
+    async def open(self, *, if_gone: str = _UNANSWERED) -> AsyncIterator[MessageStream[Message]]:
         """Connect and greet; the connection is closed on leaving.
 
+        `if_gone`: what it means to the caller when the daemon goes away meanwhile; the end of a sentence.
+
         Raises:
-          DaemonUnreachable: no daemon answers at the socket.
+          DaemonUnreachable: no daemon answers at the socket, or it went away.
           NotPermitted: the socket or the daemon is another user's.
           InterFilesError: the daemon refused, in its words.
         """
-        transport = await self._dial()
-        try:
-            stream, _ = await greet(transport, self.conversation, Identity())
-        except PeerSilent as e:
-            raise DaemonUnreachable(
-                f"{self.subject} does not answer on {self._shown}; see its log, and restart it"
-            ) from e
-        except PeerGone as e:
-            raise self.gone("before it answered") from e
+        stream = await self._greet()
         try:
             yield stream
+        except (PeerGone, PeerSilent) as e:
+            raise self._gone(if_gone) from e
         finally:
             stream.close()
 
@@ -74,49 +72,34 @@ class ControlSocket:
         *,
         content: bytes = b"",
         on_progress: ProgressCallback | None = None,
-        if_gone: str = "before it answered; start it again and repeat the command",
+        if_gone: str = _UNANSWERED,
     ) -> R:
-        """Send one request and return its report. `if_gone`: what an end of the connection means to the caller.
+        """Send one request on a connection of its own, and return its report.
 
         Raises:
-          DaemonUnreachable, NotPermitted: as `open`, or the daemon went away meanwhile.
+          DaemonUnreachable, NotPermitted: as `open`.
           InterFilesError: the daemon refused or failed, in its words.
 
         Cancellation:
           Closes the connection: a download goes on, anything else is abandoned.
         """
-        async with self.open() as stream:
-            return await self.converse(stream, request, kind, content, on_progress, if_gone)
+        async with self.open(if_gone=if_gone) as stream:
+            return await converse(stream, request, kind, content=content, on_progress=on_progress)
 
-    async def converse(
-        self,
-        stream: MessageStream[Message],
-        request: Message,
-        kind: type[R],
-        content: bytes,
-        on_progress: ProgressCallback | None,
-        if_gone: str,
-    ) -> R:
-        """Send a request on an open stream, and return its report; see `ask`."""
+    async def _greet(self) -> MessageStream[Message]:
+        transport = await self._dial()
         try:
-            await _send(stream, request, content)
-            while True:
-                match await stream.receive():
-                    case Result():
-                        return decode_report(await stream.receive_payload(), kind)
-                    case Progress() as progress:
-                        if on_progress is not None:
-                            on_progress(progress)
-                    case Failure(code, text):
-                        raise from_wire(code, printable(text))
-                    case other:
-                        raise RemoteProtocolError(f"{type(other).__name__} came in place of a result")
-        except (PeerGone, PeerSilent) as e:
-            raise self.gone(if_gone) from e
+            stream, _ = await greet(transport, self.conversation, Identity())
+        except PeerSilent as e:
+            raise DaemonUnreachable(
+                f"{self._subject} does not answer on {self._shown}; see its log, and restart it"
+            ) from e
+        except PeerGone as e:
+            raise self._gone(_UNANSWERED) from e
+        return stream
 
-    def gone(self, meaning: str) -> DaemonUnreachable:
-        """The error for a daemon that closed the connection; `meaning` ends the sentence."""
-        return DaemonUnreachable(f"{self.subject} went away {meaning}")
+    def _gone(self, meaning: str) -> DaemonUnreachable:
+        return DaemonUnreachable(f"{self._subject} went away {meaning}")
 
     async def _dial(self) -> SocketTransport:
         try:
@@ -139,7 +122,7 @@ class ControlSocket:
         hint = _HINT[self.conversation]
         if self.conversation == "control" and self.path != SYSTEM_SOCKET and SYSTEM_SOCKET.parent.is_dir():
             hint += "; the system's own daemon answers to root (use sudo)"
-        return DaemonUnreachable(f"{self.subject} is not running ({reason}); {hint}")
+        return DaemonUnreachable(f"{self._subject} is not running ({reason}); {hint}")
 
     def _foreign(self, owner: int | None) -> str:
         whose = "another user" if owner is None else _user(owner)
@@ -152,12 +135,40 @@ class ControlSocket:
             return None
 
     @property
-    def subject(self) -> str:
+    def _subject(self) -> str:
         return _SUBJECT[self.conversation]
 
     @property
     def _shown(self) -> str:
         return printable(str(self.path))
+
+
+async def converse(
+    stream: MessageStream[Message],
+    request: Message,
+    kind: type[R],
+    *,
+    content: bytes = b"",
+    on_progress: ProgressCallback | None = None,
+) -> R:
+    """Send one request, with `content` as its payload, and return its report.
+
+    Raises:
+      UsageError: the protocol has no way to say this request.
+      InterFilesError: the daemon refused or failed, in its words; or the conversation broke.
+    """
+    await _send(stream, request, content)
+    while True:
+        match await stream.receive():
+            case Result():
+                return decode_report(await stream.receive_payload(), kind)
+            case Progress() as progress:
+                if on_progress is not None:
+                    on_progress(progress)
+            case Failure(code, text):
+                raise from_wire(code, printable(text))
+            case other:
+                raise RemoteProtocolError(f"{type(other).__name__} came in place of a result")
 
 
 async def _send(stream: MessageStream[Message], request: Message, content: bytes) -> None:

@@ -21,8 +21,8 @@ app = typer.Typer(
     epilog=examples(
         "interfiles master                        on one host: start a fleet",
         "interfiles client --join TOKEN           on every host: join it",
-        "interfiles upload -p weights/            share a directory, make weights.tracker",
-        "interfiles download -p weights.tracker   fetch it from every host that has some",
+        "interfiles upload -p weights/            share it; makes weights.tracker",
+        "interfiles download -p weights.tracker   fetch it from all that have some",
         "interfiles stat -p weights.tracker       see who has what",
     ),
     rich_markup_mode=None,
@@ -85,10 +85,10 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> int:
     if not arguments:  # then the message is the help itself
         output.tell(message)
         return USAGE
-    context = getattr(error, "ctx", None)
-    command = context.command_path if isinstance(context, typer.Context) else "interfiles"
+    command = getattr(getattr(error, "ctx", None), "command_path", "interfiles")
     sentence = printable(" ".join(message.split())).removesuffix(".")
-    output.complain(f"{sentence[:1].lower()}{sentence[1:]}; see `{command} --help`")
+    between = " See" if sentence.endswith("?") else "; see"
+    output.complain(f"{sentence[:1].lower()}{sentence[1:]}{between} `{command} --help`")
     return USAGE
 
 

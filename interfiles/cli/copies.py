@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(
+        short_help="Hash this host's copies again.",
         epilog=examples(
             "interfiles verify                     everything on this host",
             "interfiles verify -p weights.tracker  one file",
-        )
+        ),
     )(verify)
     app.command(
         name="rm",
@@ -130,5 +131,5 @@ def _question(report: "StatReport", *, local: bool, delete: bool) -> str:
     else:
         held = sum(host.state != "none" for host in report.hosts)
         where = f"from the fleet; {format_count(held, 'host')} {'has' if held == 1 else 'have'} some of it"
-    fate = "what stands at its destination is DELETED" if delete else "what stands at its destination stays"
-    return f"Remove {what} {where}, {fate}? [y/N] "
+    fate = "is DELETED" if delete else "stays"
+    return f"Remove {what} {where}? What stands at its destination {fate}. [y/N] "

@@ -16,9 +16,12 @@ _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_op
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(epilog=examples("interfiles status", "interfiles status --json"))(status)
-    app.command(context_settings=_PASSED_ON, rich_help_panel=None)(master)
-    app.command(context_settings=_PASSED_ON)(client)
+    app.command(
+        short_help="Show this host's daemon and what it is fetching.",
+        epilog=examples("interfiles status", "interfiles status --json"),
+    )(status)
+    app.command(context_settings=_PASSED_ON, short_help="Run the master daemon (one host of a fleet does).")(master)
+    app.command(context_settings=_PASSED_ON, short_help="Run the client daemon (every host does).")(client)
 
 
 def status(as_json: JsonOption = False, socket: SocketOption = None) -> None:

@@ -49,20 +49,22 @@ hosts_app = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(
+        short_help="Show a file, and who has how much of it.",
         epilog=examples(
             "interfiles stat -p weights.tracker",
             "interfiles stat -p weights          by its name; an id works too",
             "interfiles stat -p 9c41e0 --json",
-        )
+        ),
     )(stat)
     app.command(name="ls", epilog=examples("interfiles ls", "interfiles ls --json"))(list_files)
     app.add_typer(hosts_app, name="hosts")
     app.command(
+        short_help="Make a join token for new hosts, on the master's host.",
         epilog=examples(
             "interfiles token                    good for 1 h, any number of hosts",
             "interfiles token --ttl 10m --uses 1",
             'interfiles client --join "$TOKEN"   on the host that joins',
-        )
+        ),
     )(token)
 
 

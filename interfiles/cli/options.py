@@ -58,7 +58,7 @@ SourceOption = Annotated[
 SourceArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[TRACKER]",
+        metavar="TRACKER",
         help="The same, without -p.",
         autocompletion=complete_tracker_files,
         show_default=False,

@@ -79,8 +79,9 @@ def uploaded(report: "UploadReport", screen: Screen) -> list[str]:
         f"{place(report.tracker)}  {short(report.id)}",
         content(report.size, report.files),
         pieces(report.pieces, report.piece_size),
-        f"wanted on {format_count(report.replicas_wanted, 'host')}",
     ]
+    if report.replicas_wanted:  # only a master knows a default
+        parts.append(f"wanted on {format_count(report.replicas_wanted, 'host')}")
     return facts(parts, screen)
 
 

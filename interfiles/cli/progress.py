@@ -11,6 +11,7 @@ from interfiles.errors import printable
 from interfiles.units import format_bytes, format_count, format_duration, format_rate
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
@@ -23,9 +24,10 @@ _LABELS: Final = {
     "finishing": "Finishing ",
     "publishing": "Publishing ",
 }
+_WITHOUT_BAR: Final = ("finishing", "publishing")
 _MIN_REDRAW_S: Final = 0.1  # a person reads no faster, and a daemon may tell more often
-_WIDE: Final = 80
-_BAR_CELLS: Final = (10, 20)  # on a narrow and on a wide terminal
+# Of a screen so wide the bar takes so much: the figures say more than it does, so they have their room first.
+_BAR_CELLS: Final = ((90, 20), (80, 14), (60, 8), (0, 0))
 _GAP: Final = "  "
 
 
@@ -74,7 +76,8 @@ class Bar:
     def __init__(self) -> None:
         self.started = False
         self._last: Progress | None = None
-        self._phase_began = self._drawn_at = 0.0
+        self._phase_began = time.monotonic()
+        self._drawn_at = 0.0
         self._waiting_for = ""
         self._live: Live | None = None
 
@@ -97,7 +100,7 @@ class Bar:
         live = self._begin() if self._live is None else self._live
         now = time.monotonic()
         changed = self._last is None or self._last.phase != progress.phase
-        if changed:
+        if self._last is not None and changed:
             self._leave_phase()
             self._phase_began, self._waiting_for = now, ""
         self._last = progress
@@ -119,27 +122,28 @@ class Bar:
 
     def _draw(self, progress: "Progress") -> None:
         if self._live is not None:
-            waited_s = time.monotonic() - self._phase_began
-            self._live.update(self._line(progress_parts(progress, waited_s), progress), refresh=True)
+            parts = progress_parts(progress, time.monotonic() - self._phase_began)
+            self._live.update(_line(self._live.console, parts, progress), refresh=True)
 
     def _leave_phase(self) -> None:
+        """Another phase follows, or success: what was under way is done, whatever was told of it last."""
         last, live = self._last, self._live
-        if last is None or live is None or last.phase != "hashing" or last.done < last.total:
+        if last is None or live is None or last.phase != "hashing":
             return
-        line = self._line(finished_parts(last, time.monotonic() - self._phase_began), last)
-        live.console.print(line, crop=True, no_wrap=True)
+        parts = finished_parts(last, time.monotonic() - self._phase_began)
+        live.console.print(_line(live.console, parts, last, done=True), crop=True, no_wrap=True)
 
-    def _line(self, parts: list[str], progress: "Progress") -> "Text":
-        from rich.text import Text
 
-        assert self._live is not None
-        console = self._live.console
-        label, bar, rest = fit_parts(parts, progress, console.width)
-        line = Text(label, no_wrap=True, overflow="crop")
-        if bar is not None:
-            filled, left = ("#", "-") if console.options.ascii_only else ("█", "░")
-            line.append(_GAP).append(filled * bar[0], style="cyan").append(left * bar[1], style="dim")
-        return line.append("".join(_GAP + part for part in rest))
+def _line(console: "Console", parts: list[str], progress: "Progress", *, done: bool = False) -> "Text":
+    from rich.text import Text
+
+    label, bar, rest = fit_parts(parts, progress, console.width)
+    line = Text(label, no_wrap=True, overflow="crop")
+    if bar is not None:
+        full, empty = ("#", "-") if console.options.ascii_only else ("█", "░")
+        filled, left = (sum(bar), 0) if done else bar
+        line.append(_GAP).append(full * filled, style="cyan").append(empty * left, style="dim")
+    return line.append("".join(_GAP + part for part in rest))
 
 
 def waiting_sentence(text: str) -> str:
@@ -152,10 +156,11 @@ def progress_parts(progress: "Progress", phase_s: float) -> list[str]:
     if progress.phase == "waiting":
         known = [percent(progress.done, progress.total)] if progress.total else []
         return [*known, f"waiting {format_duration(int(phase_s))}"]
-    if progress.phase in ("finishing", "publishing"):
-        return []
+    remark = [printable(progress.text)] if progress.text else []
+    if progress.phase in _WITHOUT_BAR:
+        return remark
     if not progress.total:
-        return [format_bytes(progress.done)] if progress.done else []
+        return [format_bytes(progress.done), *remark] if progress.done else remark
     parts = [f"{percent(progress.done, progress.total):>5}", part_of(progress.done, progress.total)]
     if progress.rate:
         parts.append(format_rate(progress.rate))
@@ -163,7 +168,7 @@ def progress_parts(progress: "Progress", phase_s: float) -> list[str]:
         parts.append(f"{left} left")
     if progress.peers:
         parts.append(f"from {format_count(progress.peers, 'host')}")
-    return parts
+    return parts + remark
 
 
 def finished_parts(progress: "Progress", phase_s: float) -> list[str]:
@@ -177,8 +182,8 @@ def fit_parts(parts: list[str], progress: "Progress", width: int) -> tuple[str, 
     label = crop(_LABELS.get(progress.phase, "") + printable(progress.name), max(1, width // 3))
     used = cells(label)
     bar = None
-    if progress.total and progress.phase not in ("finishing", "publishing"):
-        length = _BAR_CELLS[width >= _WIDE]
+    length = next(bar_cells for columns, bar_cells in _BAR_CELLS if width >= columns)
+    if length and progress.total and progress.phase not in _WITHOUT_BAR:
         filled = length * min(progress.done, progress.total) // progress.total
         bar = (filled, length - filled)
         used += len(_GAP) + length

@@ -122,7 +122,7 @@ def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
     """The daemon of this host, and what it is fetching."""
     fleet = f"of fleet {printable(report.fleet[:_FLEET_DIGITS])}" if report.fleet else "of no fleet yet"
     master = f"Master: {printable(report.master or 'none')}, {report.master_state}"
-    if report.master_note:
+    if report.master_note and report.master_state != "connected":
         master += f" ({printable(report.master_note)})"
     lines = facts([f"{printable(report.name)} {fleet}", f"serving on {printable(report.address)}"], screen)
     lines += facts([master], screen, indent=_INDENT)
@@ -149,9 +149,9 @@ def _copies(report: "StatReport") -> str:
 
 
 def _here(local: "LocalCopy", total: int) -> list[str]:
-    if local.state == "none" and not local.doing:
-        return ["Here: none of it"]
     parts = [f"Here: {_state(local.state, local.doing)}"]
+    if local.state == "none" and not local.doing:
+        return parts
     if local.state != "complete":
         parts.append(percent(local.pieces, total))
     if local.path:
@@ -163,7 +163,7 @@ def _here(local: "LocalCopy", total: int) -> list[str]:
 
 def _state(state: str, doing: str) -> str:
     """What a host has, or what it does to have more."""
-    return printable(doing) or {"none": "nothing"}.get(state, state)
+    return {"none": "nothing"}.get(doing or state, printable(doing or state))
 
 
 def _holder_row(host: "HolderReport", total: int) -> tuple[str, ...]:

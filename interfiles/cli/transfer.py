@@ -33,29 +33,44 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(
+        short_help="Share a file or directory with the fleet.",
         epilog=examples(
             "interfiles upload -p weights/                 makes weights.tracker here",
             "interfiles upload -p disk.img --replicas 5    wants it on 5 hosts",
             "interfiles upload -p disk.img -o /srv/share/  puts disk.img.tracker there",
             "interfiles upload -p build.tar --copy         the original may change later",
-        )
+        ),
     )(upload)
     app.command(
+        short_help="Fetch one from every host that has some of it.",
         epilog=examples(
             "interfiles download -p weights.tracker           into this directory",
             "interfiles download -p weights.tracker -o /data  as /data/weights",
             "interfiles download -p 9c41e07b2d55              by its id; a name works too",
             "interfiles download -p weights.tracker --detach  in the background",
-        )
+        ),
     )(download)
     app.command(
+        short_help="Watch a download until it is done.",
         epilog=examples(
             "interfiles wait                     for everything that this host fetches",
             "interfiles wait -p weights.tracker  for one file",
-        )
+        ),
     )(wait)
-    app.command(epilog=examples("interfiles pause", "interfiles pause -p weights.tracker"))(pause)
-    app.command(epilog=examples("interfiles resume", "interfiles resume -p weights.tracker"))(resume)
+    app.command(
+        short_help="Stop fetching, for now.",
+        epilog=examples(
+            "interfiles pause                     everything that this host fetches",
+            "interfiles pause -p weights.tracker  one file",
+        ),
+    )(pause)
+    app.command(
+        short_help="Go on fetching what was paused or has failed.",
+        epilog=examples(
+            "interfiles resume                     everything",
+            "interfiles resume -p weights.tracker  one file",
+        ),
+    )(resume)
 
 
 def upload(
@@ -63,7 +78,7 @@ def upload(
         str | None, typer.Option("-p", "--path", metavar="PATH", help="The file or directory.", show_default=False)
     ] = None,
     argument: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="The same, without -p.", show_default=False)
+        str | None, typer.Argument(metavar="PATH", help="The same, without -p.", show_default=False)
     ] = None,
     tracker: Annotated[
         str | None,
@@ -109,7 +124,14 @@ def download(
     path: SourceOption = None,
     argument: SourceArgument = None,
     directory: Annotated[
-        str, typer.Option("-o", "--output", metavar="DIR", help="The directory to put it into [default: this one].")
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="The directory to put it into [default: this one].",
+            show_default=False,
+        ),
     ] = ".",
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the daemon goes on.")] = False,
     timeout: TimeoutOption = None,
@@ -143,7 +165,7 @@ def wait(
 
     Ctrl-C stops watching, not the download.
     """
-    for source in _chosen(path, argument, socket, _is_awaited):
+    for source in _chosen(path, argument, socket, "wait for", _is_awaited):
         report = _watched(socket, source, partial(_wait_for, source, timeout))
         _show_download(report, as_json=as_json)
 
@@ -155,7 +177,7 @@ def pause(
     socket: SocketOption = None,
 ) -> None:
     """Stop fetching a file until `interfiles resume`; without a file: all that this host fetches."""
-    for source in _chosen(path, argument, socket, lambda transfer: transfer.state != "paused"):
+    for source in _chosen(path, argument, socket, "pause", lambda transfer: transfer.state != "paused"):
         report = on_daemon(socket, partial(_pause_one, source))
         _show_state(report, "Paused {name}.", as_json=as_json)
 
@@ -167,7 +189,7 @@ def resume(
     socket: SocketOption = None,
 ) -> None:
     """Go on fetching a file that was paused or has failed; without a file: all of them."""
-    for source in _chosen(path, argument, socket, lambda transfer: transfer.state in ("paused", "failed")):
+    for source in _chosen(path, argument, socket, "resume", lambda transfer: transfer.state in ("paused", "failed")):
         report = on_daemon(socket, partial(_resume_one, source))
         _show_state(report, "Resumed {name}: {state}.", as_json=as_json)
 
@@ -210,7 +232,7 @@ def _show_state(report: "TransferStateReport", sentence: str, *, as_json: bool) 
 
 
 def _chosen(
-    path: str | None, argument: str | None, socket: str | None, fits: "Callable[[TransferReport], bool]"
+    path: str | None, argument: str | None, socket: str | None, what: str, fits: "Callable[[TransferReport], bool]"
 ) -> "list[Source]":
     """The file that was named, or every file that this host is fetching and that fits."""
     given = only_one(path, argument)
@@ -218,7 +240,7 @@ def _chosen(
         return [read(given)]
     found = [by_id(t.id) for t in on_daemon(socket, lambda d: d.status()).transfers if fits(t)]
     if not found:
-        output.tell("There is no such download on this host.")
+        output.tell(f"There is no download to {what} on this host.")
     return found
 
 

@@ -66,11 +66,15 @@ class HolderReport(Report, frozen=True, kw_only=True):
 
 
 class ReplicaCount(Report, frozen=True, kw_only=True):
+    """Complete durable copies, over all hosts."""
+
     wanted: int
     complete: int
 
 
 class LocalCopy(Report, frozen=True, kw_only=True):
+    """What this host has of a file, and where; `doing` as in `HolderReport`."""
+
     state: CopyState
     pieces: int
     path: str
@@ -97,6 +101,8 @@ class StatReport(Report, frozen=True, kw_only=True):
 
 
 class FileReport(Report, frozen=True, kw_only=True):
+    """A file of the fleet; `complete` and `partial` count hosts, `local` is this one."""
+
     id: str
     name: str
     size: int
@@ -117,6 +123,8 @@ class FileListReport(Report, frozen=True, kw_only=True):
 
 
 class HostReport(Report, frozen=True, kw_only=True):
+    """A host of the fleet; `files` counts those that it holds completely."""
+
     host: str
     name: str
     zone: str
@@ -202,12 +210,16 @@ class TransferStateReport(Report, frozen=True, kw_only=True):
 
 
 class TokenReport(Report, frozen=True, kw_only=True):
+    """A join token. `expires_at`: seconds since 1970, UTC; `uses` nil: any number."""
+
     token: str
     expires_at: int
     uses: int | None
 
 
 class HostRemovedReport(Report, frozen=True, kw_only=True):
+    """The host that is no longer of the fleet: its id and name."""
+
     host: str
     name: str
 

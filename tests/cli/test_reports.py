@@ -1,0 +1,206 @@
+"""What stat, ls, hosts and status show, as a person sees it."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from interfiles.cli.output import Screen
+from interfiles.cli.reports import file_lines, host_lines, stat_lines, status_lines
+from interfiles.cli.tables import cells
+from interfiles.wire.reports import LocalCopy
+from tests.samples import HOSTILE, HOSTILE_SHOWN, HOSTS, ID, STAT, file_report, holder, status, transfer
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_stat_on_70_columns() -> None:
+    assert stat_lines(STAT, Screen(70)) == [
+        "weights/  9c41e07b2d55",
+        "  18.4 GB in 231 files · 4,388 pieces of 4 MiB",
+        "  uploaded 2025-11-22 09:14 by render-01",
+        "  Copies: 3 of 3 wanted, 1 more under way",
+        "  Here: fetching · 50 % · /data/weights",
+        "  HOST       ZONE    STATE       HAS  RATE",
+        "  render-01  rack-a  complete  100 %  up 410 MB/s",
+        "  render-04  rack-b  complete  100 %  up 388 MB/s",
+        "  render-07  rack-b  fetching   50 %  down 1.1 GB/s",
+        "  render-09  rack-c  suspect   100 %  not heard from for 24 s",
+    ]
+
+
+def test_stat_without_a_screen_keeps_facts_in_one_line_and_has_every_column() -> None:
+    lines = stat_lines(STAT, Screen())
+    assert lines[1] == ("  18.4 GB in 231 files · 4,388 pieces of 4 MiB · uploaded 2025-11-22 09:14 by render-01")
+    assert lines[4] == "  HOST       ZONE    STATE       HAS  RATE                     ADDRESS"
+    assert lines[5] == "  render-01  rack-a  complete  100 %  up 410 MB/s              10.0.0.11:4851"
+
+
+def test_stat_of_a_single_file_that_nobody_here_has_while_the_master_is_away() -> None:
+    report = msgspec.structs.replace(
+        STAT,
+        name=HOSTILE,
+        is_directory=False,
+        entries=1,
+        hosts=[],
+        local=LocalCopy(state="none", pieces=0, path="", doing="", note=""),
+        complete_info=False,
+    )
+    assert stat_lines(report, Screen(50)) == [
+        f"{HOSTILE_SHOWN}  9c41e07b2d55",
+        "  18.4 GB · 4,388 pieces of 4 MiB",
+        "  uploaded 2025-11-22 09:14 by render-01",
+        "  Copies: 3 of 3 wanted",
+        "  Here: nothing",
+        "  The master is away: this is only what this host knows.",
+    ]
+
+
+def test_what_a_host_does_is_told_by_its_rates_and_its_note() -> None:
+    report = msgspec.structs.replace(
+        STAT,
+        hosts=[
+            holder("a", "", 4387, doing="fetching", down=2_000_000, up=1_000_000, note="disk full"),
+            holder("b", "", 0, doing="waiting"),
+            holder("c", "", 0, doing="none"),
+            holder("d", "", 4388, host_state="gone", last_seen_s=10_900.0, up=5),
+        ],
+    )
+    assert stat_lines(report, Screen(70))[-5:] == [
+        "  HOST  ZONE  STATE       HAS  RATE",
+        "  a           fetching   99 %  down 2.0 MB/s, up 1.0 MB/s, disk full",
+        "  b           waiting     0 %",
+        "  c           nothing     0 %",
+        "  d           gone      100 %  not heard from for 3 h 1 min",
+    ]
+
+
+def test_an_empty_file_is_complete_everywhere() -> None:
+    report = msgspec.structs.replace(STAT, size=0, pieces=0, hosts=[holder("a", "", 0)])
+    assert stat_lines(report, Screen())[-1] == "  a           nothing  100 %        10.0.0.11:4851"
+
+
+def test_what_is_wrong_with_the_local_copy_is_told() -> None:
+    local = LocalCopy(state="partial", pieces=4000, path="/data/weights", doing="", note="big.bin was changed")
+    report = msgspec.structs.replace(STAT, local=local)
+    assert "  Here: partial · 91 % · /data/weights · big.bin was changed" in stat_lines(report, Screen())
+
+
+@pytest.mark.parametrize("seconds", [2**40, 2**62])
+def test_times_beyond_the_calendar_are_shown_all_the_same(seconds: int) -> None:
+    report = msgspec.structs.replace(STAT, uploaded_at=seconds)
+    assert "uploaded" in "\n".join(stat_lines(report, Screen()))
+
+
+def test_ls() -> None:
+    files = [file_report(local="complete"), file_report(HOSTILE)]
+    assert file_lines(files, Screen()) == [
+        "NAME                      ID               SIZE  COPIES  HERE      FILES  UPLOADED          BY",
+        "weights                   9c41e07b2d55  18.4 GB  2 of 3  complete    231  2025-11-22 09:14  render-01",
+        "evil\\x1b[2J\\u202etxt\\x0a  9c41e07b2d55  18.4 GB  2 of 3  none        231  2025-11-22 09:14  render-01",
+    ]
+
+
+def test_hosts() -> None:
+    assert host_lines(HOSTS, Screen()) == [
+        "HOST       ZONE    ADDRESS         STATE  FILES    USED    FREE  LAST SEEN",
+        "render-01  rack-a  10.0.0.11:4851  live      12  220 GB  1.4 TB  2 s ago",
+        "render-09          10.0.0.19:4851  gone       1   512 B     0 B  3 h 1 min ago",
+    ]
+    assert host_lines(HOSTS, Screen(50)) == [
+        "HOST       ZONE    ADDRESS         STATE  FILES",
+        "render-01  rack-a  10.0.0.11:4851  live      12",
+        "render-09          10.0.0.19:4851  gone       1",
+    ]
+
+
+def test_status() -> None:
+    report = status(transfer(), transfer("waiting", name="other", file_id="0b" * 32, note="no host has other"))
+    assert status_lines(report, Screen(80)) == [
+        "render-07 of fleet 7f3a · serving on 10.0.0.17:4851",
+        "  Master: 10.0.0.5:4850, connected",
+        "  Holds 12 files, 220 GB · 1.4 TB free",
+        "  Down 1.1 GB/s · up 410 MB/s",
+        "  State in /srv/client",
+        "  NAME     ID            STATE     DONE      RATE  LEFT  FROM",
+        "  weights  9c41e07b2d55  fetching  51 %  1.1 GB/s   9 s  6 hosts",
+        "  other    0b0b0b0b0b0b  waiting   51 %",
+    ]
+    assert status_lines(report, Screen())[-1].endswith("  no host has other")
+
+
+def test_status_of_a_host_without_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/srv")
+    report = msgspec.structs.replace(
+        status(), fleet="", master="10.0.0.5:4850", master_state="connecting", master_note="Connection refused"
+    )
+    assert status_lines(report, Screen(80)) == [
+        "render-07 of no fleet yet · serving on 10.0.0.17:4851",
+        "  Master: 10.0.0.5:4850, connecting (Connection refused)",
+        "  Holds 12 files, 220 GB · 1.4 TB free",
+        "  Down 1.1 GB/s · up 410 MB/s",
+        "  State in ~/client",
+    ]
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 50, 60, 79, 80, 81, 120, 200])
+def test_no_table_wraps(width: int) -> None:
+    files = [file_report("日本語のファイル" * 5), file_report(HOSTILE * 4)]
+    transfers = status(transfer(name="日本語のファイル" * 5, note="x" * 300), transfer(name=HOSTILE))
+    tables = [
+        file_lines(files, Screen(width)),
+        host_lines(HOSTS, Screen(width)),
+        status_lines(transfers, Screen(width))[-3:],
+        stat_lines(STAT, Screen(width))[-5:],
+    ]
+    assert max(cells(line) for lines in tables for line in lines) <= max(width, len("  …"))
+
+
+def test_no_control_character_gets_through() -> None:
+    report = msgspec.structs.replace(
+        status(transfer(HOSTILE, name=HOSTILE, note=HOSTILE)),
+        name=HOSTILE,
+        fleet=HOSTILE,
+        address=HOSTILE,
+        master=HOSTILE,
+        master_state="connecting",
+        master_note=HOSTILE,
+        state_directory=HOSTILE,
+    )
+    stat = msgspec.structs.replace(
+        STAT,
+        name=HOSTILE,
+        uploaded_by=HOSTILE,
+        hosts=[msgspec.structs.replace(STAT.hosts[0], name=HOSTILE, zone=HOSTILE, address=HOSTILE, note=HOSTILE)],
+        local=LocalCopy(state="partial", pieces=1, path=HOSTILE, doing=HOSTILE, note=HOSTILE),
+    )
+    hosts = [msgspec.structs.replace(HOSTS[0], name=HOSTILE, zone=HOSTILE, address=HOSTILE, state=HOSTILE)]
+    files = [msgspec.structs.replace(file_report(HOSTILE), uploaded_by=HOSTILE)]
+    screen = Screen()
+    lines = (
+        status_lines(report, screen) + stat_lines(stat, screen) + host_lines(hosts, screen) + file_lines(files, screen)
+    )
+    shown = "".join(lines)
+    assert shown.count("evil\\x1b[2J") >= 18
+    assert not any(character in shown for character in "\x1b\u202e\n")
+
+
+def test_a_path_below_the_current_directory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    local = LocalCopy(state="complete", pieces=4388, path=os.path.realpath("weights"), doing="", note="")
+    assert "  Here: complete · weights/" in stat_lines(msgspec.structs.replace(STAT, local=local), Screen())
+
+
+def test_ids_are_shown_with_twelve_digits() -> None:
+    assert stat_lines(STAT, Screen())[0].split()[-1] == ID[:12]

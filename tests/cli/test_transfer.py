@@ -1,0 +1,204 @@
+"""upload, download, wait, pause and resume: what they ask, print and end with."""
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from interfiles.errors import DestinationExists, NoSource, TimedOut
+from interfiles.wire import control_messages as messages
+from interfiles.wire.reports import DownloadReport, TransferStateReport
+from tests.cli.conftest import Command
+from tests.fake_daemon import FakeDaemon
+from tests.samples import DOWNLOAD, HOSTILE, HOSTILE_SHOWN, ID, TRACKER, UPLOAD, progress, status, transfer
+
+OTHER = "0b" * 32
+GOES_ON = "Watch it with interfiles wait {0}, stop it with interfiles rm --local {0}."
+
+
+@pytest.fixture
+def here(interfiles: Command) -> Path:
+    return Path.cwd()
+
+
+# upload
+
+
+@pytest.mark.parametrize("option", [["-p"], ["--path"], []])
+def test_upload(option: list[str], interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
+    daemon.will(progress("hashing"), UPLOAD, TRACKER)
+    outcome = interfiles("upload", *option, "weights/")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (
+        "weights.tracker  9c41e07b2d55 · 18.4 GB in 231 files · 4,388 pieces of 4 MiB · wanted on 3 hosts\n"
+    )
+    assert (here / "weights.tracker").read_bytes() == TRACKER
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), None, False)
+
+
+def test_upload_as_json(interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
+    daemon.will(progress("hashing"), UPLOAD, TRACKER)
+    outcome = interfiles("upload", "-p", "weights", "-o", "w.t", "--replicas", "5", "--copy", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    report = json.loads(outcome.out)
+    assert {
+        key: report[key] for key in ("id", "name", "size", "pieces", "piece_size", "replicas_wanted", "tracker")
+    } == {
+        "id": ID,
+        "name": "weights",
+        "size": 18_400_000_000,
+        "pieces": 4388,
+        "piece_size": 4 << 20,
+        "replicas_wanted": 3,
+        "tracker": str(here.resolve() / "w.t"),
+    }
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), 5, True)
+
+
+def test_upload_while_the_master_is_away_says_so(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(msgspec.structs.replace(UPLOAD, published=False), TRACKER)
+    outcome = interfiles("upload", "-p", "weights")
+    assert outcome.code == 0
+    assert (
+        outcome.err == "The master is away: other hosts can fetch it once this host has told the master, by itself.\n"
+    )
+
+
+def test_upload_leaves_what_is_in_the_way(interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
+    (here / "weights.tracker").write_text("my notes")
+    outcome = interfiles("upload", "-p", "weights")
+    assert outcome.code == 9
+    assert outcome.err.endswith(
+        "weights.tracker exists and is no tracker file; it stays as it is, choose another place with -o.\n"
+    )
+    assert daemon.requests == []
+
+
+# download
+
+
+@pytest.mark.parametrize("option", [["-p"], []])
+def test_download(option: list[str], interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
+    (here / "weights.tracker").write_bytes(TRACKER)
+    daemon.will(progress(), DOWNLOAD)
+    outcome = interfiles("download", *option, "weights.tracker")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == "Done: /data/weights (18.4 GB in 17 s, 1.1 GB/s, every piece verified).\n"
+    assert daemon.requests == [(messages.Download("", os.fsencode(here.resolve()), False, False, None), TRACKER)]
+
+
+def test_download_as_json(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(progress(), DOWNLOAD)
+    outcome = interfiles("download", "-p", "weights", "-o", "/data", "--overwrite", "--timeout", "2m", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert msgspec.convert(json.loads(outcome.out), DownloadReport) == DOWNLOAD
+    assert daemon.request == messages.Download("weights", b"/data", True, False, 120.0)
+
+
+def test_download_in_the_background(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(msgspec.structs.replace(DOWNLOAD, name=HOSTILE, state="detached"))
+    outcome = interfiles("download", "-p", "weights", "--detach")
+    assert outcome.code == 0
+    assert outcome.out == (f"Started: {HOSTILE_SHOWN} is fetched in the background. {GOES_ON.format('9c41e07b2d55')}\n")
+    assert daemon.request == messages.Download("weights", os.fsencode(Path.cwd().resolve()), False, True, None)
+
+
+def test_a_download_that_waits_says_for_what_and_ends_at_its_timeout(interfiles: Command, daemon: FakeDaemon) -> None:
+    text = "no host that is up has weights (render-01 has it, last seen 3 h ago)"
+    daemon.will(progress("waiting", text=text), NoSource("nobody came"))
+    outcome = interfiles("download", "-p", "weights", "--timeout", "10s", "--json")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert outcome.err == (f"interfiles: {text}. Waiting; Ctrl-C leaves it queued.\ninterfiles: nobody came.\n")
+
+
+def test_a_destination_that_exists(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(DestinationExists("/data/weights exists and differs; use --overwrite, or -o for another place"))
+    outcome = interfiles("download", "-p", "weights")
+    assert outcome.code == 9
+    assert outcome.err == ("interfiles: /data/weights exists and differs; use --overwrite, or -o for another place.\n")
+
+
+def test_a_bad_tracker_file_is_refused_whether_a_daemon_runs_or_not(interfiles: Command, here: Path) -> None:
+    (here / "weights.tracker").write_bytes(TRACKER[:100])
+    outcome = interfiles("download", "-p", "weights.tracker")
+    assert outcome.code == 5
+    assert outcome.err.startswith("interfiles: weights.tracker is truncated: 100 of ")
+
+
+def test_a_daemon_that_dies_during_a_download(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(progress())
+    outcome = interfiles("download", "-p", "weights")
+    assert outcome.code == 3
+    assert outcome.err == (
+        "interfiles: the client daemon went away before the download was done; start it again, and the download goes "
+        "on by itself.\n"
+    )
+
+
+# wait
+
+
+def test_wait(interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
+    (here / "weights.tracker").write_bytes(TRACKER)
+    daemon.will(progress(), DOWNLOAD)
+    outcome = interfiles("wait", "weights.tracker", "--timeout", "1h")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("Done: /data/weights (18.4 GB in 17 s")
+    assert daemon.requests == [(messages.Wait("", 3600.0), TRACKER)]
+
+
+def test_wait_for_all_is_a_stream_of_reports(interfiles: Command, daemon: FakeDaemon) -> None:
+    second = msgspec.structs.replace(DOWNLOAD, id=OTHER)
+    daemon.will(status(transfer(), transfer("paused", file_id="0c" * 32), transfer("waiting", file_id=OTHER)))
+    daemon.will(progress(), DOWNLOAD)
+    daemon.will(second)
+    outcome = interfiles("wait", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    reports = [msgspec.json.decode(line, type=DownloadReport) for line in outcome.out.splitlines()]
+    assert reports == [DOWNLOAD, second]
+    assert [request for request, _ in daemon.requests][1:] == [messages.Wait(ID, None), messages.Wait(OTHER, None)]
+
+
+def test_wait_ends_with_the_first_that_fails(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(status(transfer(), transfer(file_id=OTHER)))
+    daemon.will(TimedOut("weights got nothing for 5 s"))
+    assert interfiles("wait", "--timeout", "5s").code == 6
+
+
+@pytest.mark.parametrize(("command", "what"), [("wait", "wait for"), ("pause", "pause"), ("resume", "resume")])
+def test_nothing_to_do(command: str, what: str, interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(status())
+    outcome = interfiles(command)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == f"There is no download to {what} on this host.\n"
+
+
+# pause and resume
+
+
+def test_pause_and_resume(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(TransferStateReport(id=ID, name=HOSTILE, state="paused"))
+    daemon.will(TransferStateReport(id=ID, name="weights", state="fetching"))
+    assert interfiles("pause", "-p", "weights").out == f"Paused {HOSTILE_SHOWN}.\n"
+    assert json.loads(interfiles("resume", "weights", "--json").out) == {
+        "id": ID,
+        "name": "weights",
+        "state": "fetching",
+    }
+    assert [request for request, _ in daemon.requests] == [messages.Pause("weights"), messages.Resume("weights")]
+
+
+def test_pause_and_resume_all(interfiles: Command, daemon: FakeDaemon) -> None:
+    all_of_them = status(transfer(), transfer("paused", file_id="0c" * 32), transfer("failed", file_id=OTHER))
+    for command, state, chosen in (("pause", "paused", [ID, OTHER]), ("resume", "fetching", ["0c" * 32, OTHER])):
+        daemon.requests.clear()
+        daemon.will(all_of_them)
+        for file_id in chosen:
+            daemon.will(TransferStateReport(id=file_id, name="weights", state=state))
+        assert interfiles(command).code == 0
+        asked = [
+            request.query for request, _ in daemon.requests[1:] if isinstance(request, messages.Pause | messages.Resume)
+        ]
+        assert asked == chosen
