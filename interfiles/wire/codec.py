@@ -10,12 +10,12 @@ from typing import ClassVar, Final, Generic, NoReturn, TypeVar
 import msgpack
 import msgspec
 
-from interfiles.errors import LocalProtocolError, RemoteProtocolError, printable
+from interfiles.errors import LocalProtocolError, RemoteProtocolError
 
 MAX_ARRAY_ITEMS: Final = 512  # an empty array costs 8 bytes an announced item, and 1,024 may be nested: 4 MiB at worst
 MAX_STRING_BYTES: Final = 8192
 
-_MAX_REASON_LENGTH: Final = 300  # what a codec says may quote the peer
+_MAX_REASON_LENGTH: Final = 300  # a codec may quote the peer, escaped but at length
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -93,4 +93,4 @@ def _refuse_ext(code: int, data: bytes) -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
-    return printable(str(error))[:_MAX_REASON_LENGTH] or type(error).__name__
+    return str(error)[:_MAX_REASON_LENGTH] or type(error).__name__

@@ -36,6 +36,7 @@ from interfiles.wire.fields import (
 )
 from interfiles.wire.handshake_messages import Failure
 
+Credential = Annotated[bytes, Meta(min_length=32, max_length=32, description="the host's secret")]
 HoldingState = Literal["fetching", "waiting", "paused", "complete", "none"]
 HostState = Literal["live", "suspect", "gone"]
 PAGE_ROWS: Final = 64  # of one page: the longest 64 take 83 KiB, under what a header may have
@@ -49,8 +50,8 @@ class Enrol(Message, frozen=True, tag=16):
     `name` and `zone`: what the host would like to be called, and where it stands.
     """
 
-    token_id: Annotated[bytes, Meta(min_length=8, max_length=8)]
-    secret: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    token_id: Annotated[bytes, Meta(min_length=8, max_length=8, description="from the join token")]
+    secret: Annotated[bytes, Meta(min_length=16, max_length=16, description="from the join token")]
     name: HostName
     zone: ZoneName
 
@@ -65,7 +66,7 @@ class Enrolled(Message, frozen=True, tag=17):
     fleet: FleetId
     host_id: HostIdText
     name: HostName
-    credential: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    credential: Credential
 
 
 class Register(Message, frozen=True, tag=18):
@@ -74,7 +75,7 @@ class Register(Message, frozen=True, tag=18):
     `advertise` empty: others reach it where the master sees it dial from, at `listen_port`.
     """
 
-    credential: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    credential: Credential
     name: HostName
     zone: ZoneName
     advertise: AddressText

@@ -1,0 +1,122 @@
+"""The transports under test, behind one face: how to listen, dial and break a connection on each."""
+
+import random
+import socket
+import struct
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from interfiles.transport.base import Address, Listener, Network, Transport
+from interfiles.transport.memory import MemoryNetwork
+from interfiles.transport.message_stream import MessageStream
+from interfiles.transport.plain import SocketTransport, TcpNetwork, dial_unix, listen_unix
+from interfiles.wire.codec import Message
+from interfiles.wire.peer_messages import FROM_SERVER
+
+
+class Setup(Protocol):
+    """Two hosts; the second one listens."""
+
+    async def listen(self) -> Listener:
+        """Listen at any free address."""
+
+    async def dial(self, listener: Listener) -> Transport:
+        """Connect to it."""
+
+    def break_connection(self, transport: Transport) -> None:
+        """Let the connection end without a proper end; `transport` is one of its ends."""
+
+
+class Tcp:
+    """Real TCP over loopback."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.network: Network = TcpNetwork()
+
+    async def listen(self) -> Listener:
+        return await self.network.listen(Address("127.0.0.1", 0))
+
+    async def dial(self, listener: Listener) -> Transport:
+        return await self.network.dial(listener.address)
+
+    def break_connection(self, transport: Transport) -> None:
+        assert isinstance(transport, SocketTransport)
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.close()
+
+
+class Unix:
+    """Real Unix sockets."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "run" / "test.sock"
+
+    async def listen(self) -> Listener:
+        return listen_unix(self.path)
+
+    async def dial(self, listener: Listener) -> Transport:
+        return await dial_unix(self.path)
+
+    def break_connection(self, transport: Transport) -> None:
+        """Closing a Unix socket over unread bytes resets it; the peer's next call fails."""
+        transport.close()
+
+
+class Memory:
+    """The network in memory, with everything at once."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.cables = MemoryNetwork(random.Random(1))
+        self.network: Network = self.cables.host("10.0.0.1")
+
+    async def listen(self) -> Listener:
+        return await self.cables.host("10.0.0.2").listen(Address("10.0.0.2", 0))
+
+    async def dial(self, listener: Listener) -> Transport:
+        return await self.network.dial(listener.address)
+
+    def break_connection(self, transport: Transport) -> None:
+        self.cables.cut("10.0.0.1", "10.0.0.2")
+
+
+async def connected(setup: Setup) -> tuple[Transport, Transport]:
+    """Both ends of a new connection, the dialler's first."""
+    listener = await setup.listen()
+    async with trio.open_nursery() as nursery:
+        accepted: list[Transport] = []
+
+        async def accept() -> None:
+            accepted.append(await listener.accept())
+
+        nursery.start_soon(accept)
+        dialled = await setup.dial(listener)
+    listener.close()
+    return dialled, accepted[0]
+
+
+async def ends() -> tuple[Transport, Transport]:
+    """A connection in memory; the first end belongs to the test, that sends what it likes."""
+    network = MemoryNetwork(random.Random(1))
+    listener = await network.host("10.0.0.2").listen(Address("10.0.0.2", 0))
+    dialled = await network.host("10.0.0.1").dial(listener.address)
+    return dialled, await listener.accept()
+
+
+async def fetching() -> tuple[Transport, MessageStream[Message]]:
+    """A raw server, and a stream that fetches from it."""
+    peer, own = await ends()
+    return peer, MessageStream(own, FROM_SERVER)
+
+
+async def receive_exactly(transport: Transport, count: int, *, at_once: int = 1 << 16) -> bytes:
+    """Receive `count` bytes in reads of at most `at_once`; fewer if the end comes."""
+    buffer = memoryview(bytearray(count))
+    filled = 0
+    while filled < count:
+        got = await transport.receive_some_into(buffer[filled : filled + at_once])
+        if got == 0:
+            break
+        filled += got
+    return bytes(buffer[:filled])

@@ -1,0 +1,92 @@
+"""docs/protocol.md says what the code does: tables, limits, sequences and the example."""
+
+import re
+
+import pytest
+
+from interfiles.wire.codec import Message
+from interfiles.wire.framing import encode_frame
+from interfiles.wire.handshake_messages import HELLO, WELCOME
+from interfiles.wire.peer_messages import Request
+from interfiles.wire.session import CONVERSATIONS, Rules
+from tests.wire.protocol_tables import DOCUMENT, blocks, renewed, report_tables
+from tests.wire.values import message_types
+
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+PROSE = re.sub(r"<!-- made: (\w+) -->.*?<!-- end: \1 -->", "", TEXT, flags=re.DOTALL)
+
+# Who talks to whom in the sequences: dialler and acceptor, and the rules of their conversation.
+PAIRS = {
+    ("caller", "client"): CONVERSATIONS["control"],
+    ("client", "master"): CONVERSATIONS["fleet"],
+    ("client", "server"): CONVERSATIONS["swarm"],
+}
+
+
+def test_the_made_parts_are_those_of_the_code() -> None:
+    assert renewed(TEXT) == TEXT, "run `python -m tests.wire.protocol_tables`"
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in message_types()])
+def test_every_message_says_what_it_answers_or_is_answered_by(kind: type[Message]) -> None:
+    unasked = {"Failure", "Cancel", "Complaint", "Have", "Withdrawn", "Handout", "Forget", "Progress", "TrackerContent"}
+    text = kind.__doc__ or ""
+    assert re.search(r"Answers (`\w+`|any request)|Answered by `\w+`|`?Result`? ", text) or kind.__name__ in unasked
+
+
+def test_every_message_stands_in_the_document_once() -> None:
+    headings = re.findall(r"^#### \d+ (\w+)$", TEXT, flags=re.MULTILINE)
+    assert sorted(headings) == sorted(kind.__name__ for kind in message_types())
+
+
+def sequence_lines() -> list[tuple[str, str, str]]:
+    found = []
+    for block in re.findall(r"```text\n(.*?)```", PROSE, flags=re.DOTALL):
+        for line in block.splitlines():
+            match = re.match(r"(\w+) -> (\w+)   (\w+)(?: {2,}\S|$)", line)
+            assert match, line
+            found.append((match[1], match[2], match[3]))
+    return found
+
+
+@pytest.mark.parametrize(("sender", "receiver", "name"), sequence_lines())
+def test_the_sequences_keep_to_the_rules(sender: str, receiver: str, name: str) -> None:
+    from_dialler = (sender, receiver) in PAIRS
+    rules: Rules = PAIRS[(sender, receiver) if from_dialler else (receiver, sender)]
+    greeting: tuple[type[Message], ...] = HELLO.accepted if from_dialler else WELCOME.accepted
+    codec = rules.from_dialler if from_dialler else rules.from_acceptor
+    assert name in {kind.__name__ for kind in (*codec.accepted, *greeting)}
+
+
+def test_names_in_the_prose_are_names_of_the_protocol() -> None:
+    known = {kind.__name__ for kind in message_types()} | set(
+        re.findall(r"^#### (\w+)$", report_tables(), re.MULTILINE)
+    )
+    assert set(re.findall(r"`([A-Z][a-z]\w+)`", PROSE)) <= known
+
+
+def test_words_in_the_prose_are_words_of_the_protocol() -> None:
+    made = "\n".join(blocks().values())
+    for word in re.findall(r"`([a-z][a-z_-]+)`", PROSE):
+        assert f"`{word}`" in made or word in {*CONVERSATIONS, "made", "end", "bin"}, word
+
+
+def test_the_conversations_are_all_there() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", PROSE, flags=re.MULTILINE) == list(CONVERSATIONS)
+
+
+def test_the_example_is_the_frame_it_says() -> None:
+    assert encode_frame(Request(3, 1 << 20, 1 << 20)).hex(" ") in TEXT
+
+
+def test_limits_are_named_in_the_table_alone() -> None:
+    """So that no number in the prose can go stale; what stays are tags, modes and versions."""
+    numbers = re.findall(
+        r"(?<![\w.-])\d+(?:,\d+)*(?: (?:[KM]iB|bytes|seconds|s|ms)\b)?", re.sub(r"(?m)^    .*$", "", PROSE)
+    )
+    assert set(numbers) <= {"0600", "0", "1", "2", "3", "1 MiB"}
+
+
+def test_a_document_without_markers_is_noticed() -> None:
+    with pytest.raises(ValueError, match="the markers of limits are missing"):
+        renewed(TEXT.replace("<!-- made: limits -->", ""))
