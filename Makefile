@@ -119,7 +119,7 @@ ifeq ($(DESTDIR),)
 	@echo 'Installed. Next, on the host that is to be the master:'
 	@echo '  systemctl enable --now interfiles-master'
 	@echo '  interfiles token --state /var/lib/interfiles/master'
-	@echo 'On every other host put INTERFILES_CLIENT_ARGS=--join TOKEN into /etc/interfiles/client.env, then:'
+	@echo 'On every other host put INTERFILES_TOKEN=TOKEN into /etc/interfiles/client.env, then:'
 	@echo '  systemctl enable --now interfiles-client'
 endif
 

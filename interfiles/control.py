@@ -21,7 +21,7 @@ from interfiles import locations
 from interfiles.control_socket import ControlSocket, ProgressCallback, converse
 from interfiles.errors import InterFilesError, RemoteProtocolError
 from interfiles.source import Source, read_source
-from interfiles.tracker_place import TrackerPlace, absolute
+from interfiles.tracker_place import TrackerPlace, absolute, real
 from interfiles.wire import control_messages as messages
 from interfiles.wire.reports import (
     DownloadReport,
@@ -144,7 +144,7 @@ class Daemon:
           Detaches: the daemon goes on, and `wait` watches it again.
         """
         found = await _resolve(source)
-        place = await trio.to_thread.run_sync(os.path.realpath, directory)
+        place = await trio.to_thread.run_sync(real, directory)
         request = messages.Download(found.query, os.fsencode(place), overwrite, detach, timeout_s)
         return await self._socket.ask(
             request, DownloadReport, content=found.content, on_progress=on_progress, if_gone=_GOES_ON

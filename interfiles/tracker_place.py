@@ -32,14 +32,27 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     Raises:
       PathNotFound: the current directory is gone.
     """
-    try:
-        text = os.path.join(os.getcwd(), os.fspath(path))
-    except FileNotFoundError as e:
-        raise PathNotFound("the current directory no longer exists; change to another one") from e
+    text = _from_root(path)
     parent, name = os.path.split(text.rstrip("/"))
     if name in ("", ".", ".."):
         return Path(os.path.realpath(text))
     return Path(os.path.realpath(parent), name)
+
+
+def real(path: str | os.PathLike[str]) -> Path:
+    """The path from the root, all symlinks followed.
+
+    Raises:
+      PathNotFound: the current directory is gone.
+    """
+    return Path(os.path.realpath(_from_root(path)))
+
+
+def _from_root(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.join(os.getcwd(), os.fspath(path))
+    except FileNotFoundError as e:
+        raise PathNotFound("the current directory no longer exists; change to another one") from e
 
 
 @dataclass(frozen=True, slots=True)

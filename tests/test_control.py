@@ -214,7 +214,7 @@ async def test_an_upload_that_is_cancelled_hangs_up_and_writes_nothing(fake: Fak
     with trio.CancelScope() as scope:
         await Daemon(fake.socket).upload("weights", on_progress=lambda _: scope.cancel())
     assert scope.cancelled_caught
-    assert await trio.to_thread.run_sync(fake.left.wait, 10)
+    assert await trio.to_thread.run_sync(fake.left.wait, 60)
     assert list(here.iterdir()) == []
 
 
@@ -261,7 +261,7 @@ async def test_a_download_that_is_cancelled_hangs_up(fake: FakeDaemon) -> None:
     fake.will(progress(), NEVER)
     with trio.CancelScope() as scope:
         await Daemon(fake.socket).download("weights", on_progress=lambda _: scope.cancel())
-    assert await trio.to_thread.run_sync(fake.left.wait, 10)
+    assert await trio.to_thread.run_sync(fake.left.wait, 60)
 
 
 @pytest.mark.parametrize("operation", ["download", "wait"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from interfiles.errors import (
     StorageFailed,
     UsageError,
 )
-from interfiles.tracker_place import TrackerPlace, absolute
+from interfiles.tracker_place import TrackerPlace, absolute, real
 from tests.samples import TRACKER
 
 CONTENT = Path("/data/weights")
@@ -59,10 +60,17 @@ def test_absolute_follows_all_but_the_last_name(given: str, expected: str, here:
     assert absolute(given) == here / expected
 
 
-def test_absolute_in_a_directory_that_is_gone(here: Path) -> None:
+def test_real_follows_every_link(here: Path) -> None:
+    (here / "data").mkdir()
+    (here / "link").symlink_to("data")
+    assert real("link") == here / "data"
+
+
+@pytest.mark.parametrize("function", [absolute, real])
+def test_a_current_directory_that_is_gone(function: Callable[[str], Path], here: Path) -> None:
     here.rmdir()
     with pytest.raises(PathNotFound, match="the current directory no longer exists"):
-        absolute("weights")
+        function(".")
 
 
 @pytest.mark.parametrize(

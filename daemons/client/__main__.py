@@ -114,10 +114,16 @@ def _tell(config: ClientConfig, serving: Serving) -> None:
     who = serving.identity
     began = f"Joined fleet {who.fleet[:4]} as" if serving.joined_now else f"Fleet {who.fleet[:4]}, host"
     typer.echo(
-        f"{began} {who.name}. Serving on {config.advertise or serving.address}; "
+        f"{began} {who.name}. Serving on {_where(config, serving)}; "
         f"commands by {printable(str(config.socket))}.",
         err=True,
     )
+
+
+def _where(config: ClientConfig, serving: Serving) -> str:
+    if config.advertise is None and serving.address.host in ("0.0.0.0", "::"):
+        return f"port {serving.address.port}"
+    return str(config.advertise or serving.address)
 
 
 def _token(join: str | None, token_file: str | None) -> JoinToken | None:

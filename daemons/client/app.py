@@ -23,7 +23,7 @@ from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
 from daemons.client.uploads import Uploader
 from daemons.supervision import contain
-from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined
+from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined, PeerGone
 from interfiles.identity.token import JoinToken
 from interfiles.storage.executor import Executor
 from interfiles.storage.jobs import Identity, JobStore
@@ -172,7 +172,10 @@ async def _serve(
 
     async def handle_peer(transport: Transport) -> None:
         async def talk() -> None:
-            await serve_peer(transport, me, library.find, queue, disk, fetcher=f"{id(transport):x}")
+            try:
+                await serve_peer(transport, me, library.find, queue, disk, fetcher=f"{id(transport):x}")
+            except* PeerGone as group:
+                log.debug("a peer left", reason=str(group.exceptions[0]))  # it has all that it wants, or is down
 
         await contain("serving a peer", talk, expected=(InterFilesError,), log=log)
 
@@ -184,6 +187,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(library.run)
         nursery.start_soon(transfers.run)
+        nursery.start_soon(downloader.run)
         nursery.start_soon(link.run)
         nursery.start_soon(lambda: serve(listener, handle_peer, max_connections=MAX_PEER_CONNECTIONS))
         nursery.start_soon(lambda: serve(control, handle_control, max_connections=MAX_CONTROL_CONNECTIONS))

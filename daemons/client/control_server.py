@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from daemons.client.reporting import Reporter, download_report
+from daemons.client.reporting import Reporter, download_report, here_report
 from daemons.client.uploads import HashingProgress
 from interfiles.errors import (
     InterFilesError,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from interfiles.transport.base import Transport
     from interfiles.wire.codec import Message
 
+REQUEST_TIMEOUT_S: Final = 30.0  # for the caller to say what it wants, a large tracker file included
 PROGRESS_S: Final = 0.1  # between two progress messages
 NO_PEER_YET_S: Final = 1.0  # before "waiting" is shown: finding peers takes a moment
 
@@ -95,8 +98,11 @@ class ControlServer:
         stream, _ = await welcome(transport, "control", Identity())
         try:
             check_caller(transport)
-            request = await stream.receive()
-            payload = await stream.receive_payload()
+            with trio.move_on_after(REQUEST_TIMEOUT_S) as scope:
+                request = await stream.receive()
+                payload = await stream.receive_payload()
+            if scope.cancelled_caught:
+                raise PeerSilent(f"no request came within {REQUEST_TIMEOUT_S:.0f} s")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
                 await self._answer(stream, request, payload)
@@ -139,27 +145,25 @@ class ControlServer:
     async def _upload(self, stream: MessageStream[Message], request: c.Upload) -> None:
         progress = HashingProgress()
         path = Path(os.fsdecode(request.path))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_show, stream, "hashing", progress)
+        async with _shown(stream, "hashing", progress):
             report, tracker = await self._uploader.upload(
                 path, replicas=request.replicas, copy=request.copy, progress=progress
             )
-            nursery.cancel_scope.cancel()
         await stream.send(c.Result(), encode_report(report))
         await stream.send(c.TrackerContent(), tracker)
 
     async def _download(self, stream: MessageStream[Message], request: c.Download, payload: bytes) -> Report:
-        source = await self._sources.find(request.query, payload)
+        source, began = await self._sources.find(request.query, payload), trio.current_time()
         compared = HashingProgress(name=source.manifest.name, total=source.manifest.size)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_show, stream, "checking", compared)
-            file, destination = await self._downloader.start(
+        async with _shown(stream, "checking", compared):
+            taken = await self._downloader.start(
                 source, Path(os.fsdecode(request.directory)), overwrite=request.overwrite, progress=compared.add
             )
-            nursery.cancel_scope.cancel()
-        if request.detach and not file.is_complete:
-            return download_report(file, destination, "detached")
-        return await self._follow(stream, file, request.timeout_s, destination)
+        if taken.is_here:
+            return here_report(taken.file, taken.destination, seconds=trio.current_time() - began)
+        if request.detach and not taken.file.is_complete:
+            return download_report(taken.file, taken.destination, "detached")
+        return await self._follow(stream, taken.file, request.timeout_s, taken.destination)
 
     async def _wait(self, stream: MessageStream[Message], request: c.Wait, payload: bytes) -> Report:
         file = await self._sources.find_here(request.query, payload)
@@ -177,15 +181,14 @@ class ControlServer:
         short = file.file_id.hex()[:12]
         if file.phase == "waiting" or not file.verified:
             why = self._reporter.waiting_for(file)
-            raise NoSource(f"{why}; the download stays queued: interfiles wait {short}, or interfiles rm {short}")
+            raise NoSource(f"{why}; the download stays queued: interfiles wait {short}, or rm --local {short}")
         raise TimedOut(
             f"{file.label} got nothing for {timeout_s:g} s; the download stays queued: interfiles wait {short}"
         )
 
     async def _show_fetching(self, stream: MessageStream[Message], file: LocalFile, timeout_s: float) -> bool:
         """Return True once the file is complete, False after `timeout_s` without progress."""
-        began = moved_at = trio.current_time()
-        moved = -1
+        moved_at, moved, waiting_since = trio.current_time(), -1, float("inf")
         while not file.is_complete:
             if file.record.state in ("paused", "withdrawn") or self._library.find(file.file_id) is not file:
                 raise Refused(f"the download of {file.label} was stopped: {file.refusal or file.record.state}")
@@ -195,7 +198,8 @@ class ControlServer:
             if now - moved_at >= timeout_s:
                 return False
             phase: c.Phase = "fetching" if file.phase == "idle" else file.phase
-            if phase == "waiting" and now - began < NO_PEER_YET_S:
+            waiting_since = min(waiting_since, now) if phase == "waiting" else float("inf")
+            if phase == "waiting" and now - waiting_since < NO_PEER_YET_S:
                 phase = "fetching"
             text = self._reporter.waiting_for(file) if phase == "waiting" else printable(file.note)
             await stream.send(
@@ -223,10 +227,8 @@ class ControlServer:
             else file.verified.copy()
         )
         progress, began = HashingProgress(name=file.manifest.name, total=file.manifest.size), trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_show, stream, "verifying", progress)
+        async with _shown(stream, "verifying", progress):
             good = await self._library.check(file, pieces, progress.add)
-            nursery.cancel_scope.cancel()
         bad = [piece for piece in pieces if piece not in good]
         if bad:
             await self._library.report_bad(file, bad)
@@ -251,25 +253,27 @@ class ControlServer:
             manifest = (await self._sources.find(request.query, payload)).manifest
             file = self._library.find(manifest.file_id)
             hosts = await self._remove_everywhere(manifest.file_id, request, is_here=file is not None)
+        path = os.fsdecode(file.record.path) if file is not None and file.record.part is None else ""
+        deleted = file is not None and (file.record.owned or (request.delete and not file.record.in_place))
         if file is not None:
             await self._transfers.remove(file, delete=request.delete)
         return RemoveReport(
             id=manifest.file_id.hex(),
             name=manifest.name,
             hosts=hosts,
-            deleted=file is not None and request.delete,
-            path=os.fsdecode(file.record.path) if file is not None else "",
+            deleted=deleted,
+            path=path,
         )
 
     async def _remove_everywhere(self, file_id: FileId, request: c.Remove, *, is_here: bool) -> int:
-        """Have the master take a file out of the fleet; return how many hosts had some of it."""
+        """Have the master take a file out of the fleet; return how many other hosts had some of it."""
         try:
             answer, _ = await self._link.request(lambda n: m.Remove(n, file_id, request.delete), m.Removed)
         except UnknownFile:
             if not is_here:
                 raise
             return 0  # never published, or removed already: only this host has it
-        return answer.hosts
+        return answer.hosts - 1 if is_here and answer.hosts else answer.hosts
 
     async def _set_paused(self, request: c.Pause | c.Resume, payload: bytes) -> Report:
         file = await self._sources.find_here(request.query, payload)
@@ -297,10 +301,27 @@ async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterF
         await stream.fail(error.code, str(error))
 
 
-async def _show(stream: MessageStream[Message], phase: c.Phase, progress: HashingProgress) -> None:
+@asynccontextmanager
+async def _shown(stream: MessageStream[Message], phase: c.Phase, progress: HashingProgress) -> AsyncIterator[None]:
+    """Stream the progress of what runs inside; a message begun is sent whole, for the result comes right after it."""
+    done, failure = trio.Event(), None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_show, stream, phase, progress, done)
+        try:
+            yield
+        except InterFilesError as e:
+            failure = e
+        done.set()
+    if failure is not None:
+        raise failure
+
+
+async def _show(stream: MessageStream[Message], phase: c.Phase, progress: HashingProgress, done: trio.Event) -> None:
     began = trio.current_time()
     while True:
-        await trio.sleep(PROGRESS_S)
+        with trio.move_on_after(PROGRESS_S):
+            await done.wait()
+            return
         now = "publishing" if progress.publishing else phase
         text = "copying" if progress.copying else ""
         rate = int(progress.done / (trio.current_time() - began))

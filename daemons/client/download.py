@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 import trio
 
+from daemons.client.cancellable import run_cancellable
 from daemons.client.fetch_session import FetchSession
 from daemons.supervision import Backoff, contain
 from interfiles.errors import (
     InterFilesError,
-    NoSource,
     NoSpace,
     NotPermitted,
-    ProtocolError,
     StorageFailed,
-    TransportError,
     VerificationFailed,
 )
 from interfiles.piece_set import PieceSet
@@ -123,10 +121,20 @@ class Download:
         doubtful = PieceSet(store.held.count, store.doubtful.bits & ~store.held.bits)
         good = await self._library.check(file, doubtful, self._count_checked)
         file.add_verified(good)
+        if record.overwrite:
+            file.add_verified(await self._reuse(store))
         found = PieceSet(good.count, file.verified.bits & ~file.durable.bits)
         file.update(bytes_local=record.bytes_local + self._bytes_in(found))
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         await self._sync()
+
+    async def _reuse(self, store: PartStore) -> PieceSet:
+        """Copy what the content to be replaced has of the same pieces."""
+        wanted, replaced = self._file.verified.complement(), Path(os.fsdecode(self._file.record.path))
+        return await run_cancellable(
+            self._disk,
+            lambda cancelled: store.reuse(replaced, wanted, progress=self._count_checked, cancelled=cancelled),
+        )
 
     def _count_checked(self, count: int) -> None:
         self._file.checked_bytes += count
@@ -219,11 +227,8 @@ class Download:
                 log.warning("peer blamed", file=self._file.label, peer=peer.name, times=self._bans[peer.host_id])
                 raise
 
-        expected = (
-            TransportError, ProtocolError, VerificationFailed, NoSource, NoSpace, NotPermitted, StorageFailed
-        )  # fmt: skip
         try:
-            await contain(f"fetching from {peer.name}", run, expected=expected, log=log)
+            await contain(f"fetching from {peer.name}", run, expected=(InterFilesError,), log=log)
         finally:
             del self._sessions[peer.host_id]
             self._file.changed.tell()

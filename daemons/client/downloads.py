@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import structlog
 import trio
 
 from daemons.client.cancellable import run_cancellable
-from daemons.client.local_file import COMPLETE_STATES
+from daemons.client.local_file import COMPLETE_STATES, LocalFile
 from daemons.client.sources import Source
+from daemons.supervision import contain
 from interfiles.errors import (
     ContentChanged,
     DestinationExists,
+    InterFilesError,
     NotPermitted,
     PathNotFound,
     Refused,
@@ -27,30 +32,67 @@ from interfiles.storage.part_store import PartStore, part_path
 from interfiles.storage.seed_store import SeedStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from daemons.client.library import Library
-    from daemons.client.local_file import LocalFile
     from daemons.client.transfers import Transfers
+    from interfiles.manifest import FileId
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import FileState
     from interfiles.storage.scan import Stamp
 
 
+MAX_ORDERS: Final = 16  # waiting to be looked at; more callers wait for room
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A download that was taken on. `is_here`: the content was on this host already, here or at another place."""
+
+    file: LocalFile
+    destination: Path
+    is_here: bool
+
+
+@dataclass(slots=True)
+class _Order:
+    source: Source
+    directory: Path
+    overwrite: bool
+    progress: Callable[[int], None]
+    done: trio.Event = field(default_factory=trio.Event)
+    taken: Taken | None = None
+    refused: InterFilesError | None = None
+
+
 class Downloader:
-    """Turns requests into records that `Transfers` works on."""
+    """Turns requests into records that `Transfers` works on.
+
+    Requests are carried out by tasks of the daemon, not of the caller's connection: a caller who leaves after asking
+    finds the download taken on, whatever moment it left at.
+    """
 
     def __init__(self, library: Library, transfers: Transfers, disk: Executor) -> None:
         self._library = library
         self._transfers = transfers
         self._disk = disk
+        self._orders, self._due = trio.open_memory_channel[_Order](MAX_ORDERS)
+        self._under_way: dict[FileId, trio.Event] = {}
+
+    async def run(self) -> None:
+        """Carry requests out until cancelled."""
+        async with trio.open_nursery() as nursery:
+            async for order in self._due:
+                nursery.start_soon(self._carry_out, order)
 
     async def start(
         self, source: Source, directory: Path, *, overwrite: bool, progress: Callable[[int], None]
-    ) -> tuple[LocalFile, Path]:
-        """Make sure that the file is at `directory` or on its way there; return it and where it will be.
+    ) -> Taken:
+        """Make sure that the file is at `directory` or on its way there.
 
-        `progress` hears, from a thread, of bytes compared with what is at the destination already.
+        `progress` hears, from a thread, of bytes compared with what is on the disk already.
 
         Raises:
           DestinationExists: other content is there and may not be overwritten.
@@ -58,60 +100,97 @@ class Downloader:
           Refused: the file is on its way to another place.
 
         Cancellation:
-          Leaves no record and no part.
+          The request is carried out all the same.
         """
-        manifest = source.manifest
-        directory = await self._disk.run(_checked_directory, directory)
+        order = _Order(source, directory, overwrite, progress)
+        await self._orders.send(order)
+        await order.done.wait()
+        if order.taken is None:
+            raise order.refused or Refused("the download was not taken on; see the daemon's log")
+        return order.taken
+
+    async def _carry_out(self, order: _Order) -> None:
+        """Take one request on; requests for the same file come one after the other."""
+        file_id = order.source.manifest.file_id
+
+        async def take() -> None:
+            try:
+                order.taken = await self._take(order)
+            except InterFilesError as e:
+                order.refused = e
+
+        while (earlier := self._under_way.get(file_id)) is not None:
+            await earlier.wait()
+        self._under_way[file_id] = order.done
+        try:
+            await contain("taking a download on", take, expected=(), log=log)
+        finally:
+            del self._under_way[file_id]
+            order.done.set()
+
+    async def _take(self, order: _Order) -> Taken:
+        source, manifest = order.source, order.source.manifest
+        directory = await self._disk.run(_checked_directory, order.directory)
         destination = directory / manifest.name
         known = self._library.find(manifest.file_id)
         if known is not None and known.record.part is not None:
-            if Path(os.fsdecode(known.record.path)) != destination:
-                raise Refused(
-                    f"{known.label} is on its way to {printable(os.fsdecode(known.record.path))}; "
-                    "wait for it, or stop it with interfiles rm --local"
-                )
-            if known.record.state == "paused":
-                await self._library.set_state(known, "downloading")
-            return known, destination
+            return await self._go_on(known, destination)
         if await self._disk.run(same_structure, destination, manifest) is not None:  # else no need to read it all
             existing = await run_cancellable(
                 self._disk,
-                lambda cancelled: matches_existing(destination, manifest, progress=progress, cancelled=cancelled),
+                lambda cancelled: matches_existing(destination, manifest, progress=order.progress, cancelled=cancelled),
             )
             if existing.stamps is not None:
-                return await self._adopt(known, source, destination, existing.stamps), destination
+                return Taken(await self._adopt(known, source, destination, existing.stamps), destination, is_here=True)
+        overwrite = order.overwrite or (known is not None and _is_damaged_download(known, destination))
         if not overwrite and await self._disk.run(os.path.lexists, destination):
             raise DestinationExists(
                 f"{printable(str(destination))} exists and differs; use --overwrite, or -o for another place"
             )
-        if known is not None and known.is_complete and known.store is not None:
-            return await self._copy(known, destination, overwrite=overwrite, progress=progress), destination
-        return await self._begin(source, destination, overwrite=overwrite), destination
+        if known is not None and known.is_complete and os.fsdecode(known.record.path) != str(destination):
+            await self._copy(known, destination, overwrite=overwrite, progress=order.progress)
+            return Taken(known, destination, is_here=True)
+        return Taken(await self._begin(source, destination, overwrite=overwrite), destination, is_here=False)
+
+    async def _go_on(self, known: LocalFile, destination: Path) -> Taken:
+        """The file is being downloaded, or was paused."""
+        if Path(os.fsdecode(known.record.path)) != destination:
+            raise Refused(
+                f"{known.label} is on its way to {printable(os.fsdecode(known.record.path))}; "
+                "wait for it, or stop it with interfiles rm --local"
+            )
+        if known.record.state == "paused":
+            await self._library.set_state(known, "downloading")
+        return Taken(known, destination, is_here=False)
 
     async def _adopt(
         self, known: LocalFile | None, source: Source, destination: Path, stamps: Sequence[Stamp]
     ) -> LocalFile:
         """The very content is there already: serve it from there."""
-        if known is not None and known.is_complete and os.fsdecode(known.record.path) == str(destination):
+        is_ours = known is not None and os.fsdecode(known.record.path) == str(destination)
+        if known is not None and is_ours and known.is_complete:
             return known
+        in_place = known.record.in_place if known is not None and is_ours else True
         record = self._record(source, destination, None, "complete", overwrite=False, stamps=stamps)
         store = SeedStore(destination, source.manifest, stamps, self._library.open_files)
-        return await self._library.add(record, source.manifest, store)
+        return await self._library.add(replace(record, in_place=in_place), source.manifest, store)
 
     async def _begin(self, source: Source, destination: Path, *, overwrite: bool) -> LocalFile:
-        manifest = source.manifest
+        """Make the part, then the record; a part that a crash left between the two is gone on with."""
+        manifest, none = source.manifest, PieceSet(source.manifest.piece_count)
         part = part_path(destination.parent, manifest)
-        store = await self._disk.run(PartStore.create, part, manifest, self._library.open_files)
+        store = await self._disk.run(PartStore.open, part, manifest, none, self._library.open_files)
         store.close()  # the transfer opens it, as after a restart
         record = self._record(source, destination, part, "downloading", overwrite=overwrite, stamps=())
         return await self._library.add(record, manifest, None)
 
     async def _copy(
         self, known: LocalFile, destination: Path, *, overwrite: bool, progress: Callable[[int], None]
-    ) -> LocalFile:
+    ) -> None:
         """This host has the file elsewhere: copy it, every piece checked, and keep serving the first."""
         manifest, part = known.manifest, part_path(destination.parent, known.manifest)
-        store = await self._disk.run(PartStore.create, part, manifest, self._library.open_files)
+        none = PieceSet(manifest.piece_count)
+        store = await self._disk.run(PartStore.open, part, manifest, none, self._library.open_files)
         try:
             wanted = store.held.complement()
             root = Path(os.fsdecode(known.record.path))
@@ -127,7 +206,6 @@ class Downloader:
                 await self._disk.run(store.discard)
             raise
         store.close()
-        return known
 
     def _record(
         self,
@@ -161,6 +239,17 @@ class Downloader:
             note="",
             owned=False,
         )
+
+
+def _is_damaged_download(file: LocalFile, destination: Path) -> bool:
+    """Whether what stands at `destination` is a download of ours of which some pieces have gone bad."""
+    record = file.record
+    return (
+        record.state in COMPLETE_STATES
+        and not record.in_place
+        and not file.durable.is_full
+        and os.fsdecode(record.path) == str(destination)
+    )
 
 
 def _checked_directory(directory: Path) -> Path:

@@ -25,6 +25,7 @@ from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
 from interfiles.storage.part_store import discard_part
 from interfiles.storage.removing import remove_content
 from interfiles.storage.seed_store import SeedStore
+from interfiles.units import format_count
 from interfiles.wire.master_messages import FileInfo, Handout, Holding, PeerAddress
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Library:
         self._told(file)
 
     async def remove(self, file: LocalFile, *, delete: bool) -> None:
-        """Forget a file; a part is deleted, content at its destination only on request."""
+        """Forget a file. A part is deleted; content at its destination on request, unless it is the person's own."""
         if self._files.get(file.file_id) is not file:
             return  # removed meanwhile
         del self._files[file.file_id]
@@ -172,7 +173,7 @@ class Library:
         file.change_store(None)
         if file.record.part is not None:
             await self._disk.run(discard_part, Path(os.fsdecode(file.record.part)))
-        elif delete or file.record.owned:
+        elif file.record.owned or (delete and not file.record.in_place):
             await self._disk.run(remove_content, Path(os.fsdecode(file.record.path)), file.manifest)
         self._told(file)
 
@@ -209,11 +210,13 @@ class Library:
     async def _sweep(self) -> None:
         while True:
             for file in list(self._files.values()):
-                if isinstance(file.store, SeedStore):
+                if file.record.state == "withdrawn":
+                    await self._reopen_if_restored(file)
+                elif isinstance(file.store, SeedStore):
                     with file.using():
                         changed = await self._disk.run(file.store.changed)
                     if changed is not None:
-                        file.content_changed(changed)
+                        file.content_changed(f"{printable(changed)} changed on disk; put it back, or upload it again")
             await trio.sleep(SWEEP_S)
 
     async def _withdraw(self, file: LocalFile, reason: str) -> None:
@@ -223,6 +226,22 @@ class Library:
         file.durable = file.verified.copy()
         file.changed_reason = None
         await self.set_state(file, "withdrawn", note=reason)
+
+    async def _reopen_if_restored(self, file: LocalFile) -> None:
+        """What was withdrawn is as it was when it was hashed: serve it again."""
+        if file.record.part is not None:
+            return
+        path, stamps = Path(os.fsdecode(file.record.path)), decode_stamps(file.record.stamps)
+        store = SeedStore(path, file.manifest, stamps, self.open_files)
+        if await self._disk.run(store.changed) is not None:
+            store.close()
+            return
+        log.info("restored", file=file.label)
+        file.change_store(store)
+        file.durable = PieceSet.from_bytes(file.manifest.piece_count, file.record.durable)
+        file.verified = PieceSet(file.manifest.piece_count)
+        await self.set_state(file, "complete")
+        file.add_verified(file.durable)
 
     async def _check_suspects(self, file: LocalFile) -> None:
         pieces = PieceSet.of(file.manifest.piece_count, file.suspects)
@@ -246,7 +265,8 @@ class Library:
     async def report_bad(self, file: LocalFile, bad: Sequence[int]) -> None:
         """Stop serving pieces that do not match their hashes, and say so."""
         shown = ", ".join(map(str, bad[:5])) + (" and more" if len(bad) > 5 else "")
-        note = f"{len(bad)} pieces on disk do not match their hashes ({shown})"
+        count = format_count(len(bad), "piece", "pieces")
+        note = f"{count} on disk {'does' if len(bad) == 1 else 'do'} not match (number {shown}); download it again"
         log.warning("bad pieces", file=file.label, pieces=shown, count=len(bad))
         geometry = file.manifest.geometry
         file.remove_bad(geometry.piece(piece) for piece in bad)
@@ -307,7 +327,7 @@ class Library:
         """Peers of a file, from the master."""
         if file := self.find(FileId(handout.file_id)):
             file.peers = {peer.host_id: peer for peer in handout.peers}
-            file.absent = list(handout.absent)
+            file.absent, file.handed_out_at = list(handout.absent), trio.current_time()
             file.handed_out.tell()
             file.changed.tell()
             await self.save_peers(file)

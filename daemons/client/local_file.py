@@ -47,7 +47,8 @@ class LocalFile:
         self.manifest = manifest
         self.store: PieceStore | None = None
         self._users: dict[PieceStore, int] = {}
-        self.durable = PieceSet.from_bytes(manifest.piece_count, record.durable)
+        recorded = PieceSet.from_bytes(manifest.piece_count, record.durable)
+        self.durable = recorded if record.state != "withdrawn" else PieceSet(manifest.piece_count)
         self.verified = self.durable.copy()
         self.gained: list[PieceIndex] = []
         self.suspects: set[PieceIndex] = set()
@@ -56,6 +57,7 @@ class LocalFile:
         self.handed_out = Notice()
         self.peers: dict[str, PeerAddress] = {}
         self.absent: list[AbsentHolder] = []
+        self.handed_out_at = now
         self.connected = 0
         self.phase: Phase = "idle"
         self.checked_bytes = 0
@@ -191,10 +193,15 @@ class LocalFile:
     def _offset(self, block: Block) -> int:
         return self.manifest.geometry.piece_offset(block.piece) + block.offset
 
+    def rates(self, now: float) -> tuple[int, int]:
+        """Bytes a second from and to peers; what has ended is at rest at once."""
+        down = int(self.down.rate(now)) if self.phase == "fetching" else 0
+        return down, int(self.up.rate(now)) if self.refusal is None else 0
+
     def holding(self, now: float) -> Holding:
         """What the master is told."""
         pieces, note = len(self.verified), printable(self.note)[:200]
-        down, up = int(self.down.rate(now)), int(self.up.rate(now))
+        down, up = self.rates(now)
         match self.record.state:
             case "withdrawn":
                 return Holding(self.file_id, "none", 0, 0, 0, note)

@@ -17,6 +17,7 @@ from daemons.supervision import Backoff, supervise
 from interfiles.errors import (
     InterFilesError,
     MasterUnreachable,
+    NotPermitted,
     PeerSilent,
     ProtocolError,
     RemoteProtocolError,
@@ -46,7 +47,6 @@ COALESCE_S: Final = 0.05  # changes that come together are announced together
 PROGRESS_S: Final = 2.0  # how often the piece counts of running downloads are announced, for `stat` to show
 BACKOFF_FLOOR_S: Final = 0.2
 BACKOFF_CAP_S: Final = 10.0  # a heartbeat's length: a master that is back hears from everybody within two
-HOLDINGS_A_HEARTBEAT: Final = 128
 MAX_REQUESTS: Final = 64  # under way at once
 MAX_UNSENT: Final = 64
 
@@ -130,6 +130,7 @@ class MasterLink:
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count(1)
         self._room = trio.CapacityLimiter(MAX_REQUESTS)
+        self._refusal: NotPermitted | None = None
         self._heard = 0
         self._heard_at = 0.0
         self.master = identity.masters[0]
@@ -153,10 +154,13 @@ class MasterLink:
         """Ask the master and wait for its answer and that answer's payload.
 
         Raises:
+          NotPermitted: the master does not let this host in.
           MasterUnreachable: there is no link, it broke, or the answer does not come within `REQUEST_TIMEOUT_S`.
           InterFilesError: the master's refusal.
         """
         async with self._room:
+            if self._outgoing is None and self._refusal is not None:
+                raise self._refusal
             if self._outgoing is None:
                 raise MasterUnreachable(f"the master at {self.master} is not reachable now ({self.note})")
             number, call = next(self._numbers) % 2**32, _Call()
@@ -199,6 +203,7 @@ class MasterLink:
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
             self.note = str(first)
+            self._refusal = first if isinstance(first, NotPermitted) else None
             raise
 
     async def _register(self, stream: MessageStream[Message]) -> m.Registered:
@@ -219,7 +224,7 @@ class MasterLink:
         outgoing, due = trio.open_memory_channel[tuple[Message, bytes]](MAX_UNSENT)
         try:
             async with outgoing, due, trio.open_nursery() as nursery:
-                self._outgoing, self.note = outgoing, "connected"
+                self._outgoing, self.note, self._refusal = outgoing, "connected", None
                 log.info("registered", master=self.master, name=registered.name, address=registered.address)
                 nursery.start_soon(self._write, stream, due)
                 nursery.start_soon(self._announce, outgoing, registered.heartbeat_s)
@@ -271,7 +276,9 @@ class MasterLink:
         seen, replace = self._announcer.announcements.count, True
         pending = self._announcer.all_holdings()
         while True:
-            batches = [pending[i : i + HOLDINGS_A_HEARTBEAT] for i in range(0, len(pending), HOLDINGS_A_HEARTBEAT)]
+            batches = [
+                pending[i : i + m.MAX_HEARTBEAT_HOLDINGS] for i in range(0, len(pending), m.MAX_HEARTBEAT_HOLDINGS)
+            ]
             for batch in batches or [[]]:
                 sequence += 1
                 used, free = self._announcer.room()
@@ -315,3 +322,9 @@ class MasterLink:
         )
         await self._announcer.on_published(answer.info)
         return answer.info
+
+
+def _batches(holdings: list[m.Holding]) -> list[list[m.Holding]]:
+    """Cut into what one heartbeat may carry; at least one, which may be empty."""
+    size = m.MAX_HEARTBEAT_HOLDINGS
+    return [holdings[i : i + size] for i in range(0, len(holdings), size)] or [[]]

@@ -59,10 +59,15 @@ class Reporter:
             piece_size=manifest.piece_size,
             pieces=manifest.piece_count,
             hosts=[_holder_report(holder, manifest.piece_count) for holder in holders],
-            replicas=ReplicaCount(wanted=info.replicas_wanted if info else source.replicas, complete=complete),
+            replicas=ReplicaCount(wanted=info.replicas_wanted if info else self._wanted(source), complete=complete),
             local=_local_copy(file),
-            complete_info=info is not None,
+            complete_info=info is not None or self._link.is_connected,
         )
+
+    def _wanted(self, source: Source) -> int:
+        """The replicas wanted, as far as this host knows."""
+        file = self._library.find(source.manifest.file_id)
+        return source.replicas or (file.record.replicas if file else 0) or self._link.replicas or 0
 
     async def _holders(self, source: Source) -> tuple[m.FileInfo | None, int, list[m.Holder]]:
         found: list[m.Holder] = []
@@ -132,7 +137,7 @@ class Reporter:
                 state=file.phase if file.is_fetching and file.phase != "idle" else file.record.state,
                 size=file.manifest.size,
                 bytes_done=file.bytes_done,
-                down=int(file.down.rate(now)),
+                down=file.rates(now)[0],
                 peers=file.connected,
                 note=self.waiting_for(file) if file.phase == "waiting" else file.note,
             )
@@ -152,8 +157,8 @@ class Reporter:
             files=sum(file.is_complete for file in files),
             used=used,
             free=free,
-            down=sum(int(file.down.rate(now)) for file in files),
-            up=sum(int(file.up.rate(now)) for file in files),
+            down=sum(file.rates(now)[0] for file in files),
+            up=sum(file.rates(now)[1] for file in files),
             transfers=transfers,
         )
 
@@ -167,8 +172,10 @@ class Reporter:
         if file.peers:
             return f"the hosts that are up have nothing more of {name}, or do not answer"
         if file.absent:
+            since = trio.current_time() - file.handed_out_at
             seen = ", ".join(
-                f"{absent.name} has it, last seen {format_duration(absent.last_seen_s)} ago" for absent in file.absent
+                f"{absent.name} has it, last seen {format_duration(absent.last_seen_s + since)} ago"
+                for absent in file.absent
             )
             return f"no host that is up has {name} ({seen})"
         return f"no host has {name}, which {file.record.uploaded_by} uploaded"
@@ -187,6 +194,21 @@ def download_report(file: LocalFile, path: Path, state: Literal["complete", "det
         bytes_from_peers=dict(record.bytes_from_peers),
         bytes_local=record.bytes_local,
         pieces_rejected=record.pieces_rejected,
+    )
+
+
+def here_report(file: LocalFile, path: Path, *, seconds: float) -> DownloadReport:
+    """The result of a download whose content was on this host already."""
+    return DownloadReport(
+        id=file.file_id.hex(),
+        name=file.manifest.name,
+        path=str(path),
+        size=file.manifest.size,
+        seconds=round(seconds, 3),
+        state="complete",
+        bytes_from_peers={},
+        bytes_local=file.manifest.size,
+        pieces_rejected=0,
     )
 
 

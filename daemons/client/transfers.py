@@ -37,6 +37,7 @@ class Transfers:
         self._rng = rng
         self._identity = identity
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
+        self._leaving: set[FileId] = set()
 
     async def run(self) -> None:
         """Keep the downloads going until cancelled."""
@@ -44,7 +45,7 @@ class Transfers:
         async with trio.open_nursery() as nursery:
             while True:
                 for file in self._library:
-                    if file.is_fetching and file.file_id not in self._running:
+                    if file.is_fetching and file.file_id not in self._running and file.file_id not in self._leaving:
                         self._running[file.file_id] = (file, trio.CancelScope(), trio.Event())
                         nursery.start_soon(self._keep_fetching, file)
                 seen = await self._library.work.later_than(seen)
@@ -76,8 +77,13 @@ class Transfers:
 
     async def remove(self, file: LocalFile, *, delete: bool) -> None:
         """Stop fetching and serving a file and forget it; a part is deleted, content at its destination on request."""
-        await self.stop(file)
-        await self._library.remove(file, delete=delete)
+        self._leaving.add(file.file_id)  # else the run that is stopped would be followed by another
+        try:
+            await self.stop(file)
+            await self._library.remove(file, delete=delete)
+        finally:
+            self._leaving.discard(file.file_id)
+            self._library.work.tell()
 
     async def forget(self, file_id: FileId, *, delete: bool) -> None:
         """The file was removed from the fleet."""

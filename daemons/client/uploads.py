@@ -107,7 +107,7 @@ class Uploader:
             id=manifest.file_id.hex(),
             name=manifest.name,
             size=manifest.size,
-            files=len(manifest.files),
+            files=len(manifest.entries),
             pieces=manifest.piece_count,
             piece_size=manifest.piece_size,
             tracker="",
@@ -179,6 +179,7 @@ class Uploader:
             seconds=0.0,
             note="",
             owned=owned,
+            in_place=not owned,
         )
         store = SeedStore(found.root, manifest, stamps, self._library.open_files)
         return await self._library.add(record, manifest, store)

@@ -19,6 +19,7 @@ from interfiles.wire.master_messages import (
     FileRow,
     Forget,
     HolderPage,
+    Holding,
     HostPage,
     ListFiles,
     ListHolders,
@@ -91,6 +92,10 @@ class Requests:
             )
         finally:
             connection.publishing.discard(asked.file_id)
+        # who publishes holds it all: said at once, so that a `stat` right after the upload counts it
+        holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "")
+        if connection.reason is None:
+            self._fleet.handouts.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
         log.info("published", file=info.name, id=info.file_id[:6], size=info.size, host=connection.name)
         return Published(asked.request, info)
 

@@ -22,7 +22,8 @@ def on_daemon(socket: str | None, operate: "Callable[[Daemon], Awaitable[T]]") -
         async with connect(socket) as daemon:
             return await operate(daemon)
 
-    return trio.run(main)
+    # At any other point, Ctrl-C may hit Python code that C code called and whose errors it drops: msgspec does so.
+    return trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def on_master(state: str | None, operate: "Callable[[Admin], Awaitable[T]]") -> T:
@@ -34,7 +35,7 @@ def on_master(state: str | None, operate: "Callable[[Admin], Awaitable[T]]") -> 
     async def main() -> T:
         return await operate(Admin(state))
 
-    return trio.run(main)
+    return trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def read(given: str) -> "Source":

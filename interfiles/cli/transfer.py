@@ -179,7 +179,7 @@ def pause(
     """Stop fetching a file until `interfiles resume`; without a file: all that this host fetches."""
     for source in _chosen(path, argument, socket, "pause", lambda transfer: transfer.state != "paused"):
         report = on_daemon(socket, partial(_pause_one, source))
-        _show_state(report, "Paused {name}.", as_json=as_json)
+        _show_state(report, "Paused", as_json=as_json)
 
 
 def resume(
@@ -191,7 +191,7 @@ def resume(
     """Go on fetching a file that was paused or has failed; without a file: all of them."""
     for source in _chosen(path, argument, socket, "resume", lambda transfer: transfer.state in ("paused", "failed")):
         report = on_daemon(socket, partial(_resume_one, source))
-        _show_state(report, "Resumed {name}: {state}.", as_json=as_json)
+        _show_state(report, "Resumed", as_json=as_json)
 
 
 def _watched(
@@ -224,11 +224,11 @@ def _show_download(report: "DownloadReport", *, as_json: bool) -> None:
         output.emit(phrases.downloaded(report))
 
 
-def _show_state(report: "TransferStateReport", sentence: str, *, as_json: bool) -> None:
+def _show_state(report: "TransferStateReport", what: str, *, as_json: bool) -> None:
     if as_json:
         output.emit_json(report)
     else:
-        output.emit(sentence.format(name=printable(report.name), state=printable(report.state)))
+        output.emit(f"{what} {printable(report.name)}.")
 
 
 def _chosen(

@@ -59,7 +59,7 @@ class Registry:
         self._hosts: dict[str, _Host] = {}
         self._holders: dict[bytes, dict[str, Holding]] = {}  # the same holdings by file; only `_set` writes either
 
-    # --- hosts ---
+    # Hosts
 
     def admit(self, host_id: str, name: str, zone: str, address: str, *, heard_at: float) -> None:
         """A host belongs to the fleet; it is not up until it registers."""
@@ -113,7 +113,7 @@ class Registry:
         host = self._host(host_id)
         host.used, host.free = used, free
 
-    # --- holdings ---
+    # Holdings
 
     def apply(self, host_id: str, holdings: Sequence[Holding], *, replace: bool) -> set[bytes]:
         """A host tells what changed in its holdings, or with `replace` all of them.
@@ -158,7 +158,7 @@ class Registry:
         complete = sum(holding.state == "complete" for holding in counted)
         return Copies(complete, sum(map(_holds_some, counted)) - complete)
 
-    # --- swarms ---
+    # Swarms
 
     def members(self, file_id: bytes) -> dict[str, bool]:
         """The hosts that can be dialled for a file, and whether each has all of it."""
@@ -191,7 +191,7 @@ class Registry:
         others.sort(key=lambda other: (other[1].state != "complete", -other[0].heard_at, other[0].name))
         return [AbsentHolder(host.name, _age(host, now)) for host, _ in others[:MAX_ABSENT]]
 
-    # --- pages ---
+    # Pages
 
     def host_page(self, start: int, now: float) -> tuple[list[HostRow], bool]:
         """At most `PAGE_ROWS` hosts by name from the `start`th on, and whether there are more."""
@@ -230,7 +230,7 @@ class Registry:
             holding=host.holdings[file_id],
         )
 
-    # --- inside ---
+    # Inside
 
     def _host(self, host_id: str) -> _Host:
         try:

@@ -12,7 +12,7 @@ Args = TypeVarTuple("Args")
 class Executor(Protocol):
     """Runs blocking functions without blocking the loop."""
 
-    async def run(self, function: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def run(self, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         """Return what `function(*args)` returns, or raise what it raises.
 
         Cancellation:
@@ -26,13 +26,13 @@ class ThreadExecutor:
     def __init__(self, threads: int) -> None:
         self._limiter = trio.CapacityLimiter(threads)
 
-    async def run(self, function: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def run(self, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
 
 class InlineExecutor:
     """Runs the function at once on the loop: in virtual time a thread would make the clock jump."""
 
-    async def run(self, function: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def run(self, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         await trio.lowlevel.checkpoint()
         return function(*args)

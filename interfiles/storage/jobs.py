@@ -31,7 +31,8 @@ _SCHEMA: Final = (
         file_id BLOB NOT NULL UNIQUE,
         path BLOB NOT NULL, part BLOB, state TEXT NOT NULL, overwrite INTEGER NOT NULL,
         uploaded_at INTEGER NOT NULL, uploaded_by TEXT NOT NULL, replicas INTEGER NOT NULL,
-        published INTEGER NOT NULL, note TEXT NOT NULL, owned INTEGER NOT NULL
+        published INTEGER NOT NULL, note TEXT NOT NULL, owned INTEGER NOT NULL,
+        in_place INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE manifests (
         file_id BLOB PRIMARY KEY REFERENCES files (file_id) ON DELETE CASCADE, manifest BLOB NOT NULL
@@ -53,7 +54,8 @@ _SCHEMA: Final = (
 )
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
-           durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned
+           durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned,
+           in_place
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
@@ -78,7 +80,8 @@ class FileRecord:
     `path`: where it is, or will be; `part`: where it is until then, None where there is none. `stamps`: of all files,
     by `encode_stamps`, empty until known. `durable`: bitfield of the pieces that survive a crash. `uploaded_at` in Unix
     seconds; `replicas` wanted, 0 for the master's default; `published`: the master has it in its catalogue.
-    `bytes_local`: found on this host; `seconds` that its download has taken. `owned`: the copy is the daemon's own.
+    `bytes_local`: found on this host; `seconds` that its download has taken. `owned`: the copy is the daemon's own;
+    `in_place`: it is the person's, from before, so nothing ever removes it.
     """
 
     file_id: bytes
@@ -99,6 +102,7 @@ class FileRecord:
     seconds: float
     note: str
     owned: bool
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +205,11 @@ class JobStore:
             self._change(
                 """
                 INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
-                                   note, owned)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                   note, owned, in_place)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
-                *(r.published, r.note, r.owned),
+                *(r.published, r.note, r.owned, r.in_place),
             )
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)
             self._change("INSERT INTO stamps VALUES (?, ?)", r.file_id, r.stamps)
@@ -285,6 +289,6 @@ class JobStore:
 def _record(row: Row) -> FileRecord:
     fields = dict(zip(FileRecord.__slots__, row, strict=True))
     fields["bytes_from_peers"] = json.loads(cast("str", fields["bytes_from_peers"]))
-    for flag in ("overwrite", "published", "owned"):
+    for flag in ("overwrite", "published", "owned", "in_place"):
         fields[flag] = bool(fields[flag])
     return FileRecord(**fields)  # type: ignore[arg-type]  # the table's columns have the record's types

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,7 @@ class Stamp:
     size: int
     mtime_ns: int
     inode: int
-    device: int
+    device: int = field(compare=False)  # some file systems get another number at each boot
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -93,7 +93,6 @@ class MemoryNetwork:
             self._silent_hosts.add(host)
         for pipe in [pipe for pipe in self._pipes if host in (pipe.sender, pipe.receiver)]:
             pipe.drop_end(host, silent=silent)
-        self.forget_done()
         self.reach_changed()
 
     async def connect(self, dialler: "MemoryHost", address: Address) -> MemoryTransport:

@@ -33,7 +33,7 @@ class Pipe:
         self._tap = tap
         self._segments: deque[tuple[float, memoryview]] = deque()
         self._unread_bytes = 0
-        self._left_at = self._arrives_at = -math.inf
+        self._left_at = -math.inf
         self._writer_closed = self._reader_closed = self._is_lost = False
         self._broken: str | None = None
         self._changed = trio.lowlevel.ParkingLot()
@@ -119,8 +119,7 @@ class Pipe:
 
     def _append(self, segment: bytes, arrives_at: float) -> None:
         self._unread_bytes += len(segment)
-        self._arrives_at = max(arrives_at, self._arrives_at)  # jitter does not reorder a stream
-        self._segments.append((self._arrives_at, memoryview(segment)))
+        self._segments.append((arrives_at, memoryview(segment)))  # read in this order, whatever jitter says
         self.wake()
 
     def _take_into(self, buffer: memoryview) -> int:

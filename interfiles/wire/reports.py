@@ -1,7 +1,8 @@
 """What daemons answer to a person or a script: the payloads of `Result`, and what `--json` prints, field for field."""
 
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
+import msgpack
 import msgspec
 
 from interfiles.errors import RemoteProtocolError
@@ -228,8 +229,8 @@ R = TypeVar("R", bound=Report)
 
 
 def encode_report(report: Report) -> bytes:
-    """The payload of `Result`."""
-    return msgspec.msgpack.encode(report)
+    """The payload of `Result`. A path that is not UTF-8 goes as the bytes that it is."""
+    return cast("bytes", msgpack.packb(msgspec.to_builtins(report), unicode_errors="surrogateescape"))
 
 
 def decode_report(data: bytes, kind: type[R]) -> R:
@@ -239,6 +240,6 @@ def decode_report(data: bytes, kind: type[R]) -> R:
       RemoteProtocolError: it is not a report of this kind.
     """
     try:
-        return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        return msgspec.convert(msgpack.unpackb(data, unicode_errors="surrogateescape"), kind)
+    except (ValueError, msgpack.UnpackException, msgspec.ValidationError, RecursionError) as e:
         raise RemoteProtocolError(f"the daemon's answer is not a {kind.__name__}: {e}") from e

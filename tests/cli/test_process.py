@@ -44,12 +44,12 @@ def start(
 def interrupt(daemon: FakeDaemon, *arguments: str, after: str = "") -> tuple[int, str, str]:
     """Start a command, and press Ctrl-C when the daemon has played its script and `after` has been said on stderr."""
     with start(daemon, *arguments) as process:
-        assert daemon.told.wait(20)
+        assert daemon.told.wait(60)
         assert process.stderr is not None
         assert not after or process.stderr.readline() == after
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-    assert daemon.left.wait(10)
+        out, err = process.communicate(timeout=60)
+    assert daemon.left.wait(60)
     return process.returncode, out, err
 
 
@@ -84,7 +84,7 @@ def test_head_takes_what_it_wants(daemon: FakeDaemon) -> None:
     os.close(reader)
     process = start(daemon, "status", stdout=writer)
     os.close(writer)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_takes_no_output(daemon: FakeDaemon) -> None:
     daemon.will(status())
     with open("/dev/full", "w") as full:
         process = start(daemon, "status", "--json", stdout=full.fileno())
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 9
     assert err == "interfiles: the output cannot be written: No space left on device.\n"
 
@@ -129,7 +129,7 @@ def on_terminal(daemon: FakeDaemon, width: int, *arguments: str, colour: bool = 
         except OSError:  # the terminal is gone with the process
             break
     os.close(ours)
-    return process.wait(timeout=20), written.decode()
+    return process.wait(timeout=60), written.decode()
 
 
 def imported(*arguments: str) -> set[str]:

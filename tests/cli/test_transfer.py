@@ -180,14 +180,17 @@ def test_nothing_to_do(command: str, what: str, interfiles: Command, daemon: Fak
 
 def test_pause_and_resume(interfiles: Command, daemon: FakeDaemon) -> None:
     daemon.will(TransferStateReport(id=ID, name=HOSTILE, state="paused"))
-    daemon.will(TransferStateReport(id=ID, name="weights", state="fetching"))
+    for _ in range(2):
+        daemon.will(TransferStateReport(id=ID, name="weights", state="fetching"))
     assert interfiles("pause", "-p", "weights").out == f"Paused {HOSTILE_SHOWN}.\n"
+    assert interfiles("resume", "-p", "weights").out == "Resumed weights.\n"
     assert json.loads(interfiles("resume", "weights", "--json").out) == {
         "id": ID,
         "name": "weights",
         "state": "fetching",
     }
-    assert [request for request, _ in daemon.requests] == [messages.Pause("weights"), messages.Resume("weights")]
+    asked = [request for request, _ in daemon.requests]
+    assert asked == [messages.Pause("weights"), messages.Resume("weights"), messages.Resume("weights")]
 
 
 def test_pause_and_resume_all(interfiles: Command, daemon: FakeDaemon) -> None:

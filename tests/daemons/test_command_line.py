@@ -33,12 +33,12 @@ def serve(
     [
         ([], DONE, ""),
         (["--fail", "exit"], 7, ""),
-        (["--fail", "full"], NO_SPACE, "interfiles: /data is full; free some room\n"),
+        (["--fail", "full"], NO_SPACE, "interfiles: /data is full; free some room.\n"),
         (["--fail", "stop"], INTERRUPTED, ""),
         (["--fail", "abort"], INTERRUPTED, ""),
-        (["--colour"], USAGE, "interfiles: no such option: --colour; see `interfiles serve --help`\n"),
-        (["extra"], USAGE, "interfiles: got unexpected extra argument(s) (extra); see `interfiles serve --help`\n"),
-        (["--size"], USAGE, "interfiles: option '--size' requires an argument; see `interfiles serve --help`\n"),
+        (["--colour"], USAGE, "interfiles: no such option: --colour; see `interfiles serve --help`.\n"),
+        (["extra"], USAGE, "interfiles: got unexpected extra argument(s) (extra); see `interfiles serve --help`.\n"),
+        (["--size"], USAGE, "interfiles: option '--size' requires an argument; see `interfiles serve --help`.\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -254,7 +254,7 @@ async def test_an_edit_that_hides_its_time_is_found_by_the_first_receiver(
             await b.download(tracker, timeout_s=60.0)
         local = (await a.stat(report.id)).local
         assert local.state == "partial"
-        assert "do not match" in local.note
+        assert "does not match" in local.note
         assert (await b.stat(report.id)).local.pieces == report.pieces - 1
 
 

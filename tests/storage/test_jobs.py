@@ -39,6 +39,7 @@ RECORD = FileRecord(
     seconds=1.5,
     note="waiting",
     owned=True,
+    in_place=True,
 )
 
 
@@ -74,7 +75,7 @@ def test_a_host_knows_who_it_is(path: Path, jobs: JobStore) -> None:
 
 
 def test_records_come_back_as_they_were_in_the_order_they_were_added(path: Path, jobs: JobStore) -> None:
-    second = replace(RECORD, file_id=TWO, part=None, state="seeding", bytes_from_peers={}, owned=False)
+    second = replace(RECORD, file_id=TWO, part=None, state="seeding", bytes_from_peers={}, owned=False, in_place=False)
     jobs.add(second)
     jobs.add(RECORD)
     assert reloaded(path) == jobs.load_all() == [second, RECORD]

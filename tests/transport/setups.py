@@ -98,10 +98,7 @@ async def connected(setup: Setup) -> tuple[Transport, Transport]:
 
 async def ends() -> tuple[Transport, Transport]:
     """A connection in memory; the first end belongs to the test, that sends what it likes."""
-    network = MemoryNetwork(random.Random(1))
-    listener = await network.host("10.0.0.2").listen(Address("10.0.0.2", 0))
-    dialled = await network.host("10.0.0.1").dial(listener.address)
-    return dialled, await listener.accept()
+    return await connect(MemoryNetwork(random.Random(1)), "10.0.0.1", "10.0.0.2")
 
 
 async def fetching() -> tuple[Transport, MessageStream[Message]]:
@@ -120,3 +117,27 @@ async def receive_exactly(transport: Transport, count: int, *, at_once: int = 1 
             break
         filled += got
     return bytes(buffer[:filled])
+
+
+async def connect(network: MemoryNetwork, a: str, b: str) -> tuple[Transport, Transport]:
+    """A connection in memory between two hosts."""
+    listener = await network.host(b).listen(Address(b, 0))
+    dialled = await network.host(a).dial(listener.address)
+    accepted = await listener.accept()
+    listener.close()
+    return dialled, accepted
+
+
+async def flood(transport: Transport) -> None:
+    """Send until it fails."""
+    while True:
+        await transport.send_all(bytes(1 << 16))
+        await trio.lowlevel.checkpoint()
+
+
+async def is_silent(transport: Transport, *, for_s: float = 1.0) -> bool:
+    """Whether neither bytes nor an end come for so long."""
+    with trio.move_on_after(for_s):
+        await transport.receive_some_into(memoryview(bytearray(1)))
+        return False
+    return True

@@ -12,7 +12,7 @@ import trio.testing
 
 from interfiles.errors import AddressInUse, ConnectFailed, ContentChanged, PeerGone, PeerSilent
 from interfiles.transport.base import Address, Transport
-from tests.transport.setups import Memory, Setup, Tcp, Unix, connected, receive_exactly
+from tests.transport.setups import Memory, Setup, Tcp, Unix, connected, flood, receive_exactly
 
 LARGE = random.Random(7).randbytes(9 << 20)
 Ends = tuple[Transport, Transport]
@@ -43,13 +43,6 @@ def content(tmp_path: Path) -> Path:
     path = tmp_path / "content"
     path.write_bytes(LARGE)
     return path
-
-
-async def flood(transport: Transport) -> None:
-    """Send until it fails."""
-    while True:
-        await transport.send_all(LARGE[: 1 << 20])
-        await trio.lowlevel.checkpoint()
 
 
 async def in_both_directions(ends: Ends, exchange: Callable[[Transport, Transport], Awaitable[None]]) -> None:

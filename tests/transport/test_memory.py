@@ -7,11 +7,11 @@ import trio
 import trio._core._run
 import trio.testing
 
-from interfiles.errors import AddressInUse, ConnectFailed, PeerGone, PeerSilent
+from interfiles.errors import ConnectFailed, PeerGone
 from interfiles.transport.base import Address, Listener, Transport
 from interfiles.transport.memory import LISTEN_BACKLOG, MemoryNetwork
 from interfiles.transport.memory_links import Link
-from tests.transport.setups import receive_exactly
+from tests.transport.setups import connect, flood, receive_exactly
 
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 MB = 1_000_000
@@ -24,14 +24,6 @@ def network() -> MemoryNetwork:
     return MemoryNetwork(random.Random(1))
 
 
-async def connect(network: MemoryNetwork, a: str = A, b: str = B) -> tuple[Transport, Transport]:
-    listener = await network.host(b).listen(Address(b, 0))
-    dialled = await network.host(a).dial(listener.address)
-    accepted = await listener.accept()
-    listener.close()
-    return dialled, accepted
-
-
 async def timed_transfer(sender: Transport, receiver: Transport, count: int) -> float:
     """Send so many bytes; return the time at which the last has arrived."""
     async with trio.open_nursery() as nursery:
@@ -40,28 +32,16 @@ async def timed_transfer(sender: Transport, receiver: Transport, count: int) -> 
     return trio.current_time()
 
 
-async def flood(transport: Transport) -> None:
-    while True:
-        await transport.send_all(bytes(1 << 16))
-
-
-async def is_silent(transport: Transport, *, for_s: float = 1.0) -> bool:
-    with trio.move_on_after(for_s):
-        await transport.receive_some_into(memoryview(bytearray(1)))
-        return False
-    return True
-
-
 class TestLinks:
     async def test_without_a_link_everything_is_at_once(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        assert await timed_transfer(*await connect(network), 5 * MB) == 0
+        assert await timed_transfer(*await connect(network, A, B), 5 * MB) == 0
 
     async def test_the_slower_of_uplink_and_downlink_and_both_latencies_count(
         self, autojump_clock: Clock, network: MemoryNetwork
     ) -> None:
         network.set_link(A, Link(uplink_bytes_per_s=1 * MB, latency_s=0.010))
         network.set_link(B, Link(downlink_bytes_per_s=4 * MB, latency_s=0.005))
-        ends = await connect(network)
+        ends = await connect(network, A, B)
         assert trio.current_time() == pytest.approx(0.030)  # there and back
         arrived = await timed_transfer(*ends, 2 * MB)
         assert arrived == pytest.approx(0.030 + 2.0 + 0.015, rel=0.02)
@@ -90,7 +70,7 @@ class TestLinks:
 
     async def test_up_and_down_do_not_wait_for_each_other(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
         network.set_link(A, Link(uplink_bytes_per_s=1 * MB, downlink_bytes_per_s=1 * MB))
-        a, b = await connect(network)
+        a, b = await connect(network, A, B)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(timed_transfer, a, b, MB)
             nursery.start_soon(timed_transfer, b, a, MB)
@@ -100,7 +80,7 @@ class TestLinks:
         self, autojump_clock: Clock, network: MemoryNetwork
     ) -> None:
         network.set_link(A, Link(uplink_bytes_per_s=1 * MB))
-        bulk, other = await connect(network), await connect(network, A, C)
+        bulk, other = await connect(network, A, B), await connect(network, A, C)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(timed_transfer, *bulk, 3 * MB)
             await trio.sleep(1)
@@ -113,7 +93,7 @@ class TestLinks:
 
     async def test_jitter_delays_but_does_not_reorder(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
         network.set_link(A, Link(latency_s=0.1, jitter=5.0))
-        a, b = await connect(network)
+        a, b = await connect(network, A, B)
         sent, took = [], []
 
         async def send() -> None:
@@ -132,193 +112,18 @@ class TestLinks:
     @pytest.mark.parametrize("window", [1 << 16, 1 << 20])
     async def test_a_sender_feels_a_receiver_that_does_not_read(self, autojump_clock: Clock, window: int) -> None:
         network = MemoryNetwork(random.Random(1), window_bytes=window)
-        a, b = await connect(network)
+        a, b = await connect(network, A, B)
         with trio.move_on_after(1):
             await flood(a)
         assert window <= network.bytes_sent(A, B) <= window + (1 << 16)
         await receive_exactly(b, window)
 
 
-class TestPartition:
-    async def test_bytes_are_held_back_and_arrive_after_it(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        a, b = await connect(network)
-        network.partition(A, B)
-        await a.send_all(b"held")
-        assert await is_silent(b)
-        network.heal(A, B)
-        assert await receive_exactly(b, 4) == b"held"
-
-    async def test_healing_wakes_who_waits(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        a, b = await connect(network)
-        network.partition(B, A)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive_exactly, b, 300_000)
-            nursery.start_soon(a.send_all, bytes(300_000))
-            await trio.sleep(30)
-            network.heal(A, B)
-        assert trio.current_time() == 30
-
-    async def test_the_end_of_a_connection_is_held_back_too(
-        self, autojump_clock: Clock, network: MemoryNetwork
-    ) -> None:
-        a, b = await connect(network)
-        network.partition(A, B)
-        a.close()
-        assert await is_silent(b)
-        await b.send_all(b"nobody hears this")
-        network.heal(A, B)
-        assert await receive_exactly(b, 1) == b""
-        with pytest.raises(PeerGone):
-            await b.send_all(b"x")
-
-    async def test_a_long_one_ends_in_silence_for_the_sender(
-        self, autojump_clock: Clock, network: MemoryNetwork
-    ) -> None:
-        a, _ = await connect(network)
-        network.partition(A, B)
-        with pytest.raises(PeerSilent):
-            await flood(a)
-        assert trio.current_time() == 60
-
-    async def test_dialling_waits_for_its_end_but_not_for_ever(
-        self, autojump_clock: Clock, network: MemoryNetwork
-    ) -> None:
-        listener = await network.host(B).listen(Address(B, 0))
-        network.partition(A, B)
-        with pytest.raises(ConnectFailed, match="does not answer within 10 s"):
-            await network.host(A).dial(listener.address)
-        assert trio.current_time() == 10
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(network.host(A).dial, listener.address)
-            await trio.sleep(9)
-            network.heal(A, B)
-        assert trio.current_time() == 19
-
-    async def test_others_go_on(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        a, c = await connect(network, A, C)
-        network.partition(A, B)
-        await a.send_all(b"x")
-        assert await receive_exactly(c, 1) == b"x"
-
-
-class TestCut:
-    async def test_connections_between_the_two_break_and_new_ones_can_be_made(
-        self, autojump_clock: Clock, network: MemoryNetwork
-    ) -> None:
-        ends, other = await connect(network), await connect(network, A, C)
-        network.cut(B, A)
-        for end in ends:
-            with pytest.raises(PeerGone, match="Connection reset by peer"):
-                await end.send_all(b"x")
-            with pytest.raises(PeerGone, match="Connection reset by peer"):
-                await end.receive_some_into(memoryview(bytearray(1)))
-        await other[0].send_all(b"x")
-        assert await receive_exactly(other[1], 1) == b"x"
-        await connect(network)
-
-
-class TestCrash:
-    async def test_peers_see_it_at_once_and_so_does_the_host(
-        self, autojump_clock: Clock, network: MemoryNetwork
-    ) -> None:
-        a, b = await connect(network)
-        seen: list[str] = []
-
-        async def receive(name: str, end: Transport) -> None:
-            with pytest.raises(PeerGone):
-                await end.receive_some_into(memoryview(bytearray(1)))
-            seen.append(name)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive, "a", a)
-            nursery.start_soon(receive, "b", b)
-            await trio.testing.wait_all_tasks_blocked()
-            network.crash(B)
-        assert sorted(seen) == ["a", "b"]
-        assert trio.current_time() == 0
-        with pytest.raises(PeerGone):
-            await a.send_all(b"x")
-
-    async def test_a_silent_one_is_silence_for_its_peers(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        a, b = await connect(network)
-        await b.send_all(b"lost with the host")
-        network.crash(B, silent=True)
-        with pytest.raises(PeerGone):
-            await b.send_all(b"x")
-        with pytest.raises(PeerGone):
-            await b.receive_some_into(memoryview(bytearray(1)))
-        assert await is_silent(a, for_s=1000)
-        with pytest.raises(PeerSilent):
-            await flood(a)
-
-    async def test_a_crash_behind_a_partition_is_seen_after_it(
-        self, autojump_clock: Clock, network: MemoryNetwork
-    ) -> None:
-        a, b = await connect(network)
-        network.partition(A, B)
-        network.crash(B)
-        with pytest.raises(PeerGone):
-            await b.receive_some_into(memoryview(bytearray(1)))
-        assert await is_silent(a)
-        network.heal(A, B)
-        with pytest.raises(PeerGone, match="the peer's host went down"):
-            await a.receive_some_into(memoryview(bytearray(1)))
-
-    async def test_who_listens_gets_nothing_more(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        listener = await network.host(B).listen(Address(B, 4850))
-        waiting = await network.host(A).dial(listener.address)
-        network.crash(B)
-        with pytest.raises(PeerGone):
-            await receive_exactly(waiting, 1)
-        with trio.move_on_after(1000) as scope:
-            await listener.accept()
-        assert scope.cancelled_caught
-
-    async def test_the_hosts_own_view_is_dead_for_good(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        old = network.host(B)
-        listener = await network.host(A).listen(Address(A, 4850))
-        network.crash(B)
-        network.host(B)
-        with pytest.raises(ConnectFailed, match="this host is down"):
-            await old.dial(listener.address)
-        with pytest.raises(AddressInUse):
-            await old.listen(Address(B, 0))
-
-    @pytest.mark.parametrize("silent", [False, True])
-    async def test_started_again_it_listens_at_its_old_address(
-        self, autojump_clock: Clock, network: MemoryNetwork, silent: bool
-    ) -> None:
-        old_listener = await network.host(B).listen(Address(B, 4850))
-        network.crash(B, silent=silent)
-        with pytest.raises(ConnectFailed, match="does not answer" if silent else "refused"):
-            await network.host(A).dial(Address(B, 4850))
-        assert trio.current_time() == (10 if silent else 0)
-        listener = await network.host(B).listen(Address(B, 4850))
-        old_listener.close()
-        dialled = await network.host(A).dial(Address(B, 4850))
-        accepted = await listener.accept()
-        await dialled.send_all(b"x")
-        assert await receive_exactly(accepted, 1) == b"x"
-
-    async def test_who_dials_while_it_crashes_fails(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
-        listener = await network.host(B).listen(Address(B, 4850))
-        network.set_link(A, Link(latency_s=0.5))
-
-        async def dial() -> None:
-            with pytest.raises(ConnectFailed, match="Connection refused"):
-                await network.host(A).dial(listener.address)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(dial)
-            await trio.sleep(0.5)
-            network.crash(B)
-
-
 class TestWatching:
     async def test_bytes_are_counted_by_sender_and_receiver(
         self, autojump_clock: Clock, network: MemoryNetwork
     ) -> None:
-        a, b = await connect(network)
+        a, b = await connect(network, A, B)
         await a.send_all(bytes(1000))
         await b.send_all(bytes(50))
         assert [network.bytes_sent(*pair) for pair in ((A, B), (B, A), (A, C))] == [1000, 50, 0]
@@ -332,7 +137,7 @@ class TestWatching:
             return Tap(seen, receiver)
 
         network.tap(A, make_tap)
-        a, b = await connect(network)
+        a, b = await connect(network, A, B)
         d, c = await connect(network, C, A)
         await a.send_all(b"to b")
         await b.send_all(b"to a")
@@ -343,7 +148,7 @@ class TestWatching:
 
     async def test_a_tap_can_corrupt_and_swallow(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
         network.tap(A, lambda _: lambda data: data.replace(b"good", b"evil").removeprefix(b"skip"))
-        a, b = await connect(network)
+        a, b = await connect(network, A, B)
         for data in (b"skip", b"all good", b"skip this"):
             await a.send_all(data)
         a.close()
@@ -379,9 +184,9 @@ class TestBounds:
 
     async def test_closed_connections_leave_no_trace(self, autojump_clock: Clock, network: MemoryNetwork) -> None:
         for _ in range(3):
-            for end in await connect(network):
+            for end in await connect(network, A, B):
                 end.close()
-        survivor, _ = await connect(network)
+        survivor, _ = await connect(network, A, B)
         network.crash(B, silent=True)
         survivor.close()
         assert not network._pipes

@@ -1,5 +1,8 @@
 """Reports: what daemons answer survives the wire, and anything else is refused."""
 
+import os
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +25,11 @@ DOWNLOAD = DownloadReport(
 
 def test_a_report_survives_the_wire() -> None:
     assert decode_report(encode_report(DOWNLOAD), DownloadReport) == DOWNLOAD
+
+
+def test_a_path_that_is_not_utf_8_survives_the_wire() -> None:
+    report = msgspec.structs.replace(DOWNLOAD, path=os.fsdecode(b"/data/\xff\xfe"))
+    assert os.fsencode(decode_report(encode_report(report), DownloadReport).path) == b"/data/\xff\xfe"
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:

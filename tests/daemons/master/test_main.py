@@ -75,7 +75,7 @@ def test_an_address_in_use_is_refused(tmp_path: Path) -> None:
         code, complaint = refused("--listen", f"127.0.0.1:{port}", "--state", str(tmp_path / "state"))
     assert code == REFUSED
     assert complaint == (
-        f"interfiles: address 127.0.0.1:{port} is in use by another program; choose another with --listen\n"
+        f"interfiles: address 127.0.0.1:{port} is in use by another program; choose another with --listen.\n"
     )
 
 
