@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from interfiles.errors import InterFilesError, NotPermitted, PathNotFound, StorageFailed, UsageError, printable
 from interfiles.manifest import short_id
-from interfiles.tracker_file import MAX_TRACKER_BYTES, TrackerFile
+from interfiles.tracker_file import MAGIC, MAX_TRACKER_BYTES, TrackerFile
 
 _MAX_QUERY_CHARACTERS = 255
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
@@ -28,8 +28,9 @@ class Source:
 def read_source(given: str | os.PathLike[str]) -> Source:
     """Find out what `given` means. Blocking: a tracker file is read, at most 64 MiB, and checked.
 
-    A path object, a text with a slash in it, one that ends in `.tracker` and one that names a regular file mean a
-    tracker file. Any other text is an id, id prefix or name, and only the daemon knows whether there is one.
+    A path object, a text with a slash in it and one that ends in `.tracker` mean a tracker file, and so does one that
+    names a file which begins like one. Any other text is an id, id prefix or name, and only the daemon knows whether
+    there is one: so `interfiles stat disk.img` means what it says beside the file that was uploaded.
 
     Raises:
       PathNotFound: no tracker file is there, or it is no regular file.
@@ -41,7 +42,7 @@ def read_source(given: str | os.PathLike[str]) -> Source:
     if not text or "\0" in text:
         raise UsageError("the name of a file is empty or contains a NUL; give a tracker file, a file id or a name")
     is_path = not isinstance(given, str) or "/" in text or text.endswith(".tracker")
-    if is_path or _is_regular_file(text):
+    if is_path or _begins_like_a_tracker_file(text):
         content = _read_tracker_file(text)
         tracker = TrackerFile.decode(content, name=text)
         return Source("", content, short_id(tracker.manifest.file_id))
@@ -52,9 +53,10 @@ def read_source(given: str | os.PathLike[str]) -> Source:
     return Source(text, b"", text)
 
 
-def _is_regular_file(path: str) -> bool:
+def _begins_like_a_tracker_file(path: str) -> bool:
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
+        with open(path, "rb", opener=_open_at_once) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
 

@@ -114,8 +114,7 @@ def _tell(config: ClientConfig, serving: Serving) -> None:
     who = serving.identity
     began = f"Joined fleet {who.fleet[:4]} as" if serving.joined_now else f"Fleet {who.fleet[:4]}, host"
     typer.echo(
-        f"{began} {who.name}. Serving on {_where(config, serving)}; "
-        f"commands by {printable(str(config.socket))}.",
+        f"{began} {who.name}. Serving on {_where(config, serving)}; commands by {printable(str(config.socket))}.",
         err=True,
     )
 

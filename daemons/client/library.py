@@ -18,7 +18,7 @@ from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES, LocalFile
 from daemons.client.master_link import Publication
 from daemons.client.notice import Notice
-from interfiles.errors import AmbiguousFile, printable
+from interfiles.errors import AmbiguousFile, NotPermitted, printable
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
@@ -120,6 +120,7 @@ class Library:
         old = self._files.pop(manifest.file_id, None)
         if old is not None:
             old.change_store(None)
+            old.changed.tell()
         file = LocalFile(record, manifest, self.attention, now=trio.current_time())
         file.store = store
         self._files[manifest.file_id] = file
@@ -224,8 +225,8 @@ class Library:
         file.change_store(None)
         file.verified = PieceSet(file.manifest.piece_count)
         file.durable = file.verified.copy()
-        file.changed_reason = None
         await self.set_state(file, "withdrawn", note=reason)
+        file.changed_reason = None
 
     async def _reopen_if_restored(self, file: LocalFile) -> None:
         """What was withdrawn is as it was when it was hashed: serve it again."""
@@ -248,7 +249,10 @@ class Library:
         file.suspects.clear()
         if file.store is None:
             return
-        good = await self.check(file, pieces)
+        try:
+            good = await self.check(file, pieces)
+        except NotPermitted:
+            good = PieceSet(pieces.count)
         bad = [piece for piece in pieces if piece not in good and piece in file.verified]
         if bad:
             await self.report_bad(file, bad)
@@ -265,8 +269,8 @@ class Library:
     async def report_bad(self, file: LocalFile, bad: Sequence[int]) -> None:
         """Stop serving pieces that do not match their hashes, and say so."""
         shown = ", ".join(map(str, bad[:5])) + (" and more" if len(bad) > 5 else "")
-        count = format_count(len(bad), "piece", "pieces")
-        note = f"{count} on disk {'does' if len(bad) == 1 else 'do'} not match (number {shown}); download it again"
+        fault = "does not match its hash" if len(bad) == 1 else "do not match their hashes"
+        note = f"{format_count(len(bad), 'piece', 'pieces')} on disk {fault} ({shown})"
         log.warning("bad pieces", file=file.label, pieces=shown, count=len(bad))
         geometry = file.manifest.geometry
         file.remove_bad(geometry.piece(piece) for piece in bad)

@@ -160,6 +160,7 @@ class Reporter:
             down=sum(file.rates(now)[0] for file in files),
             up=sum(file.rates(now)[1] for file in files),
             transfers=transfers,
+            held=[file.file_id.hex() for file in files if file.verified and file.store is not None],
         )
 
     def waiting_for(self, file: LocalFile) -> str:

@@ -12,7 +12,15 @@ from typing import Final, Protocol
 import trio
 
 from daemons.client.notice import Notice
-from interfiles.errors import ContentChanged, PeerGone, PeerSilent, RemoteProtocolError, UnknownFile
+from interfiles.errors import (
+    ContentChanged,
+    NotPermitted,
+    PeerGone,
+    PeerSilent,
+    RemoteProtocolError,
+    StorageFailed,
+    UnknownFile,
+)
 from interfiles.geometry import Block, PieceIndex
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
@@ -64,7 +72,7 @@ class ServedFile(Protocol):
         """So many payload bytes were sent."""
 
     def suspect(self, piece: PieceIndex) -> None:
-        """A peer got this piece with a wrong hash: check it on disk."""
+        """A peer got this piece with a wrong hash, or the disk does not give it: check it."""
 
     def content_changed(self, reason: str) -> None:
         """The file on disk is not what was hashed: serve it no more."""
@@ -83,6 +91,7 @@ class ServeSession:
         self._fetcher = fetcher
         self._answers: deque[Message] = deque()
         self._told = len(file.gained)
+        self._sent: dict[PieceIndex, int] = {}
         self._due: Final = Notice()
 
     async def run(self) -> None:
@@ -123,13 +132,21 @@ class ServeSession:
                     case m.Cancel(piece=piece):
                         self._queue.cancel(self._fetcher, geometry.piece(piece))
                     case m.Complaint(piece=piece):
-                        self._file.suspect(geometry.piece(piece))
+                        self._hear_complaint(geometry.piece(piece))
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} came after the file was opened")
             except ValueError as e:
                 raise RemoteProtocolError(str(e)) from e
             self._due.tell()
             await trio.lowlevel.checkpoint()  # a flood of requests that never waits would keep the loop
+
+    def _hear_complaint(self, piece: PieceIndex) -> None:
+        """Have a piece checked, once for each time it was sent: complaining must not cost more than sending did."""
+        unheard, length = self._sent.get(piece, 0), self._file.manifest.geometry.piece_length(piece)
+        if unheard < length:
+            raise RemoteProtocolError(f"a complaint about piece {piece}, of which only {unheard} bytes were sent")
+        self._sent[piece] = unheard - length
+        self._file.suspect(piece)
 
     def _add(self, block: Block) -> None:
         if block.piece not in self._file.verified:
@@ -159,7 +176,7 @@ class ServeSession:
             news = self._file.gained[self._told : self._told + _HAVES_A_MESSAGE]
             self._told += len(news)
             await self._stream.send(m.Have(list(news)))
-        elif (block := self._queue.next(self._fetcher)) is not None:
+        elif (block := self._queue.next(self._fetcher, trio.current_time())) is not None:
             await self._send_block(block)
         else:
             return False
@@ -169,18 +186,30 @@ class ServeSession:
         if block.piece not in self._file.verified:
             await self._stream.send(m.NotFound(block.piece, block.offset))
             return
+        begun = False
         try:
             message = m.Piece(block.piece, block.offset)
             if self._file.is_scattered(block):
-                await self._stream.send(message, memoryview(await self._file.read_scattered(block, self._disk)))
+                data = await self._file.read_scattered(block, self._disk)
+                begun = True
+                await self._stream.send(message, memoryview(data))
             else:
                 with self._file.reading(block) as spans:
+                    begun = True
                     await self._stream.send_files(message, spans)
         except ContentChanged as e:
             self._file.content_changed(str(e))
-            raise
-        self._file.add_sent(block.length)
-        await trio.lowlevel.checkpoint()
+            if begun:  # only the end of the connection can tell the peer
+                raise
+        except (NotPermitted, StorageFailed):
+            self._file.suspect(block.piece)
+            if begun:
+                raise
+            await self._stream.send(m.NotFound(block.piece, block.offset))
+        else:
+            self._file.add_sent(block.length)
+            self._sent[block.piece] = self._sent.get(block.piece, 0) + block.length
+            await trio.lowlevel.checkpoint()
 
 
 async def serve_peer(

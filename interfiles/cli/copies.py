@@ -101,7 +101,7 @@ def remove(
 
 async def _held(daemon: "Daemon") -> "list[Source]":
     """Every file that this host has some of."""
-    return [by_id(file.id) async for file in daemon.files() if file.local != "none"]
+    return [by_id(file_id) for file_id in (await daemon.status()).held]
 
 
 async def _verify_one(source: "Source", shown: View, daemon: "Daemon") -> "VerifyReport":

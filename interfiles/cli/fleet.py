@@ -97,7 +97,7 @@ def list_files(as_json: JsonOption = False, socket: SocketOption = None) -> None
 @hosts_app.callback()
 def hosts(context: typer.Context, as_json: JsonOption = False, socket: SocketOption = None) -> None:
     """List the hosts of the fleet, or change them; without a command: list."""
-    context.ensure_object(dict)
+    context.find_root().obj = socket  # where the commands below this one find it
     if context.invoked_subcommand is None:
         list_hosts(as_json, socket)
 

@@ -40,10 +40,17 @@ def _from_root(context: typer.Context, given: str | None) -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
+def _from_group(context: typer.Context, given: bool) -> bool:
+    """A flag of a command, or the same flag before it: `hosts --json list`."""
+    return given or (context.parent is not None and bool(context.parent.params.get("as_json")))
+
+
 SocketOption = Annotated[
     str | None, typer.Option("--socket", metavar="PATH", help=_HELP_SOCKET, callback=_from_root, show_default=False)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, and nothing else on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON for scripts, and nothing else on stdout.", callback=_from_group)
+]
 SourceOption = Annotated[
     str | None,
     typer.Option(

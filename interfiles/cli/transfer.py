@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
         ),
     )(pause)
     app.command(
-        short_help="Go on fetching what was paused or has failed.",
+        short_help="Go on with what was paused.",
         epilog=examples(
             "interfiles resume                     everything",
             "interfiles resume -p weights.tracker  one file",
@@ -176,7 +176,7 @@ def pause(
     as_json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
-    """Stop fetching a file until `interfiles resume`; without a file: all that this host fetches."""
+    """Neither fetch nor serve a file until `interfiles resume`; without a file: all that this host fetches."""
     for source in _chosen(path, argument, socket, "pause", lambda transfer: transfer.state != "paused"):
         report = on_daemon(socket, partial(_pause_one, source))
         _show_state(report, "Paused", as_json=as_json)
@@ -188,8 +188,8 @@ def resume(
     as_json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
-    """Go on fetching a file that was paused or has failed; without a file: all of them."""
-    for source in _chosen(path, argument, socket, "resume", lambda transfer: transfer.state in ("paused", "failed")):
+    """Go on with a file that was paused; without a file: all of them."""
+    for source in _chosen(path, argument, socket, "resume", lambda transfer: transfer.state == "paused"):
         report = on_daemon(socket, partial(_resume_one, source))
         _show_state(report, "Resumed", as_json=as_json)
 
@@ -245,7 +245,7 @@ def _chosen(
 
 
 def _is_awaited(transfer: "TransferReport") -> bool:
-    return transfer.state not in ("paused", "failed")
+    return transfer.state != "paused"
 
 
 async def _wait_for(source: "Source", timeout_s: float | None, daemon: "Daemon", shown: View) -> "DownloadReport":

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from interfiles.errors import ContentChanged, PeerGone, PeerSilent
+from interfiles.errors import ContentChanged, PeerGone, PeerSilent, StorageFailed
 from interfiles.transport.base import Address
 from interfiles.transport.memory_links import Links
 
@@ -168,7 +168,10 @@ class MemoryTransport:
         self._outgoing.check_writer()
         end = offset + count
         while offset < end:
-            segment = os.pread(fd, min(SEGMENT_BYTES, end - offset), offset)
+            try:
+                segment = os.pread(fd, min(SEGMENT_BYTES, end - offset), offset)
+            except OSError as e:
+                raise StorageFailed(f"the disk cannot read the file: {e.strerror}") from e
             if not segment:
                 raise ContentChanged(f"the file ends {end - offset} bytes too early")
             await self._outgoing.write(segment)

@@ -158,7 +158,7 @@ class TransferReport(Report, frozen=True, kw_only=True):
 
 
 class StatusReport(Report, frozen=True, kw_only=True):
-    """The local daemon: who it is, its master, and what it is doing."""
+    """The local daemon: who it is, its master, and what it is doing. `held`: ids of what it has some of."""
 
     host: str
     name: str
@@ -175,6 +175,7 @@ class StatusReport(Report, frozen=True, kw_only=True):
     down: int
     up: int
     transfers: list[TransferReport]
+    held: list[str] = []
 
 
 class RemoveReport(Report, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import FileListReport, RemoveReport
+from interfiles.wire.reports import RemoveReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
-from tests.samples import HOSTILE, HOSTILE_SHOWN, ID, REMOVED, STAT, VERIFIED, file_report, progress
+from tests.samples import HOSTILE, HOSTILE_SHOWN, ID, REMOVED, STAT, VERIFIED, progress, status
 
 OTHER = "0b" * 32
 
@@ -41,12 +41,7 @@ def test_verify_finds_bad_pieces(interfiles: Command, daemon: FakeDaemon) -> Non
 
 
 def test_verify_all_goes_on_after_a_bad_copy(interfiles: Command, daemon: FakeDaemon) -> None:
-    files = [
-        file_report(local="complete"),
-        file_report("not here", file_id="0c" * 32),
-        file_report(file_id=OTHER, local="complete"),
-    ]
-    daemon.will(FileListReport(files=files, next_start=None))
+    daemon.will(msgspec.structs.replace(status(), held=[ID, OTHER]))
     daemon.will(msgspec.structs.replace(VERIFIED, bad_pieces=[7]))
     daemon.will(msgspec.structs.replace(VERIFIED, name="other"))
     outcome = interfiles("verify")

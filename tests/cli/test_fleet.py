@@ -63,6 +63,11 @@ def test_ls_of_an_empty_fleet_prints_nothing_to_count(interfiles: Command, daemo
     assert interfiles("ls", "--json").out == "[]\n"
 
 
+def test_json_before_the_command_of_a_group_counts_too(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(HostListReport(hosts=HOSTS))
+    assert len(json.loads(interfiles("hosts", "--json", "list").out)) == 2
+
+
 @pytest.mark.parametrize("command", [["hosts"], ["hosts", "list"]])
 def test_hosts(command: list[str], interfiles: Command, daemon: FakeDaemon) -> None:
     for _ in range(2):

@@ -59,6 +59,7 @@ def test_the_socket_after_a_command_wins(interfiles: Command, daemon: FakeDaemon
 
 
 def test_the_socket_before_a_group_of_commands_counts_too(interfiles: Command, tmp_path: Path) -> None:
-    for arguments in (["hosts"], ["hosts", "list"]):
-        outcome = interfiles("--socket", tmp_path / "x.sock", *arguments)
+    option = ["--socket", str(tmp_path / "x.sock")]
+    for arguments in ([*option, "hosts"], [*option, "hosts", "list"], ["hosts", *option, "list"]):
+        outcome = interfiles(*arguments)
         assert (outcome.code, "x.sock" in outcome.err) == (3, True)

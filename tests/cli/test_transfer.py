@@ -194,8 +194,8 @@ def test_pause_and_resume(interfiles: Command, daemon: FakeDaemon) -> None:
 
 
 def test_pause_and_resume_all(interfiles: Command, daemon: FakeDaemon) -> None:
-    all_of_them = status(transfer(), transfer("paused", file_id="0c" * 32), transfer("failed", file_id=OTHER))
-    for command, state, chosen in (("pause", "paused", [ID, OTHER]), ("resume", "fetching", ["0c" * 32, OTHER])):
+    all_of_them = status(transfer(), transfer("paused", file_id="0c" * 32), transfer("waiting", file_id=OTHER))
+    for command, state, chosen in (("pause", "paused", [ID, OTHER]), ("resume", "fetching", ["0c" * 32])):
         daemon.requests.clear()
         daemon.will(all_of_them)
         for file_id in chosen:

@@ -236,53 +236,73 @@ def test_a_have_adds_to_what_is_offered() -> None:
     assert {block.piece for block in ask(made, "a", 0.0)} == {1}
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_any_order_of_events_keeps_the_invariants_and_ends_complete(data: st.DataObject) -> None:
-    count, rng = 6, random.Random(data.draw(st.integers(0, 2**32)))
-    made = RequestScheduler(Geometry(count * PIECE - 1000, PIECE), PieceSet(count))
-    wire: dict[str, list[Block]] = {}
-    received: dict[tuple[str, int], int] = {}
-    now = 0.0
+class Chaos:
+    """Peers that come, go, stall, refuse and answer, by chance; every answer may be late."""
 
-    def drop(peer: str, piece: int) -> None:
-        received.pop((peer, piece), None)
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.made = RequestScheduler(Geometry(6 * PIECE - 1000, PIECE), PieceSet(6))
+        self.wire: dict[str, list[Block]] = {}
+        self.received: dict[tuple[str, int], int] = {}
 
-    for step in range(data.draw(st.integers(1, 60)) + 400):
-        now += rng.random() * 0.3
-        settled = step > 60  # from here on only honest work, so it has to end
-        if step == 61:
-            made.add_peer("honest", PieceSet.full(count), now)
-            wire["honest"] = []
-        if len(wire) < 3:
-            peer = f"p{step}"
-            offered = PieceSet.full(count) if settled else PieceSet(count, rng.getrandbits(count))
-            made.add_peer(peer, offered, now)
-            wire[peer] = []
-        peer = rng.choice(list(wire))
-        what = rng.random()
-        if not settled and what < 0.1:
-            made.remove_peer(peer)
-            del wire[peer]
-        elif not settled and what < 0.2:
-            now += 10
-            for entry in made.expire(now):
-                drop(entry.peer, entry.piece)
-        elif wire[peer] and what < 0.7:
-            block = wire[peer].pop(0)
-            if not settled and rng.random() < 0.1:
-                made.on_busy(peer, block.piece, block.offset, 0.1, now)
-                drop(peer, block.piece)
-            elif made.on_block(peer, block.piece, block.offset, block.length, now) is not None:
-                key = (peer, block.piece)
-                received[key] = received.get(key, 0) + block.length
-                if received[key] == made.picker.geometry.piece_length(block.piece):
-                    drop(*key)
-                    made.on_verified(block.piece)
+    def add_peer(self, name: str, offered: PieceSet) -> None:
+        self.made.add_peer(name, offered, self.now)
+        self.wire[name] = []
+
+    def forget(self, cancelled: list[Cancelled]) -> None:
+        for entry in cancelled:
+            self.received.pop((entry.peer, entry.piece), None)
+
+    def misbehave(self, peer: str) -> None:
+        what = self.rng.randrange(3)
+        if what == 0:
+            self.made.remove_peer(peer)
+            del self.wire[peer]
+        elif what == 1:
+            self.now += 10
+            self.forget(self.made.expire(self.now))
+        elif self.wire[peer]:
+            block = self.wire[peer].pop(0)
+            self.made.on_busy(peer, block.piece, block.offset, 0.1, self.now)
+            self.received.pop((peer, block.piece), None)
+
+    def ask(self, peer: str) -> None:
+        decision = self.made.next_requests(peer, self.now, self.rng)
+        self.wire[peer].extend(decision.requests)
+        self.forget(decision.cancelled)
+
+    def answer(self, peer: str) -> None:
+        block = self.wire[peer].pop(0)
+        if self.made.on_block(peer, block.piece, block.offset, block.length, self.now) is None:
+            return
+        key = (peer, block.piece)
+        self.received[key] = self.received.get(key, 0) + block.length
+        if self.received[key] == self.made.picker.geometry.piece_length(block.piece):
+            del self.received[key]
+            self.made.on_verified(block.piece)
+
+    def step(self, *, honest: bool) -> None:
+        self.now += self.rng.random() * 0.3
+        peer = self.rng.choice(list(self.wire))
+        if not honest and self.rng.random() < 0.25:
+            self.misbehave(peer)
+        elif self.wire[peer] and self.rng.random() < 0.7:
+            self.answer(peer)
         else:
-            decision = made.next_requests(peer, now, rng)
-            wire[peer].extend(decision.requests)
-            for entry in decision.cancelled:
-                drop(entry.peer, entry.piece)
-        made.check_invariants()
-    assert made.picker.is_complete, drawn(made.picker.held)
+            self.ask(peer)
+        self.made.check_invariants()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_any_order_of_events_keeps_the_invariants_and_ends_complete(seed: int, steps: int) -> None:
+    chaos = Chaos(seed)
+    for number in range(steps):
+        if len(chaos.wire) < 3:
+            chaos.add_peer(f"p{number}", PieceSet(6, chaos.rng.getrandbits(6)))
+        chaos.step(honest=False)
+    chaos.add_peer("honest", PieceSet.full(6))
+    for _ in range(400):
+        chaos.step(honest=True)
+    assert chaos.made.picker.is_complete, drawn(chaos.made.picker.held)
