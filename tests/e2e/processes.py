@@ -1,0 +1,189 @@
+"""Processes of a fleet: how they are started, what is known of one, and what can be measured of it from outside.
+
+Needs nothing but what the daemons need themselves.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+
+from interfiles.identity.token import JoinToken
+
+POLL_S: Final = 0.02
+
+Role = Literal["master", "client"]
+T = TypeVar("T")
+
+# Runs `module:function` with the arguments that follow. The child dies with its parent (PR_SET_PDEATHSIG). To become
+# another user it first rehearses, so that all modules are loaded: that user cannot read an interpreter in root's home.
+_LAUNCHER: Final = """
+import contextlib, ctypes, importlib, os, sys
+target, uid, rehearsal = sys.argv[1:4]
+arguments = sys.argv[4:]
+module, function = target.split(":")
+main = getattr(importlib.import_module(module), function)
+if uid:
+    import concurrent.futures.thread, encodings.idna, interfiles.control
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
+        sys.argv = ["interfiles", *rehearsal.split()]
+        main()
+    os.setgroups([])
+    os.setgid(int(uid))
+    os.setuid(int(uid))
+ctypes.CDLL(None).prctl(1, 9)
+sys.argv = ["interfiles", *arguments]
+main()
+"""
+_REHEARSALS: Final = {"interfiles": "status --socket /nowhere", "daemons": "--listen no:port"}
+
+CLI: Final = "interfiles.cli.app:main"
+DAEMONS: Final[dict[Role, str]] = {"master": "daemons.master.__main__:main", "client": "daemons.client.__main__:main"}
+
+
+class FleetError(Exception):
+    """A daemon or command did not do what the harness needs; in one sentence."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended."""
+
+    command: str
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON value on stdout."""
+        try:
+            return json.loads(self.out)
+        except json.JSONDecodeError as e:
+            raise FleetError(f"{self} did not print one JSON value: {e}") from e
+
+    @property
+    def done(self) -> Self:
+        """The same, if it ended with 0.
+
+        Raises:
+          FleetError: it did not.
+        """
+        if self.code:
+            raise FleetError(f"{self} failed")
+        return self
+
+    def __str__(self) -> str:
+        return f"`{self.command}` (exit code {self.code})\n  stdout: {self.out!r}\n  stderr: {self.err!r}\n"
+
+
+@dataclass
+class Daemon:
+    """One daemon and what it needs to start again: `home` is where its commands are typed, and its downloads go."""
+
+    name: str
+    role: Role
+    home: Path
+    state: Path
+    socket: Path
+    arguments: list[str]
+    uid: int | None = None
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    log: Path = field(init=False)
+    out: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = self.home.with_name(f"{self.name}.log")
+        self.out = self.home.with_name(f"{self.name}.out")
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, f"{self.name} was never started"
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def logged(self) -> str:
+        """All of its log, of every start."""
+        return self.log.read_text(errors="backslashreplace") if self.log.exists() else ""
+
+
+def poll(condition: Callable[[], T], what: str, *, timeout_s: float = 30.0) -> T:
+    """Call `condition` until it returns something true, and return that.
+
+    Raises:
+      FleetError: it did not within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if found := condition():
+            return found
+        if time.monotonic() > deadline:
+            raise FleetError(f"waited {timeout_s:.0f} s in vain for {what}")
+        time.sleep(POLL_S)
+
+
+def free_port() -> int:
+    """A port that is free now and that the system gives to nobody by itself, so that a restart finds it free."""
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(min(10_000, first_ephemeral - 1), first_ephemeral)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def master_address(token: str) -> str:
+    """HOST:PORT of the master that a token leads to."""
+    return JoinToken.decode(token).masters[0]
+
+
+def rss(daemon: Daemon) -> int:
+    """Resident memory, in bytes."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None, f"{daemon.name} has no memory"
+    return int(found[1]) * 1024
+
+
+def open_fds(daemon: Daemon) -> int:
+    """How many descriptors it has open."""
+    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+
+def listening_port(daemon: Daemon) -> int:
+    """The TCP port of 127.0.0.1 that it listens on, as the kernel knows it."""
+    inodes = set()
+    for entry in os.scandir(f"/proc/{daemon.pid}/fd"):
+        with suppress(OSError):
+            inodes.add(os.readlink(entry.path).removeprefix("socket:[").removesuffix("]"))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in inodes:  # 0A: LISTEN
+            return int(fields[1].rpartition(":")[2], 16)
+    raise FleetError(f"{daemon.name} listens on no port")
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+
+
+def launch_line(target: str, uid: int | None, arguments: Sequence[str]) -> list[str]:
+    """The command line that runs `module:function`, as this user or as another one."""
+    rehearsal = _REHEARSALS[target.partition(".")[0]]
+    return [sys.executable, "-P", "-c", _LAUNCHER, target, "" if uid is None else str(uid), rehearsal, *arguments]

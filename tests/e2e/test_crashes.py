@@ -1,0 +1,160 @@
+"""Daemons that die in the middle of a transfer: what was on disk counts, and what was acknowledged stays."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from interfiles.piece_set import PieceSet
+from tests.e2e.content import MIB, differences, make_file
+from tests.e2e.fleet import Fleet
+from tests.e2e.observer import served_pieces
+from tests.e2e.processes import Daemon, listening_port, poll
+from tests.e2e.proxy import PeerProxy
+
+SIZE = 96 * MIB
+BLOCK = MIB
+TWO_HEARTBEATS_S = 20.0  # the master's default
+
+
+class Scene:
+    """A fleet whose clients can stand behind proxies, and one file that travels."""
+
+    def __init__(self, fleet: Fleet, stack: ExitStack) -> None:
+        self.fleet = fleet
+        self._stack = stack
+        fleet.start_master()
+
+    def host(self, name: str, proxy: PeerProxy | None = None) -> Daemon:
+        """Start a client; `proxy` is what other hosts reach instead of it."""
+        if proxy is None:
+            return self.fleet.start_client(name)
+        self._stack.enter_context(proxy)
+        daemon = self.fleet.start_client(name, "--advertise", proxy.address)
+        proxy.target_port = listening_port(daemon)
+        return daemon
+
+    def upload(self, daemon: Daemon, size: int = SIZE) -> tuple[Path, Path]:
+        """Upload a new file; return it and its tracker file."""
+        content = make_file(daemon.home / "film.mov", size)
+        return content, Path(self.fleet.cli(daemon, "upload", "-p", content.name, json=True).done.json["tracker"])
+
+    def host_id(self, daemon: Daemon) -> str:
+        return self.fleet.ask(daemon, lambda client: client.status()).host
+
+    def verified_bytes(self, daemon: Daemon) -> int:
+        """How much of its one download a client has."""
+        (transfer,) = self.fleet.ask(daemon, lambda client: client.status()).transfers
+        return transfer.bytes_done
+
+    def wait_until_held(self, proxy: PeerProxy, count: int, *, fetchers: int = 1) -> None:
+        """Wait until the proxy has let through what it may."""
+        poll(lambda: proxy.passed.total() > count - fetchers * BLOCK, f"{count:,} bytes to pass")
+
+
+@pytest.fixture
+def scene(own_fleet: Fleet) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(own_fleet, stack)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_client_killed_while_it_downloads_fetches_only_what_was_not_on_its_disk(scene: Scene, seed: int) -> None:
+    moment = random.Random(seed).randrange(SIZE // 10, SIZE * 9 // 10)
+    fleet, proxy = scene.fleet, PeerProxy()
+    proxy.allow(moment)
+    content, tracker = scene.upload(scene.host("seed", proxy))
+    client = scene.host("client")
+    command = fleet.begin_cli(client, "download", "-p", str(tracker))
+    scene.wait_until_held(proxy, moment)
+    poll(lambda: scene.verified_bytes(client) > moment - 2 * BLOCK, "what has passed to be verified")
+    had = scene.verified_bytes(client)
+
+    fleet.kill(client)
+    ended = fleet.finish_cli(command)
+    assert ended.code == 3
+    assert ended.err.startswith("interfiles: the client daemon went away before the download was done; start it again")
+    first_life = proxy.passed.total()
+    proxy.allow(None)
+    fleet.start(client)  # and nobody tells it to go on
+
+    report = fleet.cli(client, "wait", "-p", str(tracker), json=True).done.json
+    assert differences(content, client.home / content.name) == []
+    assert proxy.passed.total() - first_life == SIZE - had, "a second life fetches what is missing, once"
+    fetched = sum(report["bytes_from_peers"].values())
+    assert fetched + report["bytes_local"] >= SIZE
+    assert fetched <= proxy.passed.total() <= SIZE + moment - had
+    assert report["pieces_rejected"] == 0
+
+
+def test_the_master_killed_in_the_middle_of_transfers_is_missed_by_none_and_forgets_nothing(scene: Scene) -> None:
+    fleet, proxy = scene.fleet, PeerProxy()
+    proxy.allow(SIZE // 8)
+    seed = scene.host("seed", proxy)
+    content, tracker = scene.upload(seed)
+    clients = fleet.start_clients("one", "two", "three")
+    commands = [fleet.begin_cli(client, "download", "-p", str(tracker)) for client in clients]
+    poll(lambda: len(proxy.passed) == len(clients), "all three to have begun")
+
+    fleet.kill(fleet.master)
+    proxy.allow(None)
+    for client, command in zip(clients, commands, strict=True):
+        fleet.finish_cli(command).done  # noqa: B018 - it raises
+        assert differences(content, client.home / content.name) == []
+    alone = fleet.cli(seed, "stat", "-p", str(tracker), json=True).done.json
+    assert not alone["complete_info"]
+    assert [host["name"] for host in alone["hosts"]] == ["seed"]
+    assert fleet.cli(seed, "hosts").code == 3
+    make_file(seed.home / "later.mov", MIB)
+    assert not fleet.cli(seed, "upload", "-p", "later.mov", json=True).done.json["published"]
+
+    fleet.start(fleet.master)
+    poll(
+        lambda: (
+            (found := fleet.ask(seed, lambda client: client.stat(tracker))).replicas.complete == 4
+            and {host.host_state for host in found.hosts} == {"live"}
+        ),
+        "all clients to be back with all they have",
+        timeout_s=TWO_HEARTBEATS_S,
+    )
+    files = {file["name"] for file in fleet.cli(seed, "ls", json=True).done.json}
+    assert files == {"film.mov", "later.mov"}, "what was uploaded in between is published, too"
+    newcomer = scene.host("newcomer")
+    report = fleet.cli(newcomer, "download", "-p", "film.mov", json=True).done.json
+    assert differences(content, newcomer.home / content.name) == []
+    assert len(report["bytes_from_peers"]) > 1
+
+
+def test_a_seeder_killed_when_the_others_hold_all_pieces_between_them_is_not_needed(scene: Scene) -> None:
+    fleet, source, lefts, rights = scene.fleet, PeerProxy(), PeerProxy(), PeerProxy()
+    for proxy in (source, lefts, rights):
+        proxy.allow(0)
+    seed, left, right = scene.host("seed", source), scene.host("left", lefts), scene.host("right", rights)
+    content, tracker = scene.upload(seed)
+    found = fleet.cli(seed, "stat", "-p", str(tracker), json=True).done.json
+
+    def held(daemon: Daemon) -> PieceSet:
+        return served_pieces(daemon, found["id"], found["pieces"])
+
+    # One gets two thirds of the file, the other what the first lacks: it is rarer, so it is picked first.
+    source.allow(SIZE * 2 // 3, scene.host_id(left))
+    commands = [fleet.begin_cli(left, "download", "-p", str(tracker))]
+    poll(lambda: len(held(left)) > found["pieces"] * 0.6, "two thirds to arrive")
+    commands.append(fleet.begin_cli(right, "download", "-p", str(tracker)))
+    allowed = 0
+    while held(left).bits | held(right).bits != PieceSet.full(found["pieces"]).bits:
+        assert allowed < SIZE * 3 // 4, "the second was sent what the first has"
+        allowed += 4 * BLOCK
+        source.allow(allowed, scene.host_id(right))
+        scene.wait_until_held(source, SIZE * 2 // 3 + allowed, fetchers=2)
+    assert not held(left).is_full
+    assert not held(right).is_full
+
+    fleet.kill(seed)
+    lefts.allow(None)
+    rights.allow(None)
+    for client, command in zip((left, right), commands, strict=True):
+        fleet.finish_cli(command).done  # noqa: B018 - it raises
+        assert differences(content, client.home / content.name) == []
