@@ -63,8 +63,9 @@ def answer(heard: Hello, conversation: Conversation, identity: Identity) -> Welc
             f"protocol versions {heard.oldest_version} to {heard.newest_version} are not among "
             f"{OLDEST_VERSION} to {NEWEST_VERSION} spoken here; install the same InterFiles on both hosts"
         )
-    if heard.fleet and identity.fleet and heard.fleet != identity.fleet:
-        raise RemoteProtocolError(f"fleet {heard.fleet[:4]} is not this fleet, {identity.fleet[:4]}")
+    is_newcomer = conversation != "swarm" and not heard.fleet  # peers have joined, a host that enrols has not
+    if identity.fleet and heard.fleet != identity.fleet and not is_newcomer:
+        raise RemoteProtocolError(f"fleet {heard.fleet[:4] or 'none'} is not this fleet, {identity.fleet[:4]}")
     shared = [feature for feature in heard.features if feature in identity.features]
     return Welcome(min(NEWEST_VERSION, heard.newest_version), identity.fleet, identity.host_id, shared)
 

@@ -35,7 +35,7 @@ def test_no_shared_version_is_refused_in_words(oldest: int, newest: int) -> None
 @pytest.mark.parametrize("offered", CONVERSATIONS)
 def test_a_conversation_is_held_only_where_it_is_offered(wanted: Conversation, offered: Conversation) -> None:
     if wanted == offered:
-        assert answer(greeting(conversation=wanted), offered, MASTER) == Welcome(1, FLEET, HOST, [])
+        assert answer(greeting(conversation=wanted, fleet=FLEET), offered, MASTER) == Welcome(1, FLEET, HOST, [])
     else:
         with pytest.raises(RemoteProtocolError, match=f"for '{offered}' conversations, not '{wanted}'"):
             answer(greeting(conversation=wanted), offered, MASTER)
@@ -44,6 +44,11 @@ def test_a_conversation_is_held_only_where_it_is_offered(wanted: Conversation, o
 def test_a_host_of_another_fleet_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="fleet dddd is not this fleet, cccc"):
         answer(greeting(fleet=OTHER_FLEET), "fleet", MASTER)
+
+
+def test_a_peer_without_a_fleet_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="fleet none is not this fleet, cccc"):
+        answer(greeting(conversation="swarm"), "swarm", MASTER)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("", FLEET), (FLEET, ""), ("", ""), (FLEET, FLEET)])
