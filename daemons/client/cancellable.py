@@ -23,6 +23,7 @@ async def run_cancellable(executor: Executor, function: Callable[[Callable[[], b
       The function's `Stopped` is taken for the cancellation that caused it; its other effects are its own.
     """
     stop = False
+    failure: Exception | None = None
 
     async def watch() -> None:
         nonlocal stop
@@ -35,8 +36,12 @@ async def run_cancellable(executor: Executor, function: Callable[[Callable[[], b
         nursery.start_soon(watch)
         try:
             result = await executor.run(function, lambda: stop)
-        except Stopped:
+        except Stopped as e:
             await trio.lowlevel.checkpoint_if_cancelled()
-            raise
+            failure = e
+        except Exception as e:  # noqa: BLE001 - raised again outside the nursery, which would wrap it in a group
+            failure = e
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return result

@@ -192,7 +192,7 @@ class ControlServer:
         while not file.is_complete:
             if file.record.state in ("paused", "withdrawn") or self._library.find(file.file_id) is not file:
                 raise Refused(f"the download of {file.label} was stopped: {file.refusal or file.record.state}")
-            now, done = trio.current_time(), file.bytes_done + file.checked_bytes
+            now, done = trio.current_time(), file.bytes_done + file.checked_bytes + file.down.total
             if done != moved or file.phase in ("checking", "finishing"):
                 moved, moved_at = done, now
             if now - moved_at >= timeout_s:
@@ -221,6 +221,7 @@ class ControlServer:
 
     async def _verify(self, stream: MessageStream[Message], request: c.Verify, payload: bytes) -> Report:
         file = await self._sources.find_here(request.query, payload)
+        await self._library.check_unchanged(file)
         pieces = (
             PieceSet.full(file.manifest.piece_count)
             if file.record.state in ("seeding", "complete")

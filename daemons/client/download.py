@@ -127,6 +127,7 @@ class Download:
         file.update(bytes_local=record.bytes_local + self._bytes_in(found))
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         await self._sync()
+        file.note = ""  # whatever went wrong before, the disk takes it now
 
     async def _reuse(self, store: PartStore) -> PieceSet:
         """Copy what the content to be replaced has of the same pieces."""
@@ -161,7 +162,8 @@ class Download:
         stamps = await self._disk.run(
             lambda: finishing.finish(part, destination, file.manifest, overwrite=record.overwrite)
         )
-        await self._library.complete(file, destination, stamps)
+        with trio.CancelScope(shield=True):  # else the record would not know of what stands there now
+            await self._library.complete(file, destination, stamps)
         log.info("complete", file=file.label, rejected=record.pieces_rejected)
 
     # The peers
@@ -174,6 +176,8 @@ class Download:
                 nursery.start_soon(self._keep_peers)
                 while not self._scheduler.picker.is_complete:
                     self._update_phase()
+                    if self._scheduler.picker.held.bits & ~self._file.verified.bits:
+                        self._fail(VerificationFailed("pieces went bad on the disk"))  # the next run fetches them again
                     seen = self._file.changed.count
                     await self._file.changed.later_than(seen)
                 self._scope.cancel()
@@ -195,7 +199,9 @@ class Download:
         async with trio.open_nursery() as nursery:
             while True:
                 for peer in self._file.peers.values():
-                    if peer.host_id not in self._keepers and len(self._keepers) < MAX_SESSIONS:
+                    if peer.host_id in self._keepers or peer.host_id == self._identity.host_id:
+                        continue
+                    if len(self._keepers) < MAX_SESSIONS:
                         self._keepers.add(peer.host_id)
                         nursery.start_soon(self._keep, peer.host_id)
                 seen = await self._file.handed_out.later_than(seen)
@@ -209,8 +215,7 @@ class Download:
                 await self._session(peer)
                 if self._file.down.total > fetched:
                     backoff.reset()
-                banned_s = min(BAN_S * 2 ** (self._bans[host_id] - 1), MAX_BAN_S) if host_id in self._bans else 0.0
-                await trio.sleep(max(backoff.next(), banned_s))
+                await trio.sleep(max(backoff.next(), ban_s(self._bans.get(host_id, 0))))
         finally:
             self._keepers.discard(host_id)
             self._file.handed_out.tell()  # another may have its place
@@ -238,6 +243,7 @@ class Download:
     async def _tick(self) -> None:
         while True:
             await trio.sleep(TICK_S)
+            self._update_phase()
             cancelled = self._scheduler.expire(trio.current_time())
             for entry in cancelled:
                 session = self._sessions[entry.peer]
@@ -293,3 +299,8 @@ class Download:
     def _fail(self, error: InterFilesError) -> None:
         self._failed = error
         self._scope.cancel()
+
+
+def ban_s(times: int) -> float:
+    """How long a peer is left alone that has sent a wrong piece so many times, in seconds."""
+    return min(BAN_S * 2.0 ** min(times - 1, 10), MAX_BAN_S) if times else 0.0

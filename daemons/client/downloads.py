@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ from interfiles.errors import (
 from interfiles.piece_set import PieceSet
 from interfiles.storage.existing import matches_existing, same_structure
 from interfiles.storage.jobs import FileRecord, encode_stamps
-from interfiles.storage.part_store import PartStore, part_path
+from interfiles.storage.part_store import PartStore, discard_part, part_path
 from interfiles.storage.seed_store import SeedStore
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from daemons.client.library import Library
     from daemons.client.transfers import Transfers
-    from interfiles.manifest import FileId
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import FileState
     from interfiles.storage.scan import Stamp
@@ -79,7 +79,6 @@ class Downloader:
         self._transfers = transfers
         self._disk = disk
         self._orders, self._due = trio.open_memory_channel[_Order](MAX_ORDERS)
-        self._under_way: dict[FileId, trio.Event] = {}
 
     async def run(self) -> None:
         """Carry requests out until cancelled."""
@@ -110,22 +109,17 @@ class Downloader:
         return order.taken
 
     async def _carry_out(self, order: _Order) -> None:
-        """Take one request on; requests for the same file come one after the other."""
-        file_id = order.source.manifest.file_id
 
         async def take() -> None:
             try:
-                order.taken = await self._take(order)
+                async with self._library.claimed(order.source.manifest.file_id):
+                    order.taken = await self._take(order)
             except InterFilesError as e:
                 order.refused = e
 
-        while (earlier := self._under_way.get(file_id)) is not None:
-            await earlier.wait()
-        self._under_way[file_id] = order.done
         try:
             await contain("taking a download on", take, expected=(), log=log)
         finally:
-            del self._under_way[file_id]
             order.done.set()
 
     async def _take(self, order: _Order) -> Taken:
@@ -134,7 +128,7 @@ class Downloader:
         destination = directory / manifest.name
         known = self._library.find(manifest.file_id)
         if known is not None and known.record.part is not None:
-            return await self._go_on(known, destination)
+            return await self._go_on(known, destination, overwrite=order.overwrite)
         if await self._disk.run(same_structure, destination, manifest) is not None:  # else no need to read it all
             existing = await run_cancellable(
                 self._disk,
@@ -142,6 +136,9 @@ class Downloader:
             )
             if existing.stamps is not None:
                 return Taken(await self._adopt(known, source, destination, existing.stamps), destination, is_here=True)
+        if known is not None and os.fsdecode(known.record.path) == str(destination):
+            with suppress(ContentChanged):
+                await self._library.check_unchanged(known)
         overwrite = order.overwrite or (known is not None and _is_damaged_download(known, destination))
         if not overwrite and await self._disk.run(os.path.lexists, destination):
             raise DestinationExists(
@@ -152,13 +149,15 @@ class Downloader:
             return Taken(known, destination, is_here=True)
         return Taken(await self._begin(source, destination, overwrite=overwrite), destination, is_here=False)
 
-    async def _go_on(self, known: LocalFile, destination: Path) -> Taken:
+    async def _go_on(self, known: LocalFile, destination: Path, *, overwrite: bool) -> Taken:
         """The file is being downloaded, or was paused."""
         if Path(os.fsdecode(known.record.path)) != destination:
             raise Refused(
                 f"{known.label} is on its way to {printable(os.fsdecode(known.record.path))}; "
                 "wait for it, or stop it with interfiles rm --local"
             )
+        if overwrite and not known.record.overwrite:
+            await self._library.allow_overwrite(known)
         if known.record.state == "paused":
             await self._library.set_state(known, "downloading")
         return Taken(known, destination, is_here=False)
@@ -167,9 +166,11 @@ class Downloader:
         self, known: LocalFile | None, source: Source, destination: Path, stamps: Sequence[Stamp]
     ) -> LocalFile:
         """The very content is there already: serve it from there."""
+        if known is not None and known.is_complete:
+            with suppress(ContentChanged):
+                await self._library.check_unchanged(known)
+                return known
         is_ours = known is not None and os.fsdecode(known.record.path) == str(destination)
-        if known is not None and is_ours and known.is_complete:
-            return known
         in_place = known.record.in_place if known is not None and is_ours else True
         record = self._record(source, destination, None, "complete", overwrite=False, stamps=stamps)
         store = SeedStore(destination, source.manifest, stamps, self._library.open_files)
@@ -179,10 +180,16 @@ class Downloader:
         """Make the part, then the record; a part that a crash left between the two is gone on with."""
         manifest, none = source.manifest, PieceSet(source.manifest.piece_count)
         part = part_path(destination.parent, manifest)
+        is_new = not await self._disk.run(os.path.lexists, part)
         store = await self._disk.run(PartStore.open, part, manifest, none, self._library.open_files)
         store.close()  # the transfer opens it, as after a restart
         record = self._record(source, destination, part, "downloading", overwrite=overwrite, stamps=())
-        return await self._library.add(record, manifest, None)
+        try:
+            return await self._library.add(record, manifest, None)
+        except InterFilesError:
+            if is_new:
+                await self._disk.run(discard_part, part)
+            raise
 
     async def _copy(
         self, known: LocalFile, destination: Path, *, overwrite: bool, progress: Callable[[int], None]
@@ -245,7 +252,8 @@ def _is_damaged_download(file: LocalFile, destination: Path) -> bool:
     """Whether what stands at `destination` is a download of ours of which some pieces have gone bad."""
     record = file.record
     return (
-        record.state in COMPLETE_STATES
+        file.changed_reason is None
+        and record.state in COMPLETE_STATES
         and not record.in_place
         and not file.durable.is_full
         and os.fsdecode(record.path) == str(destination)
@@ -256,7 +264,7 @@ def _checked_directory(directory: Path) -> Path:
     """The directory without symlinks in its path, fit to hold a download."""
     shown = printable(str(directory))
     try:
-        real = directory.resolve(strict=True)
+        real = Path(os.path.realpath(directory, strict=True))
     except FileNotFoundError as e:
         raise PathNotFound(f"there is no directory {shown}; make it first, or name another with -o") from e
     except OSError as e:

@@ -17,7 +17,7 @@ from interfiles.errors import NoSource, PeerSilent, RemoteProtocolError, Verific
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
-from interfiles.swarm.request_scheduler import Cancelled, RequestScheduler
+from interfiles.swarm.request_scheduler import Cancelled, Decision, RequestScheduler
 from interfiles.transport.base import Address, Network
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, greet
 from interfiles.wire import peer_messages as m
@@ -25,6 +25,9 @@ from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.master_messages import PeerAddress
 from interfiles.wire.session import Identity
+
+LINGER_S: Final = 1.0  # after a complaint: closing over blocks that still come would take the complaint down with it
+REST_S: Final = 0.05  # after a refusal: a peer that refuses everything, at once, is not asked at the speed of the line
 
 
 class PieceSink(Protocol):
@@ -76,7 +79,8 @@ class FetchSession:
         self._sessions = sessions
         self._rng = rng
         self._cancels: list[PieceIndex] = []
-        self._rejected: PieceIndex | None = None
+        self._rejected: list[PieceIndex] = []
+        self._resting_until = 0.0
         self._assemblies: dict[PieceIndex, _Assembly] = {}
 
     async def run(self, network: Network, identity: Identity) -> None:
@@ -93,6 +97,8 @@ class FetchSession:
         transport = await network.dial(Address.parse(self.peer.address))
         stream, welcome = await greet(transport, "swarm", identity)
         try:
+            if welcome.fleet != identity.fleet:
+                raise RemoteProtocolError(f"{self.peer.address} is of fleet {welcome.fleet[:4] or 'none'}, not of ours")
             if welcome.host_id != self.peer.host_id:
                 raise RemoteProtocolError(f"{self.peer.address} is host {welcome.host_id[:8]}, not {self.peer.name}")
             offered = await self._open(stream)
@@ -135,20 +141,30 @@ class FetchSession:
         seen = 0
         while True:
             now = trio.current_time()
-            decision = self._scheduler.next_requests(self.peer.host_id, now, self._rng)
+            decision = Decision()
+            if now >= self._resting_until:
+                decision = self._scheduler.next_requests(self.peer.host_id, now, self._rng)
             self._pass_on(decision.cancelled)
             while self._cancels:
                 await stream.send(m.Cancel(self._cancels.pop()))
-            if self._rejected is not None:
-                await stream.send(m.Complaint(self._rejected))
-                raise VerificationFailed(f"{self.peer.name} sent piece {self._rejected} with a wrong hash")
+            if self._rejected:
+                piece = self._rejected[0]
+                await self._complain(stream)
+                raise VerificationFailed(f"{self.peer.name} sent piece {piece} with a wrong hash")
             if self._scheduler.is_dead(self.peer.host_id):
                 raise PeerSilent(f"{self.peer.name} owes pieces and sends nothing")
             for block in decision.requests:
                 await stream.send(m.Request(block.piece, block.offset, block.length))
-            retry_at = self._scheduler.retry_at(self.peer.host_id)
+            retry_at = max(self._scheduler.retry_at(self.peer.host_id), self._resting_until)
             with trio.move_on_at(retry_at if retry_at > now else float("inf")):
                 seen = await self.wake.later_than(seen)
+
+    async def _complain(self, stream: MessageStream[Message]) -> None:
+        with trio.move_on_after(LINGER_S):
+            while True:
+                while self._rejected:
+                    await stream.send(m.Complaint(self._rejected.pop()))
+                await self.wake.later_than(self.wake.count)
 
     def _pass_on(self, cancelled: list[Cancelled]) -> None:
         for entry in cancelled:
@@ -173,12 +189,10 @@ class FetchSession:
                         self._scheduler.add_have(host_id, piece)
                 case m.Busy(piece=piece, offset=offset, retry_after_ms=retry_ms):
                     self._scheduler.on_busy(host_id, piece, offset, retry_ms / 1000, trio.current_time())
-                    self._forget_released()
-                    self._wake_all()
+                    self._rest()
                 case m.NotFound(piece=piece, offset=offset):
                     self._scheduler.on_not_found(host_id, piece, offset)
-                    self._forget_released()
-                    self._wake_all()
+                    self._rest()
                 case m.Withdrawn(reason=reason):
                     raise NoSource(f"{self.peer.name} stops serving it: {printable(reason)}")
                 case Failure(text=text):
@@ -186,6 +200,12 @@ class FetchSession:
                 case other:
                     raise RemoteProtocolError(f"{type(other).__name__} came twice")
             self.wake.tell()
+
+    def _rest(self) -> None:
+        """The peer refused a block: its pieces are free for others."""
+        self._resting_until = trio.current_time() + REST_S
+        self._forget_released()
+        self._wake_all()
 
     def _forget_released(self) -> None:
         inflight = self._scheduler.picker.inflight
@@ -226,4 +246,4 @@ class FetchSession:
         else:
             self._scheduler.on_rejected(self.peer.host_id, block.piece)
             self._sink.add_rejected(block.piece)
-            self._rejected = block.piece  # the asker, who alone writes, complains and ends the session
+            self._rejected.append(block.piece)  # the asker, who alone writes, complains and ends the session

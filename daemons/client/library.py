@@ -8,6 +8,8 @@ about are hashed again, and files whose content changed on disk are withdrawn an
 from __future__ import annotations
 
 import os
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +20,8 @@ from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES, LocalFile
 from daemons.client.master_link import Publication
 from daemons.client.notice import Notice
-from interfiles.errors import AmbiguousFile, NotPermitted, printable
+from daemons.supervision import contain
+from interfiles.errors import AmbiguousFile, ContentChanged, InterFilesError, NotPermitted, printable
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
@@ -29,7 +32,7 @@ from interfiles.units import format_count
 from interfiles.wire.master_messages import FileInfo, Handout, Holding, PeerAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import FileRecord, FileState, JobStore
@@ -66,6 +69,7 @@ class Library:
         self._state: Final = state
         self._quota = quota
         self._files: dict[FileId, LocalFile] = {}
+        self._claims: dict[FileId, trio.Event] = {}
         self._announced: dict[FileId, Holding] = {}
 
     # Looking
@@ -114,6 +118,18 @@ class Library:
 
     # Changes
 
+    @asynccontextmanager
+    async def claimed(self, file_id: FileId) -> AsyncIterator[None]:
+        """Let nobody else take a file in, pause or remove it meanwhile."""
+        while (earlier := self._claims.get(file_id)) is not None:
+            await earlier.wait()
+        done = self._claims[file_id] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._claims[file_id]
+            done.set()
+
     async def add(self, record: FileRecord, manifest: Manifest, store: PieceStore | None) -> LocalFile:
         """Take a file in, replacing what was known of the same id."""
         await self._database.run(self._jobs.add, record)
@@ -121,6 +137,8 @@ class Library:
         if old is not None:
             old.change_store(None)
             old.changed.tell()
+            if old.record.owned and old.record.path != record.path:
+                await self._disk.run(_remove_copy, old)
         file = LocalFile(record, manifest, self.attention, now=trio.current_time())
         file.store = store
         self._files[manifest.file_id] = file
@@ -134,9 +152,14 @@ class Library:
         file.note = note
         self._told(file)
 
+    async def allow_overwrite(self, file: LocalFile) -> None:
+        """Store that the download may replace what is at its destination."""
+        await self._database.run(self._jobs.allow_overwrite, file.file_id)
+        file.update(overwrite=True)
+
     async def record_progress(self, file: LocalFile, durable: PieceSet) -> None:
-        """Store that these pieces are durable; they have been synced."""
-        r = file.record
+        """Store that these pieces, but for those found bad meanwhile, are durable; they have been synced."""
+        r, durable = file.record, PieceSet(durable.count, durable.bits & file.verified.bits)
         await self._database.run(
             lambda: self._jobs.record_progress(
                 file.file_id,
@@ -152,31 +175,29 @@ class Library:
         file.changed.tell()
 
     async def complete(self, file: LocalFile, path: Path, stamps: Sequence[Stamp]) -> None:
-        """Store and tell that the content is whole, durable and at its place; serve it from there."""
-        raw, stamped, durable = os.fsencode(path), encode_stamps(stamps), PieceSet.full(file.manifest.piece_count)
-        await self._database.run(
-            lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable.to_bytes())
-        )
-        file.durable = durable
-        file.update(state="complete", path=raw, part=None, stamps=stamped, note="", durable=durable.to_bytes())
+        """Store and tell that the content, which is durable, is at its place; serve it from there."""
+        raw, stamped, durable = os.fsencode(path), encode_stamps(stamps), file.durable.to_bytes()
+        await self._database.run(lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable))
+        file.update(state="complete", path=raw, part=None, stamps=stamped, note="")
         file.note, file.phase = "", "idle"
         file.change_store(SeedStore(path, file.manifest, stamps, self.open_files))
-        file.add_verified(durable)
         self._told(file)
 
     async def remove(self, file: LocalFile, *, delete: bool) -> None:
         """Forget a file. A part is deleted; content at its destination on request, unless it is the person's own."""
         if self._files.get(file.file_id) is not file:
             return  # removed meanwhile
-        del self._files[file.file_id]
         await self._database.run(self._jobs.remove, file.file_id)
+        del self._files[file.file_id]
         file.changed_reason = "the file was removed from this host"
         file.change_store(None)
+        self._told(file)
         if file.record.part is not None:
             await self._disk.run(discard_part, Path(os.fsdecode(file.record.part)))
-        elif file.record.owned or (delete and not file.record.in_place):
+        elif file.record.owned:
+            await self._disk.run(_remove_copy, file)
+        elif delete and not file.record.in_place:
             await self._disk.run(remove_content, Path(os.fsdecode(file.record.path)), file.manifest)
-        self._told(file)
 
     async def save_peers(self, file: LocalFile) -> None:
         """Store the peers handed out, for a restart while the master is away."""
@@ -201,24 +222,32 @@ class Library:
             nursery.start_soon(self._sweep)
             seen = 0
             while True:
-                for file in list(self._files.values()):
-                    if file.changed_reason is not None and file.record.state != "withdrawn":
-                        await self._withdraw(file, file.changed_reason)
-                    elif file.suspects:
-                        await self._check_suspects(file)
-                seen = await self.attention.later_than(seen)
+                await self._for_each(self._attend)
+                with trio.move_on_after(SWEEP_S):  # what failed is tried again
+                    seen = await self.attention.later_than(seen)
 
     async def _sweep(self) -> None:
         while True:
-            for file in list(self._files.values()):
-                if file.record.state == "withdrawn":
-                    await self._reopen_if_restored(file)
-                elif isinstance(file.store, SeedStore):
-                    with file.using():
-                        changed = await self._disk.run(file.store.changed)
-                    if changed is not None:
-                        file.content_changed(f"{printable(changed)} changed on disk; put it back, or upload it again")
+            await self._for_each(self._look_over)
             await trio.sleep(SWEEP_S)
+
+    async def _for_each(self, look: Callable[[LocalFile], Awaitable[None]]) -> None:
+        """Look after every file; trouble with one, or with the database, does not end it."""
+        for file in self:
+            await contain(f"looking after {file.label}", partial(look, file), expected=(InterFilesError,), log=log)
+
+    async def _attend(self, file: LocalFile) -> None:
+        if file.changed_reason is not None and file.record.state != "withdrawn":
+            await self._withdraw(file, file.changed_reason)
+        elif file.suspects:
+            await self._check_suspects(file)
+
+    async def _look_over(self, file: LocalFile) -> None:
+        if file.record.state == "withdrawn":
+            await self._reopen_if_restored(file)
+        else:
+            with suppress(ContentChanged):
+                await self.check_unchanged(file)
 
     async def _withdraw(self, file: LocalFile, reason: str) -> None:
         log.warning("withdrawn", file=file.label, reason=reason)
@@ -227,6 +256,21 @@ class Library:
         file.durable = file.verified.copy()
         await self.set_state(file, "withdrawn", note=reason)
         file.changed_reason = None
+
+    async def check_unchanged(self, file: LocalFile) -> None:
+        """Look whether a complete content was written to or replaced since it was hashed; withdraw it if so.
+
+        Raises:
+          ContentChanged: it was.
+        """
+        if not isinstance(file.store, SeedStore):
+            return
+        with file.using():
+            changed = await self._disk.run(file.store.changed)
+        if changed is not None:
+            reason = f"{printable(changed)} changed on disk; put it back, or upload it again"
+            file.content_changed(reason)
+            raise ContentChanged(f"{file.label} is no longer served: {reason}")
 
     async def _reopen_if_restored(self, file: LocalFile) -> None:
         """What was withdrawn is as it was when it was hashed: serve it again."""
@@ -335,6 +379,14 @@ class Library:
             file.handed_out.tell()
             file.changed.tell()
             await self.save_peers(file)
+
+
+def _remove_copy(file: LocalFile) -> None:
+    """Remove an own copy, and the directory made for it."""
+    path = Path(os.fsdecode(file.record.path))
+    remove_content(path, file.manifest)
+    with suppress(OSError):
+        path.parent.rmdir()
 
 
 def _differs(old: Holding | None, new: Holding) -> bool:

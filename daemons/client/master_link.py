@@ -47,6 +47,7 @@ COALESCE_S: Final = 0.05  # changes that come together are announced together
 PROGRESS_S: Final = 2.0  # how often the piece counts of running downloads are announced, for `stat` to show
 BACKOFF_FLOOR_S: Final = 0.2
 BACKOFF_CAP_S: Final = 10.0  # a heartbeat's length: a master that is back hears from everybody within two
+PUBLISH_RETRY_S: Final = 10.0
 MAX_REQUESTS: Final = 64  # under way at once
 MAX_UNSENT: Final = 64
 
@@ -68,7 +69,7 @@ class Publication:
 class Forget(Protocol):
     """What to do when a file was removed from the fleet."""
 
-    async def __call__(self, file_id: FileId, *, delete: bool) -> None: ...
+    def __call__(self, file_id: FileId, *, delete: bool) -> None: ...
 
 
 class Announcer(Protocol):
@@ -251,7 +252,7 @@ class MasterLink:
                 case m.Handout():
                     await self._announcer.on_handout(message)
                 case m.Forget(file_id=file_id, delete=delete):
-                    await self._forget(FileId(file_id), delete=delete)
+                    self._forget(FileId(file_id), delete=delete)
                 case Failure(code=code, text=text):
                     raise from_wire(code, printable(text))
                 case (
@@ -295,18 +296,20 @@ class MasterLink:
                 raise PeerSilent(f"the master has not answered for {MISSED_HEARTBEATS} heartbeats")
 
     async def _publish(self) -> None:
-        """Publish what the master has not confirmed, now and after each upload."""
-        seen = self._announcer.announcements.count
+        """Publish what the master has not confirmed, now and after each upload; what fails is tried again later."""
+        retry_at: dict[FileId, float] = {}
         while True:
+            seen = self._announcer.announcements.count
             for p in self._announcer.unpublished():
+                if trio.current_time() < retry_at.get(p.file_id, 0.0):
+                    continue
                 try:
                     await self.publish(p)
-                except MasterUnreachable:
-                    return  # the link is gone, and this task with it; the next link publishes
                 except InterFilesError as e:
-                    log.warning("the master refuses a file", file=p.file_id.hex()[:12], reason=str(e))
-                    await trio.sleep(BACKOFF_CAP_S)
-            seen = await self._announcer.announcements.later_than(seen)
+                    log.warning("not published", file=p.file_id.hex()[:12], reason=str(e))
+                    retry_at[p.file_id] = trio.current_time() + PUBLISH_RETRY_S
+            with trio.move_on_after(PUBLISH_RETRY_S):
+                await self._announcer.announcements.later_than(seen)
 
     async def publish(self, publication: Publication) -> m.FileInfo:
         """Put one file into the catalogue.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from daemons.client.download import Download
+from daemons.client.notice import Notice
 from daemons.supervision import Backoff, contain
 from interfiles.errors import InterFilesError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from random import Random
 
     from daemons.client.library import Library
@@ -37,25 +41,36 @@ class Transfers:
         self._rng = rng
         self._identity = identity
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
-        self._leaving: set[FileId] = set()
+        self._held: set[FileId] = set()
+        self._forgotten: dict[FileId, bool] = {}
+        self._told_to_forget = Notice()
 
     async def run(self) -> None:
         """Keep the downloads going until cancelled."""
         seen = 0
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._remove_forgotten)
             while True:
                 for file in self._library:
-                    if file.is_fetching and file.file_id not in self._running and file.file_id not in self._leaving:
+                    if file.is_fetching and file.file_id not in self._running and file.file_id not in self._held:
                         self._running[file.file_id] = (file, trio.CancelScope(), trio.Event())
                         nursery.start_soon(self._keep_fetching, file)
                 seen = await self._library.work.later_than(seen)
 
-    async def stop(self, file: LocalFile) -> None:
-        """End the run of a file's download, if there is one, and wait until it has let go of the part."""
-        if entry := self._running.get(file.file_id):
-            _, scope, ended = entry
-            scope.cancel()
-            await ended.wait()
+    @asynccontextmanager
+    async def _stopped(self, file: LocalFile) -> AsyncIterator[None]:
+        """End the run of a file's download, if there is one, once it has let go of the part; no other begins inside."""
+        async with self._library.claimed(file.file_id):
+            self._held.add(file.file_id)
+            try:
+                if entry := self._running.get(file.file_id):
+                    _, scope, ended = entry
+                    scope.cancel()
+                    await ended.wait()
+                yield
+            finally:
+                self._held.discard(file.file_id)
+                self._library.work.tell()
 
     async def pause(self, file: LocalFile) -> None:
         """Neither fetch nor serve the file until it is resumed.
@@ -63,33 +78,42 @@ class Transfers:
         Raises:
           Refused: there is nothing to pause.
         """
-        if file.record.state in ("finishing", "withdrawn"):
-            raise Refused(f"{file.label} cannot be paused: {file.refusal or 'it is about to be complete'}")
-        if file.record.state != "paused":
-            await self._library.set_state(file, "paused")
-            await self.stop(file)
+        async with self._stopped(file):
+            if file.record.state == "finishing":
+                raise Refused(f"{file.label} cannot be paused: it is about to be complete")
+            if file.record.state == "withdrawn":
+                raise Refused(f"{file.label} cannot be paused: {file.refusal}")
+            if file.record.state != "paused":
+                await self._library.set_state(file, "paused")
 
     async def resume(self, file: LocalFile) -> None:
         """Go on with a paused file where it was."""
-        if file.record.state == "paused":
-            complete = file.record.part is None
-            await self._library.set_state(file, "complete" if complete else "downloading")
+        async with self._library.claimed(file.file_id):
+            if file.record.state == "paused":
+                complete = file.record.part is None
+                await self._library.set_state(file, "complete" if complete else "downloading")
 
     async def remove(self, file: LocalFile, *, delete: bool) -> None:
         """Stop fetching and serving a file and forget it; a part is deleted, content at its destination on request."""
-        self._leaving.add(file.file_id)  # else the run that is stopped would be followed by another
-        try:
-            await self.stop(file)
+        async with self._stopped(file):
             await self._library.remove(file, delete=delete)
-        finally:
-            self._leaving.discard(file.file_id)
-            self._library.work.tell()
 
-    async def forget(self, file_id: FileId, *, delete: bool) -> None:
-        """The file was removed from the fleet."""
-        if file := self._library.find(file_id):
-            log.info("forgotten", file=file.label, delete=delete)
-            await self.remove(file, delete=delete)
+    def forget(self, file_id: FileId, *, delete: bool) -> None:
+        """The file was removed from the fleet: remove it here too, soon."""
+        if self._library.find(file_id) is not None:
+            self._forgotten[file_id] = delete
+            self._told_to_forget.tell()
+
+    async def _remove_forgotten(self) -> None:
+        seen = 0
+        while True:
+            while self._forgotten:
+                file_id, delete = self._forgotten.popitem()
+                if file := self._library.find(file_id):
+                    log.info("forgotten", file=file.label, delete=delete)
+                    remove = partial(self.remove, file, delete=delete)
+                    await contain(f"forgetting {file.label}", remove, expected=(InterFilesError,), log=log)
+            seen = await self._told_to_forget.later_than(seen)
 
     async def _keep_fetching(self, file: LocalFile) -> None:
         """Try until it is complete; a disk that is full or broken may be mended meanwhile."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from daemons.client.cancellable import run_cancellable
-from interfiles.errors import NoSpace, Refused
+from interfiles.errors import NoSpace, Refused, printable
 from interfiles.geometry import choose_piece_size
 from interfiles.manifest import HASH_BYTES, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.copying import copy_tree
+from interfiles.storage.failures import translated
 from interfiles.storage.hashing import DiskContent, draft_manifest, hash_range, slices
 from interfiles.storage.jobs import FileRecord, encode_stamps
 from interfiles.storage.scan import Scan, scan
@@ -23,7 +26,7 @@ from interfiles.units import format_bytes
 from interfiles.wire.reports import UploadReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from daemons.client.library import Library
@@ -72,6 +75,7 @@ class Uploader:
         self._copies = copies
         self._quota = quota
         self._wall_clock = wall_clock
+        self._reserved = 0  # bytes of copies that are being made
 
     async def upload(
         self, path: Path, *, replicas: int | None, copy: bool, progress: HashingProgress
@@ -88,10 +92,10 @@ class Uploader:
         began = trio.current_time()
         found = await run_cancellable(self._disk, lambda cancelled: scan(path, cancelled=cancelled))
         progress.name, progress.total = found.name, found.size
-        if copy:
-            found = await self._copy(found, progress)
-        manifest = await self._hash(found, progress)
-        file = await self._remember(found, manifest, replicas or 0, owned=copy)
+        async with self._copied(found, progress) if copy else nullcontext(found) as content:
+            manifest = await self._hash(content, progress)
+            async with self._library.claimed(manifest.file_id):
+                file = await self._remember(content, manifest, replicas or 0, owned=copy)
         progress.publishing = True
         with trio.move_on_after(PUBLISH_TIMEOUT_S):
             await self._wait_published(file)
@@ -117,22 +121,31 @@ class Uploader:
         )
         return report, await self._disk.run(tracker.encode)
 
-    async def _copy(self, found: Scan, progress: HashingProgress) -> Scan:
-        """Make an own copy under the state directory, within the quota; what is hashed and served then is the copy."""
-        if self._quota is not None and self._library.owned_bytes() + found.size > self._quota:
+    @asynccontextmanager
+    async def _copied(self, found: Scan, progress: HashingProgress) -> AsyncIterator[Scan]:
+        """Make an own copy under the state directory, within the quota: what is hashed and served then is the copy.
+
+        It is removed again if what is done with it fails.
+        """
+        used = self._library.owned_bytes() + self._reserved
+        if self._quota is not None and used + found.size > self._quota:
             raise NoSpace(
-                f"the quota of {format_bytes(self._quota)} has {format_bytes(self._library.owned_bytes())} in use, "
-                f"a copy of {found.name} needs {format_bytes(found.size)}; upload it without --copy"
+                f"the quota of {format_bytes(self._quota)} has {format_bytes(used)} in use, "
+                f"a copy of {printable(found.name)} needs {format_bytes(found.size)}; upload it without --copy"
             )
-        progress.copying = True
         place = self._copies / os.urandom(8).hex() / found.name
-        place.parent.mkdir(parents=True)
-        await run_cancellable(
-            self._disk,
-            lambda cancelled: copy_tree(found, place, progress=lambda _: None, cancelled=cancelled),
-        )
-        progress.copying = False
-        return await run_cancellable(self._disk, lambda cancelled: scan(place, cancelled=cancelled))
+        self._reserved += found.size
+        progress.copying = True
+        try:
+            await run_cancellable(self._disk, lambda cancelled: _copy_to(place, found, cancelled))
+            progress.copying = False
+            yield await run_cancellable(self._disk, lambda cancelled: scan(place, cancelled=cancelled))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._disk.run(lambda: shutil.rmtree(place.parent, ignore_errors=True))
+            raise
+        finally:
+            self._reserved -= found.size
 
     async def _hash(self, found: Scan, progress: HashingProgress) -> Manifest:
         draft = await self._disk.run(draft_manifest, found, choose_piece_size(found.size))
@@ -157,7 +170,7 @@ class Uploader:
 
     async def _remember(self, found: Scan, manifest: Manifest, replicas: int, *, owned: bool) -> LocalFile:
         known = self._library.find(manifest.file_id)
-        if known is not None and known.is_fetching:
+        if known is not None and known.record.part is not None:
             raise Refused(f"{known.label} is being downloaded here; wait for it, or stop it with interfiles rm --local")
         stamps = list(found.stamps)
         record = FileRecord(
@@ -189,3 +202,9 @@ class Uploader:
         while not file.record.published and self._link.is_connected:
             with trio.move_on_after(0.5):
                 await file.changed.later_than(file.changed.count)
+
+
+def _copy_to(place: Path, found: Scan, cancelled: Callable[[], bool]) -> None:
+    with translated(place.parent, "written"):
+        place.parent.mkdir(parents=True)
+    copy_tree(found, place, progress=lambda _: None, cancelled=cancelled)

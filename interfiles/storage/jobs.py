@@ -249,6 +249,10 @@ class JobStore:
         """Keep what is done with a file, and in words why."""
         self._change("UPDATE files SET state = ?, note = ? WHERE file_id = ?", state, note, file_id)
 
+    def allow_overwrite(self, file_id: bytes) -> None:
+        """Keep that a download may replace what is at its destination."""
+        self._change("UPDATE files SET overwrite = 1 WHERE file_id = ?", file_id)
+
     def complete(self, file_id: bytes, *, path: bytes, stamps: bytes, durable: bytes) -> None:
         """Keep that a download is complete, at `path` and nowhere else, its peers no longer needed."""
         with self.transaction():

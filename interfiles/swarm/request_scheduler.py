@@ -195,11 +195,11 @@ class RequestScheduler:
         owed = sum(block.length for _, block in state.outstanding) + sum(block.length for block in state.unasked)
         if not state.outstanding:
             return 0.0
-        waited = now - state.block_since  # for the block at the head: the rate is no better than that
-        rate = state.outstanding[0][1].length / waited if waited > 0 else float("inf")
-        if state.block_mean_s is not None:
-            rate = min(rate, state.meter.rate(now))
-        return owed / rate if rate > 0 else float("inf")
+        waited = now - state.block_since  # for the block at the head
+        if state.block_mean_s is None:
+            return owed * waited / state.outstanding[0][1].length  # it is no quicker than that
+        rate = state.meter.rate(now)
+        return waited + owed / rate if rate > 0 else float("inf")
 
     # Answers
 
@@ -309,13 +309,16 @@ class RequestScheduler:
         """Remove a request that was answered: return its block, or None when it was void.
 
         Blocks (`in_order`) keep the order of their requests, so what was void before this one will never come; refusals
-        may overtake. A request that was taken back and made again has a twin among the void ones: the answer may be
-        either's, and with the same bytes, so it counts for the live one and the twin stays for an answer to come.
+        may overtake. A request that was taken back and made again has a twin among the void ones. A block that comes
+        before those that are due first is the twin's; else it may be either's, and with the same bytes, so it counts
+        for the live one and the twin stays for an answer to come.
         """
         live = next((e for e in state.outstanding if (e[1].piece, e[1].offset) == (piece, offset)), None)
         void = next((e for e in state.void if (e[1].piece, e[1].offset) == (piece, offset)), None)
         if live is None and void is None:
             raise RemoteProtocolError(f"an answer about piece {piece} from byte {offset} came, which was not asked for")
+        if in_order and void is not None and live is not None and live is not state.outstanding[0]:
+            live = None
         if void is not None:
             state.void.remove(void)
         if live is not None:

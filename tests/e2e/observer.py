@@ -2,6 +2,7 @@
 
 import trio
 
+from interfiles.control import connect
 from interfiles.piece_set import PieceSet
 from interfiles.transport.base import Address
 from interfiles.transport.message_stream import greet
@@ -18,8 +19,10 @@ def served_pieces(daemon: Daemon, file_id: str, count: int) -> PieceSet:
 
     async def ask() -> PieceSet:
         with trio.fail_after(TIMEOUT_S):
+            async with connect(daemon.socket) as client:
+                fleet = (await client.status()).fleet
             transport = await TcpNetwork().dial(Address("127.0.0.1", listening_port(daemon)))
-            stream, _ = await greet(transport, "swarm", Identity())
+            stream, _ = await greet(transport, "swarm", Identity(fleet=fleet))
             try:
                 await stream.send(Open(bytes.fromhex(file_id)))
                 if not isinstance(await stream.receive(), Bitfield):

@@ -281,15 +281,14 @@ def test_what_the_daemon_may_not_read_or_write(fleet: Fleet, plain_client: Daemo
             os.chown(path, NOBODY, NOBODY)
         (home / "tree" / "locked").chmod(0o700)
     before = set(home.rglob("*"))
-    check(fleet.cli(plain_client, "upload", "-p", "secret"), NOT_PERMITTED, "secret")
-    check(fleet.cli(plain_client, "upload", "-p", "tree"), NOT_PERMITTED, "locked")
-    check(
-        fleet.cli(plain_client, "download", "-p", "good.tracker", "-o", "read-only"),
-        NOT_PERMITTED,
-        "may not write",
-        "read-only",
-    )
-    assert set(home.rglob("*")) == before
+    try:
+        check(fleet.cli(plain_client, "upload", "-p", "secret"), NOT_PERMITTED, "secret")
+        check(fleet.cli(plain_client, "upload", "-p", "tree"), NOT_PERMITTED, "locked")
+        ran = fleet.cli(plain_client, "download", "-p", "good.tracker", "-o", "read-only")
+        check(ran, NOT_PERMITTED, "may not write", "read-only")
+        assert set(home.rglob("*")) == before
+    finally:
+        (home / "tree" / "locked").chmod(0o700)  # so that it can be removed
 
 
 # Daemons

@@ -225,6 +225,18 @@ def test_an_answer_overtaken_by_a_cancel_is_dropped_and_its_repeat_counts_once()
         made.on_block("a", 0, 0, BLOCK_BYTES, now)
 
 
+def test_the_rest_of_a_piece_that_was_taken_back_does_not_pass_for_its_repeat() -> None:
+    made = scheduler(".", a="#")
+    answer(made, "a", ask(made, "a", 0.0)[:1], 1.0)
+    made.expire(10.0)
+    assert [block.offset for block in ask(made, "a", 20.0)] == [0, BLOCK_BYTES], "from the start"
+    assert made.on_block("a", 0, BLOCK_BYTES, BLOCK_BYTES, 21.0) is None, "the second half of the first attempt"
+    assert made.on_block("a", 0, 0, BLOCK_BYTES, 22.0) is not None
+    assert made.on_block("a", 0, BLOCK_BYTES, BLOCK_BYTES, 23.0) is not None
+    with pytest.raises(RemoteProtocolError):
+        made.on_block("a", 0, BLOCK_BYTES, BLOCK_BYTES, 24.0)
+
+
 def test_a_have_adds_to_what_is_offered() -> None:
     made = scheduler("..", a="..")
     assert ask(made, "a", 0.0) == []
