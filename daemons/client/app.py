@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from daemons.client import joining
+from daemons.client.announcements import Announcements
 from daemons.client.control_server import ControlServer
 from daemons.client.downloads import Downloader
 from daemons.client.library import Library
@@ -149,7 +150,7 @@ async def _serve(
     link = MasterLink(
         network,
         identity,
-        library,
+        Announcements(library),
         transfers.forget,
         listen_port=listener.address.port,
         advertise=str(config.advertise) if config.advertise else "",

@@ -288,10 +288,11 @@ class ControlServer:
 async def _cancel_when_gone(stream: MessageStream[Message], scope: trio.CancelScope) -> None:
     """A caller that leaves abandons its request; one that says more breaks the rules."""
     try:
-        await stream.receive()
+        message = await stream.receive()
     except (PeerGone, PeerSilent):
-        pass
-    scope.cancel()
+        scope.cancel()
+        return
+    raise RemoteProtocolError(f"{type(message).__name__} came while a request was under way")
 
 
 async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterFilesError]) -> None:

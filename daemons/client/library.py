@@ -17,8 +17,7 @@ import structlog
 import trio
 
 from daemons.client.cancellable import run_cancellable
-from daemons.client.local_file import COMPLETE_STATES, LocalFile
-from daemons.client.master_link import Publication
+from daemons.client.local_file import LocalFile
 from daemons.client.notice import Notice
 from daemons.supervision import contain
 from interfiles.errors import AmbiguousFile, ContentChanged, InterFilesError, NotPermitted, printable
@@ -29,7 +28,7 @@ from interfiles.storage.part_store import discard_part
 from interfiles.storage.removing import remove_content
 from interfiles.storage.seed_store import SeedStore
 from interfiles.units import format_count
-from interfiles.wire.master_messages import FileInfo, Handout, Holding, PeerAddress
+from interfiles.wire.master_messages import FileInfo, Handout, PeerAddress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from interfiles.storage.piece_store import PieceStore
     from interfiles.storage.scan import Stamp
 
-_NO_RATE: Final = 1000  # bytes a second: a meter that only fades is as good as at rest
 SWEEP_S: Final = 60.0  # a changed file that nobody asks for is noticed within so long
 
 log = structlog.get_logger()
@@ -70,7 +68,6 @@ class Library:
         self._quota = quota
         self._files: dict[FileId, LocalFile] = {}
         self._claims: dict[FileId, trio.Event] = {}
-        self._announced: dict[FileId, Holding] = {}
 
     # Looking
 
@@ -199,11 +196,6 @@ class Library:
         elif delete and not file.record.in_place:
             await self._disk.run(remove_content, Path(os.fsdecode(file.record.path)), file.manifest)
 
-    async def save_peers(self, file: LocalFile) -> None:
-        """Store the peers handed out, for a restart while the master is away."""
-        known = [KnownPeer(peer.host_id, peer.name, peer.address) for peer in file.peers.values()]
-        await self._database.run(self._jobs.save_peers, file.file_id, known)
-
     def _told(self, file: LocalFile) -> None:
         file.changed.tell()
         self.announcements.tell()
@@ -321,25 +313,7 @@ class Library:
         await self.record_progress(file, file.durable.copy())
         await self.set_state(file, file.record.state, note=note)
 
-    # What the master link asks and tells (Announcer)
-
-    def all_holdings(self) -> list[Holding]:
-        """Everything held, for a master that knows nothing."""
-        self._announced = {}
-        return self.changed_holdings()
-
-    def changed_holdings(self) -> list[Holding]:
-        """What changed since the last call.
-
-        An upload is announced once it is published: the master may remember that the same content was removed before,
-        and would have it forgotten.
-        """
-        now, waiting = trio.current_time(), {p.file_id for p in self.unpublished()}
-        current = {file_id: file.holding(now) for file_id, file in self._files.items() if file_id not in waiting}
-        changed = [h for file_id, h in current.items() if _differs(self._announced.get(file_id), h)]
-        gone = [Holding(file_id, "none", 0, 0, 0, "") for file_id in self._announced if file_id not in current]
-        self._announced = current
-        return changed + gone
+    # What the master is told, and tells
 
     def room(self) -> tuple[int, int]:
         """Bytes held, and bytes free where own copies go."""
@@ -356,29 +330,30 @@ class Library:
         """The directories, each with one own copy in it, that records name."""
         return {Path(os.fsdecode(file.record.path)).parent for file in self._files.values() if file.record.owned}
 
-    def unpublished(self) -> list[Publication]:
-        """This host's uploads that the master has not confirmed."""
-        return [
-            Publication(file.file_id, file.record.manifest, file.record.uploaded_at, file.record.replicas)
-            for file in self._files.values()
-            if not file.record.published and file.record.state in COMPLETE_STATES
-        ]
-
-    async def on_published(self, info: FileInfo) -> None:
-        """The master has the file in its catalogue."""
+    async def set_published(self, info: FileInfo) -> None:
+        """Store that the master has the file in its catalogue."""
         if file := self.find(FileId(info.file_id)):
             await self._database.run(self._jobs.set_published, file.file_id, True)
             file.update(published=True, replicas=info.replicas_wanted)
             self._told(file)
 
-    async def on_handout(self, handout: Handout) -> None:
-        """Peers of a file, from the master."""
+    async def set_peers(self, handout: Handout) -> None:
+        """Take and store the peers of a file, from the master."""
         if file := self.find(FileId(handout.file_id)):
-            file.peers = {peer.host_id: peer for peer in handout.peers}
+            known, file.peers = file.peers, {peer.host_id: peer for peer in handout.peers}
             file.absent, file.handed_out_at = list(handout.absent), trio.current_time()
             file.handed_out.tell()
             file.changed.tell()
-            await self.save_peers(file)
+            if file.peers != known:
+                await self._save_peers(file)
+
+    async def _save_peers(self, file: LocalFile) -> None:
+        """Store the peers handed out, for a restart while the master is away."""
+        known = [KnownPeer(peer.host_id, peer.name, peer.address) for peer in file.peers.values()]
+        try:
+            await self._database.run(self._jobs.save_peers, file.file_id, known)
+        except InterFilesError as e:
+            log.warning("peers not kept", file=file.label, reason=str(e))  # the download goes on all the same
 
 
 def _remove_copy(file: LocalFile) -> None:
@@ -387,20 +362,3 @@ def _remove_copy(file: LocalFile) -> None:
     remove_content(path, file.manifest)
     with suppress(OSError):
         path.parent.rmdir()
-
-
-def _differs(old: Holding | None, new: Holding) -> bool:
-    """Whether the master should hear of it: another state, piece count or note, or a rate of another magnitude."""
-    if old is None:
-        return new.state != "none" or bool(new.note)
-    return _shown(old) != _shown(new)
-
-
-def _shown(holding: Holding) -> tuple[str, int, str, int, int]:
-    return (
-        holding.state,
-        holding.pieces,
-        holding.note,
-        (holding.down // _NO_RATE).bit_length(),
-        (holding.up // _NO_RATE).bit_length(),
-    )

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 REGISTER_TIMEOUT_S: Final = 10.0
 REQUEST_TIMEOUT_S: Final = 30.0
+MIN_HEARTBEAT_S: Final = 1.0  # whatever the master says
+MAX_HEARTBEAT_S: Final = 300.0
+STABLE_S: Final = 5.0  # a link that lasts no longer is made again less and less often, though it was made
 MISSED_HEARTBEATS: Final = 2  # so many unanswered, and the link is made anew
 COALESCE_S: Final = 0.05  # changes that come together are announced together
 PROGRESS_S: Final = 2.0  # how often the piece counts of running downloads are announced, for `stat` to show
@@ -132,7 +135,7 @@ class MasterLink:
         self._numbers = itertools.count(1)
         self._room = trio.CapacityLimiter(MAX_REQUESTS)
         self._refusal: NotPermitted | None = None
-        self._heard = 0
+        self._sent = self._heard = 0
         self._heard_at = 0.0
         self.master = identity.masters[0]
         self.note = "connecting"
@@ -192,10 +195,13 @@ class MasterLink:
         try:
             transport = await self._network.dial(Address.parse(self.master))
             ours = session.Identity(fleet=self._identity.fleet, host_id=self._identity.host_id)
-            stream, _ = await greet(transport, "fleet", ours)
+            stream, welcome = await greet(transport, "fleet", ours)
             try:
+                if welcome.fleet != ours.fleet:  # it must not get to see the credential
+                    raise RemoteProtocolError(
+                        f"{self.master} is the master of fleet {welcome.fleet[:4] or 'none'}, not of {ours.fleet[:4]}"
+                    )
                 registered = await self._register(stream)
-                self._backoff.reset()
                 await self._converse(stream, registered)
             finally:
                 stream.close()
@@ -228,7 +234,8 @@ class MasterLink:
                 self._outgoing, self.note, self._refusal = outgoing, "connected", None
                 log.info("registered", master=self.master, name=registered.name, address=registered.address)
                 nursery.start_soon(self._write, stream, due)
-                nursery.start_soon(self._announce, outgoing, registered.heartbeat_s)
+                heartbeat_s = min(max(registered.heartbeat_s, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)
+                nursery.start_soon(self._announce, outgoing, heartbeat_s)
                 nursery.start_soon(self._publish)
                 await self._read(stream)
         finally:
@@ -243,12 +250,17 @@ class MasterLink:
             await stream.send(message, payload)
 
     async def _read(self, stream: MessageStream[Message]) -> None:
+        registered_at = trio.current_time()
         while True:
             message = await stream.receive()
             payload = await stream.receive_payload()
             match message:
                 case m.Heard(sequence=sequence):
+                    if sequence > self._sent:
+                        raise RemoteProtocolError(f"heartbeat {sequence} was heard, {self._sent} were sent")
                     self._heard, self._heard_at = sequence, trio.current_time()
+                    if self._heard_at - registered_at >= STABLE_S:
+                        self._backoff.reset()
                 case m.Handout():
                     await self._announcer.on_handout(message)
                 case m.Forget(file_id=file_id, delete=delete):
@@ -272,18 +284,14 @@ class MasterLink:
 
     async def _announce(self, outgoing: trio.MemorySendChannel[tuple[Message, bytes]], heartbeat_s: float) -> None:
         """Heartbeats, the first of them with everything; ends the link when they go unheard."""
-        sequence = self._heard = 0
-        self._heard_at = trio.current_time()
+        self._sent, self._heard, self._heard_at = 0, 0, trio.current_time()
         seen, replace = self._announcer.announcements.count, True
         pending = self._announcer.all_holdings()
         while True:
-            batches = [
-                pending[i : i + m.MAX_HEARTBEAT_HOLDINGS] for i in range(0, len(pending), m.MAX_HEARTBEAT_HOLDINGS)
-            ]
-            for batch in batches or [[]]:
-                sequence += 1
+            for batch in _batches(pending):
+                self._sent += 1
                 used, free = self._announcer.room()
-                await outgoing.send((m.Heartbeat(sequence, used, free, replace, batch), b""))
+                await outgoing.send((m.Heartbeat(self._sent, used, free, replace, batch), b""))
                 replace = False
             beat_at = trio.current_time() + heartbeat_s
             while trio.current_time() < beat_at:
@@ -292,7 +300,7 @@ class MasterLink:
                     await trio.sleep(COALESCE_S)
                 if pending := self._announcer.changed_holdings():
                     break
-            if self._heard < sequence and trio.current_time() - self._heard_at > MISSED_HEARTBEATS * heartbeat_s:
+            if self._heard < self._sent and trio.current_time() - self._heard_at > MISSED_HEARTBEATS * heartbeat_s:
                 raise PeerSilent(f"the master has not answered for {MISSED_HEARTBEATS} heartbeats")
 
     async def _publish(self) -> None:

@@ -26,7 +26,7 @@ SERVER = Identity(fleet="f" * 32, host_id="a" * 32)
 class TestGreeting:
     async def test_both_ends_learn_who_the_other_is_and_what_comes_next_is_not_lost(self) -> None:
         peer, own = await ends()
-        await peer.send_all(encode_frame(Hello("swarm", 1, 7, "", "b" * 32, [])) + encode_frame(m.Cancel(5)))
+        await peer.send_all(encode_frame(Hello("swarm", 1, 7, "f" * 32, "b" * 32, [])) + encode_frame(m.Cancel(5)))
         stream, hello = await welcome(own, "swarm", SERVER)
         assert hello.host_id == "b" * 32
         assert await stream.receive() == m.Cancel(5)
@@ -39,7 +39,7 @@ class TestGreeting:
         greeted: list[object] = []
 
         async def dial() -> None:
-            stream, welcome = await greet(dialled, "swarm", Identity(host_id="b" * 32))
+            stream, welcome = await greet(dialled, "swarm", Identity(fleet="f" * 32, host_id="b" * 32))
             greeted.append(welcome)
             await stream.send(m.Cancel(9))
             assert await stream.receive() == m.Have([9])
@@ -49,12 +49,12 @@ class TestGreeting:
             stream, hello = await welcome(accepted, "swarm", SERVER)
             assert await stream.receive() == m.Cancel(9)
             await stream.send(m.Have([9]))
-        assert (hello.host_id, hello.fleet) == ("b" * 32, "")
+        assert (hello.host_id, hello.fleet) == ("b" * 32, "f" * 32)
         assert greeted == [Welcome(1, SERVER.fleet, SERVER.host_id, [])]
 
     async def test_after_the_greeting_only_the_conversations_messages_are_taken(self) -> None:
         peer, own = await ends()
-        hello = encode_frame(Hello("swarm", 1, 1, "", "", []))
+        hello = encode_frame(Hello("swarm", 1, 1, "f" * 32, "", []))
         await peer.send_all(hello + hello)
         stream, _ = await welcome(own, "swarm", SERVER)
         with pytest.raises(RemoteProtocolError, match="message 1 is not allowed here"):

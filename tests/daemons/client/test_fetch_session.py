@@ -1,0 +1,362 @@
+"""Whatever a server does, the download completes from an honest one beside it, and no piece counts before its hash."""
+
+import re
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.typing import EventDict
+from trio.testing import MockClock
+
+from daemons.client.download import BAN_S, ban_s
+from daemons.client.local_file import LocalFile
+from interfiles.geometry import MIB
+from interfiles.piece_set import PieceSet
+from interfiles.wire import master_messages
+from interfiles.wire import peer_messages as m
+from interfiles.wire.reports import DownloadReport
+from tests.conftest import LogRecords
+from tests.daemons.client.hostile_servers import HOSTILE, PIECES, ClosesAfterEachBlock
+from tests.daemons.client.peers import Server, Stream, fetching, hand_out, serving
+from tests.daemons.client.world import DAEMON, DAEMON_IP, MASTER, World, id_of, link, until
+from tests.storage.contents import PIECE, Content, a_file, checked, noise, uploaded
+
+
+@pytest.fixture(autouse=True)
+def only_good_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash every piece on disk at the moment when it begins to count."""
+    add_verified = LocalFile.add_verified
+
+    def add_checked(file: LocalFile, pieces: PieceSet) -> None:
+        new = PieceSet.of(file.manifest.piece_count, pieces)
+        assert file.store is not None
+        assert checked(file.store, new) == new  # type: ignore[arg-type]
+        add_verified(file, new)
+
+    monkeypatch.setattr(LocalFile, "add_verified", add_checked)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    return a_file(tmp_path / "original" / "weights.bin", size=PIECES * PIECE + 10)
+
+
+@pytest.fixture
+def honest(world: World, content: Content) -> Server:
+    """A server that behaves, on a line that leaves others time to misbehave."""
+    return slow_server(world, content, "honest")
+
+
+def slow_server(world: World, content: Content, name: str) -> Server:
+    server = Server(world, content, name)
+    world.network.set_link(server.ip, link(rate=1e6))
+    return server
+
+
+async def fetch_from(world: World, *servers: Server) -> DownloadReport:
+    """Download the servers' content from them, and check what came."""
+    content = servers[0].content
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, *servers)
+    with trio.fail_after(300):
+        report = await world.daemon.wait(content.manifest)
+    assert (world.daemon.got / content.manifest.name).read_bytes() == content.data
+    assert list(world.daemon.got.iterdir()) == [world.daemon.got / content.manifest.name]
+    return report
+
+
+def fetched_from(records: LogRecords, name: str) -> list[EventDict]:
+    """What the log says about sessions with a server that ended badly."""
+    return [record for record in records.records if record.get("task") == f"fetching from {name}"]
+
+
+async def test_an_honest_server_alone(
+    world: World, content: Content, honest: Server, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    report = await fetch_from(world, honest)
+    assert report.bytes_from_peers == {"honest": content.manifest.size}
+    assert (report.pieces_rejected, report.bytes_local) == (0, 0)
+    assert report.seconds == pytest.approx(content.manifest.size / 1e6, rel=0.1)
+    assert not fetched_from(log_records, "honest")
+
+
+@pytest.mark.parametrize(("hostile", "reason"), HOSTILE.items(), ids=[kind.__name__ for kind in HOSTILE])
+async def test_an_honest_server_beside_a_hostile_one(
+    world: World,
+    content: Content,
+    honest: Server,
+    log_records: LogRecords,
+    hostile: type[Server],
+    reason: str,
+    autojump_clock: MockClock,
+) -> None:
+    began = trio.current_time()
+    report = await fetch_from(world, hostile(world, content, "hostile"), honest)
+    assert trio.current_time() - began < 30
+    assert report.pieces_rejected == 0
+    assert report.bytes_from_peers["honest"] > 0
+    lines = fetched_from(log_records, "hostile")
+    assert all(line["level"] == "info" for line in lines)
+    if reason:
+        assert lines
+        assert re.search(reason, lines[0]["reason"]), lines[0]["reason"]
+    else:
+        assert not lines
+
+
+class SendsWrongBytes(Server):
+    """The right block with a byte changed."""
+
+    async def answer(self, stream: Stream, request: m.Request) -> None:
+        data = bytearray(self.data(request))
+        data[len(data) // 2] ^= 1
+        await stream.send(m.Piece(request.piece, request.offset), bytes(data))
+
+
+async def test_a_wrong_piece_is_blamed_on_its_sender_and_comes_from_another(
+    world: World, content: Content, honest: Server, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    hostile = SendsWrongBytes(world, content, "hostile")
+    report = await fetch_from(world, hostile, honest)
+    assert sorted(hostile.complaints) == sorted(request.piece for request in hostile.requests)
+    assert report.pieces_rejected == len(hostile.complaints) <= 2, "what it was asked for at first"
+    assert not honest.complaints
+    (line,) = fetched_from(log_records, "hostile")
+    assert re.fullmatch(r"hostile sent piece \d+ with a wrong hash", line["reason"])
+    assert not fetched_from(log_records, "honest")
+
+
+async def test_a_lone_server_of_wrong_pieces_is_asked_less_and_less(
+    world: World, content: Content, honest: Server, autojump_clock: MockClock
+) -> None:
+    hostile = SendsWrongBytes(world, content, "hostile")
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, hostile)
+    await until(lambda: len(hostile.opened_at) == 5, within_s=600)
+    waited = [after - before for before, after in zip(hostile.opened_at, hostile.opened_at[1:], strict=False)]
+    assert waited == pytest.approx([BAN_S, 2 * BAN_S, 4 * BAN_S, 8 * BAN_S], rel=0.2)
+    await trio.sleep(3)
+    transfer = await world.daemon.transfer()
+    assert (transfer.bytes_done, transfer.state) == (0, "waiting")
+    await serving(world, honest)
+    await world.master.hand_out(content.manifest.file_id, hostile.peer, honest.peer)
+    report = await world.daemon.wait(content.manifest)
+    assert report.pieces_rejected == len(hostile.complaints) >= 5
+    assert (world.daemon.got / content.manifest.name).read_bytes() == content.data
+
+
+def test_a_ban_grows_to_its_limit_and_no_further() -> None:
+    assert [ban_s(times) for times in (0, 1, 2, 3, 6, 7, 100_000)] == [0, 10, 20, 40, 300, 300, 300]
+
+
+class LiesHalf(Server):
+    """Claims everything, and holds the even or the odd pieces."""
+
+    def __init__(self, world: World, content: Content, name: str, *, odd: bool) -> None:
+        super().__init__(world, content, name)
+        self.odd = odd
+
+    async def answer(self, stream: Stream, request: m.Request) -> None:
+        if request.piece % 2 == self.odd:
+            await super().answer(stream, request)
+        else:
+            await stream.send(m.NotFound(request.piece, request.offset))
+
+
+async def test_servers_that_claim_too_much_are_corrected_piece_by_piece(
+    world: World, content: Content, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    servers = [LiesHalf(world, content, "odd", odd=True), LiesHalf(world, content, "even", odd=False)]
+    report = await fetch_from(world, *servers)
+    assert set(report.bytes_from_peers) == {"odd", "even"}
+    for server in servers:
+        asked = [request.piece for request in server.requests]
+        assert len(asked) == len(set(asked)), "nobody is asked twice for what it lacks"
+
+
+class GainsOneByOne(Server):
+    """Begins with nothing and gains a piece a second."""
+
+    async def open(self, stream: Stream) -> None:
+        await stream.send(m.Bitfield(), PieceSet(self.content.manifest.piece_count).to_bytes())
+
+    async def converse(self, stream: Stream) -> None:
+        async def gain() -> None:
+            for piece in range(self.content.manifest.piece_count):
+                await trio.sleep(1)
+                await stream.send(m.Have([piece]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gain)
+            await super().converse(stream)
+
+
+async def test_what_a_server_gains_is_asked_for_at_once(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    server = GainsOneByOne(world, content, "gaining")
+    await fetch_from(world, server)
+    assert trio.current_time() < server.opened_at[0] + content.manifest.piece_count + 3
+    assert len(server.opened_at) == 1
+
+
+async def test_a_server_that_closes_after_each_block_is_enough(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    server = ClosesAfterEachBlock(world, content, "hasty")
+    report = await fetch_from(world, server)
+    assert report.bytes_from_peers == {"hasty": content.manifest.size}
+
+
+class WithdrawsAfterThree(Server):
+    async def answer(self, stream: Stream, request: m.Request) -> None:
+        if len(self.requests) > 3:
+            await stream.send(m.Withdrawn("the file is paused on this host"))
+            stream.close()
+        else:
+            await super().answer(stream, request)
+
+
+async def test_a_withdrawn_file_is_asked_for_again_later(
+    world: World, content: Content, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    server = WithdrawsAfterThree(world, content, "pausing")
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, server)
+    await trio.sleep(100)
+    assert len(server.opened_at) > 3
+    assert fetched_from(log_records, "pausing")[0]["reason"] == (
+        "pausing stops serving it: the file is paused on this host"
+    )
+    server.requests.clear()
+    server.answer = super(WithdrawsAfterThree, server).answer  # type: ignore[method-assign]
+    await world.daemon.wait(content.manifest)
+
+
+# Pieces of several blocks
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Content:
+    """Three pieces of two and a bit, the last of one and a half blocks."""
+    path = tmp_path / "original" / "large"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(noise(7 * MIB + MIB // 2, 5))
+    return uploaded(path, piece_size=4 * MIB)
+
+
+class AnswersBackwards(Server):
+    """Answers two requests at a time, the later one first."""
+
+    async def answer(self, stream: Stream, request: m.Request) -> None:
+        if len(self.requests) % 2 == 0:
+            for waiting in reversed(self.requests[-2:]):
+                await super().answer(stream, waiting)
+
+
+async def test_blocks_of_a_piece_come_in_order(
+    world: World, large: Content, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    await fetch_from(world, AnswersBackwards(world, large, "hostile"), slow_server(world, large, "honest"))
+    assert "out of order, 0 was due" in fetched_from(log_records, "hostile")[0]["reason"]
+
+
+class SendsAWrongBlock(Server):
+    """The second block of each piece is wrong."""
+
+    async def answer(self, stream: Stream, request: m.Request) -> None:
+        data = self.data(request) if request.offset != MIB else bytes(request.length)
+        await stream.send(m.Piece(request.piece, request.offset), data)
+
+
+async def test_one_wrong_block_spoils_its_piece_alone(
+    world: World, large: Content, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    hostile = SendsAWrongBlock(world, large, "hostile")
+    report = await fetch_from(world, hostile, slow_server(world, large, "honest"))
+    assert report.pieces_rejected == 1
+    assert len(hostile.complaints) == 1
+
+
+@pytest.mark.parametrize("silence_s", [3.0, 8.0, 30.0])
+async def test_a_line_that_is_dead_for_a_while_is_nobodys_fault(
+    world: World, large: Content, log_records: LogRecords, silence_s: float, autojump_clock: MockClock
+) -> None:
+    server = slow_server(world, large, "honest")
+    await world.daemon.download(large.manifest, detach=True)
+    await hand_out(world, server)
+    for _ in range(3):
+        await trio.sleep(1.7)
+        world.network.partition(server.ip, DAEMON_IP)
+        await trio.sleep(silence_s)
+        world.network.heal(server.ip, DAEMON_IP)
+    report = await world.daemon.wait(large.manifest)
+    assert (world.daemon.got / "large").read_bytes() == large.data
+    assert report.pieces_rejected == 0
+    assert not [line for line in fetched_from(log_records, "honest") if "order" in line["reason"]]
+
+
+# Addresses
+
+
+async def test_addresses_that_lead_nowhere_or_to_somebody_else_cost_nothing(
+    world: World, content: Content, honest: Server, log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    def peer(name: str, address: str, host_id: str = "") -> master_messages.PeerAddress:
+        return master_messages.PeerAddress(host_id or id_of(name), name, "", address, True)
+
+    strange = [
+        peer("itself", str(DAEMON), id_of("tested")),
+        peer("master", str(MASTER)),
+        peer("loopback", "127.0.0.1:22"),
+        peer("metadata", "169.254.169.254:80"),
+        peer("port", "10.0.0.9:99999"),
+        peer("none", ""),
+        peer("self-called", str(DAEMON)),
+    ]
+    await world.daemon.download(content.manifest, detach=True)
+    await serving(world, honest)
+    await world.master.hand_out(content.manifest.file_id, *strange, honest.peer)
+    report = await world.daemon.wait(content.manifest)
+    assert report.bytes_from_peers == {"honest": content.manifest.size}
+    assert all(record["level"] != "error" for record in log_records.records)
+    assert not fetched_from(log_records, "itself")
+    assert "is not an address" in fetched_from(log_records, "none")[0]["reason"]
+    assert "fleet" in fetched_from(log_records, "master")[0]["reason"]
+    assert "is host" in fetched_from(log_records, "self-called")[0]["reason"]
+
+
+async def test_a_peer_handed_out_no_more_is_not_dialled_again(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    server = ClosesAfterEachBlock(world, content, "gone")
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, server)
+    await until(lambda: len(server.opened_at) == 2)
+    await world.master.hand_out(content.manifest.file_id)
+    await trio.sleep(1)
+    seen = len(server.opened_at)
+    await trio.sleep(100)
+    assert len(server.opened_at) == seen
+
+
+async def test_what_is_fetched_is_served_at_once(
+    world: World, content: Content, honest: Server, autojump_clock: MockClock
+) -> None:
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, honest)
+    await until(lambda: _done(world))
+    async with fetching(world, content.manifest.file_id) as fetcher:
+        assert fetcher.bitfield is not None
+        gained = set(PieceSet.from_bytes(content.manifest.piece_count, fetcher.bitfield))
+        assert 0 < len(gained) < content.manifest.piece_count
+        while len(gained) < content.manifest.piece_count:
+            message, _ = await fetcher.receive()
+            assert isinstance(message, m.Have)
+            gained.update(map(content.manifest.geometry.piece, message.pieces))
+        assert await fetcher.fetch(content) == content.data
+    await world.daemon.wait(content.manifest)
+
+
+async def _done(world: World) -> int:
+    return (await world.daemon.transfer()).bytes_done
