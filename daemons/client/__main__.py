@@ -80,7 +80,7 @@ def client(
             zone=_checked(zone, ZONE_PATTERN, "zone"),
             quota=parse_size(quota) if quota is not None else None,
             token=_token(join, token_file),
-            spare_token=_spare_token(),
+            spare_token=os.environ.get(TOKEN_VARIABLE, ""),
         )
         raise_file_limit()
         with StateLock(where):
@@ -136,15 +136,10 @@ def _token(join: str | None, token_file: str | None) -> JoinToken | None:
     return None
 
 
-def _spare_token() -> JoinToken | None:
-    text = os.environ.get(TOKEN_VARIABLE)
-    return JoinToken.decode(text) if text else None
-
-
 def _read_token(name: str) -> str:
     try:
         if name == "-":
-            return sys.stdin.read(MAX_TOKEN_CHARACTERS)
+            return sys.stdin.buffer.read(MAX_TOKEN_CHARACTERS).decode(errors="replace")
         with open(name, encoding="utf-8", errors="replace") as file:
             return file.read(MAX_TOKEN_CHARACTERS)
     except OSError as e:
@@ -160,7 +155,7 @@ def _host_name(name: str | None) -> str:
 
 def _checked(text: str, pattern: str, what: str) -> str:
     if re.fullmatch(pattern, text) is None:
-        raise UsageError(f"{what} {printable(text)!r} may have letters, digits, '.', '_' and '-' only, at most 63")
+        raise UsageError(f"{what} '{printable(text)}' may have letters, digits, '.', '_' and '-' only, at most 63")
     return text
 
 

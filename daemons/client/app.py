@@ -44,8 +44,8 @@ log = structlog.get_logger()
 class ClientConfig:
     """What a person decides about a client daemon.
 
-    `token`: to join with now, an error on a host that has joined; `spare_token`: to join with if that is still to do,
-    for a service that is started with the same environment each time.
+    `token`: to join with now, an error on a host that has joined; `spare_token`: the text of one to join with if that
+    is still to do, for a service that is started with the same environment each time; by then it may be anything.
     """
 
     state: Path
@@ -56,7 +56,7 @@ class ClientConfig:
     zone: str = ""
     quota: int | None = None
     token: JoinToken | None = None
-    spare_token: JoinToken | None = None
+    spare_token: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ async def _identify(config: ClientConfig, environment: Environment, jobs: JobSto
         )
     if known is not None:
         return known, False
-    token = config.token or config.spare_token
+    token = config.token or (JoinToken.decode(config.spare_token) if config.spare_token else None)
     if token is None:
         raise NotJoined(
             "this host belongs to no fleet yet; join one with --join TOKEN (on the master's host: interfiles token)"

@@ -7,7 +7,8 @@ from interfiles.wire import peer_messages as m
 from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Failure
 from tests.daemons.client.peers import Server, Stream
-from tests.daemons.client.world import World, id_of
+from tests.daemons.client.setting import id_of
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, noise
 
 PIECES = 12

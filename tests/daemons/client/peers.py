@@ -17,7 +17,8 @@ from interfiles.wire import master_messages, session
 from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
-from tests.daemons.client.world import DAEMON, FLEET, World, id_of
+from tests.daemons.client.setting import DAEMON, FLEET, id_of
+from tests.daemons.client.world import World
 from tests.storage.contents import Content
 
 WINDOW: Final = 4  # blocks that an honest fetcher asks for ahead

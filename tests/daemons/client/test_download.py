@@ -22,7 +22,8 @@ from interfiles.wire import session
 from interfiles.wire.codec import Message
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, Stream, fetching, hand_out, honest_copy, serving
-from tests.daemons.client.world import FLEET, World, id_of, link, until
+from tests.daemons.client.setting import FLEET, id_of, link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, Failing, a_file, noise, uploaded
 
 PIECES = 12

@@ -10,12 +10,12 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.errors import DestinationExists, NoSpace, NotPermitted, Refused
-from interfiles.storage.executor import InlineExecutor
 from interfiles.storage.jobs import JobStore
 from interfiles.wire import control_messages as c
 from interfiles.wire.reports import DownloadReport
 from tests.daemons.client.peers import Server, hand_out, honest_copy
-from tests.daemons.client.world import World, link, tracker_of, until
+from tests.daemons.client.setting import SlowExecutor, link, tracker_of, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, Failing, a_file, tree_of
 
 PIECES = 12
@@ -373,18 +373,10 @@ async def _has_note(world: World, words: str) -> bool:
 # Callers that leave
 
 
-class Hesitant(InlineExecutor):
-    """Takes a tenth of a second over everything."""
-
-    async def run(self, function, *args):  # type: ignore[no-untyped-def, override]
-        await trio.sleep(0.1)
-        return await super().run(function, *args)
-
-
 async def test_a_caller_that_leaves_at_any_moment_finds_the_download_taken_on(
     world: World, content: Content, server: Server, autojump_clock: MockClock
 ) -> None:
-    world.daemon.disk = world.daemon.database = Hesitant()  # type: ignore[assignment]
+    world.daemon.disk = world.daemon.database = SlowExecutor(lambda: 0.1)
     await world.daemon.restart()
     await until(lambda: len(world.master.connections) > 1)
     for tenths in range(1, 8):

@@ -18,7 +18,8 @@ from interfiles.wire.reports import DownloadReport
 from tests.conftest import LogRecords
 from tests.daemons.client.hostile_servers import HOSTILE, PIECES, ClosesAfterEachBlock
 from tests.daemons.client.peers import Server, Stream, fetching, hand_out, serving
-from tests.daemons.client.world import DAEMON, DAEMON_IP, MASTER, World, id_of, link, until
+from tests.daemons.client.setting import DAEMON, DAEMON_IP, MASTER, id_of, link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, a_file, checked, noise, uploaded
 
 

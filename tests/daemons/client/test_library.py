@@ -12,7 +12,8 @@ from interfiles.storage.jobs import JobStore
 from interfiles.wire import control_messages as c
 from interfiles.wire.reports import RemoveReport
 from tests.daemons.client.peers import honest_copy
-from tests.daemons.client.world import World, tracker_of
+from tests.daemons.client.setting import tracker_of
+from tests.daemons.client.world import World
 from tests.storage.contents import Content, make_tree, uploaded
 
 

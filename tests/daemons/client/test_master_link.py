@@ -21,7 +21,8 @@ from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.reports import FileListReport, HostListReport
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, Stream, hand_out
-from tests.daemons.client.world import DAEMON_IP, MASTER_IP, World, id_of, link, until
+from tests.daemons.client.setting import DAEMON_IP, MASTER_IP, id_of, link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import Content, a_file
 
 Answer = Callable[[Stream, Message], Awaitable[bool]]

@@ -14,7 +14,8 @@ from interfiles.storage import finishing
 from interfiles.storage.jobs import FileRecord
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, fetching, hand_out, honest_copy
-from tests.daemons.client.world import World, link, until
+from tests.daemons.client.setting import link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, a_file, make_tree, noise, tree_of, uploaded
 
 PIECES = 12

@@ -26,7 +26,8 @@ from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Hello
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Fetcher, fetching, honest_copy
-from tests.daemons.client.world import DAEMON, DAEMON_IP, World, link, until
+from tests.daemons.client.setting import DAEMON, DAEMON_IP, link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, a_file
 
 HELD_BYTES = 256 << 10  # what a connection in memory holds between its ends

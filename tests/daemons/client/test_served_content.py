@@ -15,8 +15,9 @@ from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import Failure
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import fetching, honest_copy
+from tests.daemons.client.setting import DAEMON_IP, link, until
 from tests.daemons.client.test_serve_session import first_block, is_served, served
-from tests.daemons.client.world import DAEMON_IP, World, link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, Failing, path_of, uploaded
 
 # Complaints

@@ -11,11 +11,11 @@ from trio.testing import MockClock
 
 from interfiles.errors import Refused, StorageFailed, UnknownFile
 from interfiles.storage import finishing
-from interfiles.storage.executor import InlineExecutor
 from interfiles.wire import master_messages as m
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, fetching, hand_out, serving
-from tests.daemons.client.world import World, link, until
+from tests.daemons.client.setting import SlowExecutor, link, until
+from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, Failing, a_file, tree_of
 
 PIECES = 12
@@ -32,6 +32,12 @@ def server(world: World, content: Content) -> Server:
     made = Server(world, content, "honest")
     world.network.set_link(made.ip, link(rate=1e6))
     return made
+
+
+def hesitant() -> SlowExecutor:
+    """Takes up to a tenth of a second over everything."""
+    rng = random.Random(5)
+    return SlowExecutor(lambda: rng.random() / 10)
 
 
 async def begin(world: World, server: Server) -> None:
@@ -137,21 +143,10 @@ async def _note(world: World, note: str) -> bool:
     return (await world.daemon.transfer()).note == note
 
 
-class Hesitant(InlineExecutor):
-    """Takes a moment over everything."""
-
-    def __init__(self) -> None:
-        self.rng = random.Random(5)
-
-    async def run(self, function, *args):  # type: ignore[no-untyped-def, override]
-        await trio.sleep(self.rng.random() / 10)
-        return await super().run(function, *args)
-
-
 async def test_a_pause_at_any_moment_holds_or_is_refused(
     world: World, content: Content, autojump_clock: MockClock
 ) -> None:
-    world.daemon.disk = world.daemon.database = Hesitant()  # type: ignore[assignment]
+    world.daemon.disk = world.daemon.database = hesitant()
     await world.daemon.restart()
     await until(lambda: len(world.master.connections) > 1)
     server = Server(world, content, "honest")
@@ -199,7 +194,7 @@ async def test_a_download_that_is_removed_leaves_nothing(
 async def test_a_download_that_is_removed_at_any_moment_leaves_nothing(
     world: World, content: Content, autojump_clock: MockClock
 ) -> None:
-    world.daemon.disk = world.daemon.database = Hesitant()  # type: ignore[assignment]
+    world.daemon.disk = world.daemon.database = hesitant()
     await world.daemon.restart()
     await until(lambda: len(world.master.connections) > 1)
     server = Server(world, content, "honest")
@@ -259,7 +254,7 @@ async def test_a_removed_download_can_be_begun_anew(
 async def test_removing_and_downloading_at_once_ends_in_one_of_the_two(
     world: World, content: Content, server: Server, autojump_clock: MockClock
 ) -> None:
-    world.daemon.disk = world.daemon.database = Hesitant()  # type: ignore[assignment]
+    world.daemon.disk = world.daemon.database = hesitant()
     await world.daemon.restart()
     await until(lambda: len(world.master.connections) > 1)
     await serving(world, server)

@@ -10,7 +10,6 @@ from trio.testing import MockClock
 
 from daemons.client.uploads import PUBLISH_TIMEOUT_S
 from interfiles.errors import ContentChanged, InterFilesError, NoSpace, PathNotFound, Refused
-from interfiles.storage.executor import InlineExecutor
 from interfiles.storage.jobs import JobStore
 from interfiles.tracker_file import TrackerFile
 from interfiles.wire import control_messages as c
@@ -19,7 +18,8 @@ from interfiles.wire.codec import Message
 from interfiles.wire.reports import UploadReport, decode_report
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, Stream, hand_out, honest_copy
-from tests.daemons.client.world import EPOCH, FLEET, MASTER, World, link, result_of, until
+from tests.daemons.client.setting import EPOCH, FLEET, MASTER, SlowExecutor, link, until
+from tests.daemons.client.world import World, result_of
 from tests.storage.contents import PIECE, Content, Failing, a_file, tree_of
 
 
@@ -258,19 +258,11 @@ async def test_the_quota_holds_for_all_own_copies_together(
     assert len(copies(world)) == 2
 
 
-class Slow(InlineExecutor):
-    """Takes a second over everything."""
-
-    async def run(self, function, *args):  # type: ignore[no-untyped-def, override]
-        await trio.sleep(1)
-        return await super().run(function, *args)
-
-
 async def test_the_quota_holds_for_copies_that_are_made_at_once(
     world: World, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     files = [a_file(tmp_path / "original" / f"file{n}", size=PIECE, seed=n) for n in range(4)]
-    world.daemon.quota, world.daemon.disk = 2 * PIECE, Slow()  # type: ignore[assignment]
+    world.daemon.quota, world.daemon.disk = 2 * PIECE, SlowExecutor(lambda: 1.0)
     await world.daemon.restart()
     refused = 0
 
@@ -312,7 +304,7 @@ async def test_a_state_directory_that_cannot_be_written(
 async def test_a_caller_that_leaves_at_any_moment_leaves_nothing_or_a_seed(
     world: World, tree: Content, copy: bool, autojump_clock: MockClock
 ) -> None:
-    world.daemon.disk = world.daemon.database = Slow()  # type: ignore[assignment]
+    world.daemon.disk = world.daemon.database = SlowExecutor(lambda: 1.0)
     await world.daemon.restart()
     await until(lambda: len(world.master.connections) > 1)
     abandoned = 0

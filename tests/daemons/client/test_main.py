@@ -1,0 +1,189 @@
+"""The client daemon's options: what they become, and what is refused in one sentence."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from daemons.client import __main__ as command
+from daemons.client.app import ClientConfig
+from daemons.command_line import run_command
+from daemons.state_lock import StateLock
+from interfiles.errors import DONE, NOT_PERMITTED, REFUSED, USAGE
+from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
+from interfiles.transport.base import Address
+
+TOKEN = JoinToken(("10.0.0.254:4850",), b"token id", b"secret".ljust(16))
+
+
+class Started:
+    """Stands for the daemon: keeps what it was started with."""
+
+    config: ClientConfig | None = None
+
+    async def __call__(self, config: ClientConfig) -> None:
+        self.config = config
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
+    """What the command line would run; nothing else of the process changes."""
+    made = Started()
+    monkeypatch.setattr(command, "_main", made)
+    monkeypatch.setattr(command, "configure_logging", lambda **_: None)
+    monkeypatch.setattr(command, "raise_file_limit", lambda: 1024)
+    for variable in [name for name in os.environ if name.startswith(("INTERFILES", "XDG"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def run(*arguments: str) -> int:
+    """Run the command; return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        run_command(command.app, "interfiles client", ["--state", "state", *arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def config_of(started: Started, *arguments: str) -> ClientConfig:
+    assert run(*arguments) == DONE
+    assert started.config is not None
+    return started.config
+
+
+def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.node", lambda: "rack-1.example.net")
+    config = config_of(started)
+    assert config.state == tmp_path / "state"
+    assert (config.listen, config.advertise) == (Address("0.0.0.0", 4851), None)
+    assert (config.name, config.zone, config.quota) == ("rack-1.example.net", "", None)
+    assert (config.token, config.spare_token) == (None, "")
+    assert config.state.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [("", "host"), ("..", "host"), ("_x", "x"), ("日本", "host"), ("a b/c\n", "a-b-c-"), ("x" * 80, "x" * 63)],
+)
+def test_a_host_name_is_made_from_whatever_the_system_says(
+    started: Started, monkeypatch: pytest.MonkeyPatch, node: str, name: str
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: node)
+    assert config_of(started).name == name
+
+
+def test_every_option(started: Started, tmp_path: Path) -> None:
+    config = config_of(
+        started,
+        *("--listen", "[::1]:5000", "--advertise", "host.example.net", "--name", "h-1", "--zone", "rack.2"),
+        *("--quota", "1.5GB", "--socket", "run/sock", "--join", TOKEN.encode()),
+    )
+    assert (config.listen, config.advertise) == (Address("::1", 5000), Address("host.example.net", 4851))
+    assert (config.name, config.zone, config.quota) == ("h-1", "rack.2", 1_500_000_000)
+    assert (config.socket, config.token) == (tmp_path / "run" / "sock", TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--name", ""], "name '' may have letters"),
+        (["--name", "-x"], "name '-x' may have letters"),
+        (["--name", "a b"], "name 'a b' may have letters"),
+        (["--name", "x" * 64], "at most 63"),
+        (["--name", "x\n"], r"name 'x\x0a' may have letters"),
+        (["--name", "\x1b[2J"], r"name '\x1b[2J' may have letters"),
+        (["--zone", "rack/2"], "zone 'rack/2' may have letters"),
+        (["--quota", "much"], "'much'"),
+        (["--quota", "-5GB"], "-5GB"),
+        (["--listen", "nowhere at all"], "is not a host name or IP address"),
+        (["--listen", "host:99999"], "port 99999"),
+        (["--advertise", "host:port"], "is not an address"),
+        (["--colour"], "no such option: --colour; see `interfiles client --help`"),
+        (["--join", "a", "--token-file", "b"], "by --join or by --token-file, not by both"),
+    ],
+    ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else "",
+)
+def test_an_option_that_makes_no_sense(
+    started: Started, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert run(*arguments) == USAGE
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert words in shown.err
+    assert shown.err.startswith("interfiles: ")
+    assert shown.err.count("\n") == 1
+    assert started.config is None
+
+
+# Where the token comes from
+
+
+def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def test_a_token_from_a_file(started: Started, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN.encode()}\n")
+    assert config_of(started, "--token-file", "token").token == TOKEN
+
+
+def test_a_token_from_standard_input(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin_of(monkeypatch, TOKEN.encode().encode() + b"\n")
+    assert config_of(started, "--token-file", "-").token == TOKEN
+
+
+def test_a_token_on_the_command_line_is_remarked_upon(started: Started, capsys: pytest.CaptureFixture[str]) -> None:
+    assert config_of(started, "--join", TOKEN.encode()).token == TOKEN
+    assert "--token-file would hide it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff\xfe\x00", b"x" * (MAX_TOKEN_CHARACTERS * 10)])
+@pytest.mark.parametrize("source", ["file", "-"])
+def test_a_token_that_is_none(
+    started: Started,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data: bytes,
+    source: str,
+) -> None:
+    (tmp_path / "file").write_bytes(data)
+    stdin_of(monkeypatch, data)
+    assert run("--token-file", source) == NOT_PERMITTED
+    shown = capsys.readouterr().err
+    assert "token" in shown
+    assert len(shown) < 300, "no secret, and no page full of it"
+
+
+@pytest.mark.parametrize("name", ["absent", "directory", "absent/deeper", "strange\x1b[2J"])
+def test_a_token_file_that_cannot_be_read(
+    started: Started, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "directory").mkdir()
+    assert run("--token-file", name) == USAGE
+    shown = capsys.readouterr().err
+    assert shown.startswith("interfiles: token file ")
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", TOKEN.encode()])
+def test_the_environments_token_is_passed_on_unread(
+    started: Started, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("INTERFILES_TOKEN", text)
+    config = config_of(started)
+    assert (config.token, config.spare_token) == (None, text)
+
+
+def test_a_state_directory_is_one_daemons(started: Started, capsys: pytest.CaptureFixture[str]) -> None:
+    with StateLock(Path("state").absolute()):
+        assert run() == REFUSED
+    assert "is in use by process" in capsys.readouterr().err
+
+
+def test_a_state_directory_that_is_none(started: Started, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state").write_text("mine")
+    assert run() != DONE
+    assert "Traceback" not in capsys.readouterr().err
