@@ -22,7 +22,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from daemons.notify import Notifier
-from interfiles.errors import INTERRUPTED, InterFilesError, printable
+from interfiles.errors import INTERRUPTED, InterFilesError, LocalProtocolError, printable
 
 _log: Final = structlog.get_logger()
 
@@ -111,6 +111,8 @@ async def _attempt(
     try:
         try:
             await run()
+        except* LocalProtocolError as group:  # of all errors of ours, the one that is a bug
+            bug = group
         except* expected as group:
             failed = group
         except* Exception as group:  # noqa: BLE001 - the boundary itself
@@ -129,6 +131,11 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(child)
     else:
         yield error
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """The first exception inside nested groups: the one to tell a person."""
+    return next(_leaves(error))
 
 
 def _sole_leaf(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ from interfiles.transport.listeners import serve
 from interfiles.wire import session
 
 MAX_PEER_CONNECTIONS: Final = 512
+MAX_CONNECTIONS_A_HOST: Final = 64  # one for each file that it fetches; with more it would keep others out
 MAX_CONTROL_CONNECTIONS: Final = 64
 
 log = structlog.get_logger()
@@ -185,14 +187,19 @@ async def _serve(
 
     await library.load()
     await disk.run(_remove_orphans, copies, library.owned_roots())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(library.run)
-        nursery.start_soon(transfers.run)
-        nursery.start_soon(downloader.run)
-        nursery.start_soon(link.run)
-        nursery.start_soon(lambda: serve(listener, handle_peer, max_connections=MAX_PEER_CONNECTIONS))
-        nursery.start_soon(lambda: serve(control, handle_control, max_connections=MAX_CONTROL_CONNECTIONS))
-        task_status.started(Serving(identity, listener.address, joined_now))
+    serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS, max_a_host=MAX_CONNECTIONS_A_HOST)
+    serve_callers = partial(serve, max_connections=MAX_CONTROL_CONNECTIONS)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(library.run)
+            nursery.start_soon(transfers.run)
+            nursery.start_soon(downloader.run)
+            nursery.start_soon(link.run)
+            nursery.start_soon(serve_peers, listener, handle_peer)
+            nursery.start_soon(serve_callers, control, handle_control)
+            task_status.started(Serving(identity, listener.address, joined_now))
+    finally:
+        library.close()
 
 
 def _remove_orphans(copies: Path, used: set[Path]) -> None:

@@ -13,8 +13,11 @@ import trio
 
 from daemons.client.reporting import Reporter, download_report, here_report
 from daemons.client.uploads import HashingProgress
+from daemons.supervision import first_leaf
 from interfiles.errors import (
+    DestinationExists,
     InterFilesError,
+    LocalProtocolError,
     NoSource,
     NotPermitted,
     PeerGone,
@@ -107,6 +110,8 @@ class ControlServer:
                 nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
                 await self._answer(stream, request, payload)
                 nursery.cancel_scope.cancel()
+        except* LocalProtocolError:
+            raise  # a bug of ours
         except* InterFilesError as group:
             await _tell(stream, group)
         finally:
@@ -189,7 +194,10 @@ class ControlServer:
     async def _show_fetching(self, stream: MessageStream[Message], file: LocalFile, timeout_s: float) -> bool:
         """Return True once the file is complete, False after `timeout_s` without progress."""
         moved_at, moved, waiting_since = trio.current_time(), -1, float("inf")
+        known = file.failure  # from before: whoever asks now may just have mended the cause
         while not file.is_complete:
+            if file.failure is not known and isinstance(file.failure, (DestinationExists, NotPermitted)):
+                raise type(file.failure)(f"{file.failure}; the download stays queued, and is tried again by itself")
             if file.record.state in ("paused", "withdrawn") or self._library.find(file.file_id) is not file:
                 raise Refused(f"the download of {file.label} was stopped: {file.refusal or file.record.state}")
             now, done = trio.current_time(), file.bytes_done + file.checked_bytes + file.down.total
@@ -296,9 +304,7 @@ async def _cancel_when_gone(stream: MessageStream[Message], scope: trio.CancelSc
 
 
 async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterFilesError]) -> None:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = first_leaf(group)
     if isinstance(error, InterFilesError):
         await stream.fail(error.code, str(error))
 

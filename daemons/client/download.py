@@ -127,7 +127,7 @@ class Download:
         file.update(bytes_local=record.bytes_local + self._bytes_in(found))
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         await self._sync()
-        file.note = ""  # whatever went wrong before, the disk takes it now
+        file.note, file.failure = "", None  # whatever went wrong before, the disk takes it now
 
     async def _reuse(self, store: PartStore) -> PieceSet:
         """Copy what the content to be replaced has of the same pieces."""

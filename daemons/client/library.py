@@ -109,6 +109,11 @@ class Library:
                     file.peers[known.host_id] = PeerAddress(known.host_id, known.name, "", known.address, False)
         self.work.tell()
 
+    def close(self) -> None:
+        """Close what is open; nobody may use the library any more."""
+        for file in self:
+            file.change_store(None)
+
     def _open(self, file: LocalFile) -> None:
         path = Path(os.fsdecode(file.record.path))
         file.store = SeedStore(path, file.manifest, decode_stamps(file.record.stamps), self.open_files)
@@ -146,13 +151,14 @@ class Library:
         """Store and tell a file's new state."""
         await self._database.run(lambda: self._jobs.set_state(file.file_id, state, note))
         file.update(state=state, note=note)
-        file.note = note
+        file.note, file.failure = note, None
         self._told(file)
 
     async def allow_overwrite(self, file: LocalFile) -> None:
         """Store that the download may replace what is at its destination."""
         await self._database.run(self._jobs.allow_overwrite, file.file_id)
         file.update(overwrite=True)
+        file.failure = None
 
     async def record_progress(self, file: LocalFile, durable: PieceSet) -> None:
         """Store that these pieces, but for those found bad meanwhile, are durable; they have been synced."""
@@ -176,7 +182,7 @@ class Library:
         raw, stamped, durable = os.fsencode(path), encode_stamps(stamps), file.durable.to_bytes()
         await self._database.run(lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable))
         file.update(state="complete", path=raw, part=None, stamps=stamped, note="")
-        file.note, file.phase = "", "idle"
+        file.note, file.failure, file.phase = "", None, "idle"
         file.change_store(SeedStore(path, file.manifest, stamps, self.open_files))
         self._told(file)
 
@@ -311,7 +317,10 @@ class Library:
         geometry = file.manifest.geometry
         file.remove_bad(geometry.piece(piece) for piece in bad)
         await self.record_progress(file, file.durable.copy())
-        await self.set_state(file, file.record.state, note=note)
+        await self._database.run(self._jobs.set_note, file.file_id, note)
+        file.update(note=note)
+        file.note = note
+        self._told(file)
 
     # What the master is told, and tells
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from daemons.client.notice import Notice
-from interfiles.errors import StorageFailed, printable
+from interfiles.errors import InterFilesError, StorageFailed, printable
 from interfiles.manifest import FileId, Manifest, short_id
 from interfiles.piece_set import PieceSet
 from interfiles.swarm.rate_meter import RateMeter
@@ -37,6 +37,7 @@ class LocalFile:
 
     `verified`: pieces that match their hashes and may be served; `durable`: those among them that survive a crash.
     `gained`: pieces in the order in which they were verified since the daemon started.
+    `note`: in words what is the matter; `failure`: why the last run of the download ended, None if it goes on.
     `attention`: told when the library has to look: at `suspects`, or at `changed_reason`, why the content is not what
     was hashed.
     """
@@ -62,6 +63,7 @@ class LocalFile:
         self.phase: Phase = "idle"
         self.checked_bytes = 0
         self.note = record.note
+        self.failure: InterFilesError | None = None
         self.started_at = now
         self.down = RateMeter(now)
         self.up = RateMeter(now)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import structlog
 import trio
 
-from daemons.supervision import Backoff, supervise
+from daemons.supervision import Backoff, first_leaf, supervise
 from interfiles.errors import (
     InterFilesError,
     MasterUnreachable,
@@ -206,9 +206,7 @@ class MasterLink:
             finally:
                 stream.close()
         except* InterFilesError as group:
-            first: BaseException = group
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
+            first = first_leaf(group)
             self.note = str(first)
             self._refusal = first if isinstance(first, NotPermitted) else None
             raise

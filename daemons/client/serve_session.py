@@ -12,8 +12,10 @@ from typing import Final, Protocol
 import trio
 
 from daemons.client.notice import Notice
+from daemons.supervision import first_leaf
 from interfiles.errors import (
     ContentChanged,
+    InterFilesError,
     NotPermitted,
     PeerGone,
     PeerSilent,
@@ -243,10 +245,9 @@ async def serve_peer(
         await stream.send(m.Bitfield(), file.verified.to_bytes())
         await session.run()
     except* (RemoteProtocolError, UnknownFile) as group:
-        first = group.exceptions[0]
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        await stream.fail(getattr(first, "code", "error"), str(first))
+        first = first_leaf(group)
+        assert isinstance(first, InterFilesError)
+        await stream.fail(first.code, str(first))
         raise
     finally:
         stream.close()

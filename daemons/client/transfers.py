@@ -11,7 +11,7 @@ import trio
 
 from daemons.client.download import Download
 from daemons.client.notice import Notice
-from daemons.supervision import Backoff, contain
+from daemons.supervision import Backoff, contain, first_leaf
 from interfiles.errors import InterFilesError, Refused
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ class Transfers:
             try:
                 await Download(file, self._library, self._network, self._disk, self._rng, self._identity).run()
             except* InterFilesError as group:
-                file.note = _first(group)
+                error = first_leaf(group)
+                assert isinstance(error, InterFilesError)
+                file.note, file.failure = str(error), error
                 file.changed.tell()
                 raise
 
@@ -138,10 +140,3 @@ class Transfers:
             del self._running[file.file_id]
             ended.set()
             self._library.work.tell()
-
-
-def _first(group: BaseExceptionGroup[InterFilesError]) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)

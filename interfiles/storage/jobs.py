@@ -249,6 +249,10 @@ class JobStore:
         """Keep what is done with a file, and in words why."""
         self._change("UPDATE files SET state = ?, note = ? WHERE file_id = ?", state, note, file_id)
 
+    def set_note(self, file_id: bytes, note: str) -> None:
+        """Keep in words what is the matter with a file."""
+        self._change("UPDATE files SET note = ? WHERE file_id = ?", note, file_id)
+
     def allow_overwrite(self, file_id: bytes) -> None:
         """Keep that a download may replace what is at its destination."""
         self._change("UPDATE files SET overwrite = 1 WHERE file_id = ?", file_id)

@@ -22,7 +22,7 @@ from daemons.supervision import (
     run_daemon,
     supervise,
 )
-from interfiles.errors import AddressInUse, ConnectFailed, NoSpace, PeerGone
+from interfiles.errors import AddressInUse, ConnectFailed, InterFilesError, LocalProtocolError, NoSpace, PeerGone
 from tests.conftest import LogRecords
 
 LOG = structlog.get_logger()
@@ -81,6 +81,10 @@ class TestContain:
         await contain("peer", raising(PeerGone("render-04 closed the connection.")), expected=(PeerGone,), log=LOG)
         assert lines(log_records) == [("info", "failed", "render-04 closed the connection.")]
         assert log_records.records[0]["task"] == "peer"
+
+    async def test_a_message_that_we_may_not_send_is_a_bug_whatever_is_expected(self, error_log: LogRecords) -> None:
+        await contain("peer", raising(LocalProtocolError("too long")), expected=(InterFilesError,), log=LOG)
+        assert [record["event"] for record in error_log.errors] == ["bug"]
 
     async def test_a_bug_is_one_error_line_with_its_traceback(self, error_log: LogRecords) -> None:
         await contain("peer", raising(KeyError("lost")), expected=(PeerGone,), log=LOG)

@@ -94,12 +94,11 @@ async def test_a_symlink_to_a_directory_is_followed_once(
     assert (world.daemon.got / "weights.bin").read_bytes() == content.data
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 async def test_a_directory_that_may_not_be_written_to(
-    world: World, content: Content, other: Path, autojump_clock: MockClock
+    world: World, content: Content, other: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    other.chmod(0o500)
-    with pytest.raises(NotPermitted):
+    monkeypatch.setattr(os, "access", lambda path, _: path != other)
+    with pytest.raises(NotPermitted, match=r"the daemon's user may not write to .*other; name another"):
         await world.daemon.download(content.manifest, other)
     await nothing_was_begun(world, other)
 
@@ -360,14 +359,12 @@ async def test_a_destination_that_appears_meanwhile_can_be_allowed_to_go(
     await world.daemon.download(content.manifest, detach=True)
     (world.daemon.got / "weights.bin").write_bytes(b"mine")
     await hand_out(world, server)
-    await until(lambda: _has_note(world, "exists; use --overwrite"))
+    with pytest.raises(DestinationExists, match=r"exists; use --overwrite.*; the download stays queued"):
+        await world.daemon.wait(content.manifest)
+    assert "exists; use --overwrite" in (await world.daemon.transfer()).note
     with trio.fail_after(100):
         await world.daemon.download(content.manifest, overwrite=True)
     assert (world.daemon.got / "weights.bin").read_bytes() == content.data
-
-
-async def _has_note(world: World, words: str) -> bool:
-    return words in (await world.daemon.transfer()).note
 
 
 # Callers that leave

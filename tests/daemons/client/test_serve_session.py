@@ -12,6 +12,7 @@ import trio
 from structlog.typing import EventDict
 from trio.testing import MockClock
 
+from daemons.client.app import MAX_PEER_CONNECTIONS
 from interfiles.errors import PeerGone
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.swarm import upload_queue
@@ -346,3 +347,14 @@ async def test_busy_slots_are_told_and_freed(world: World, content: Content, aut
         await trio.sleep(0.2)
         await fetchers[-1].request(first_block(content))
         assert isinstance((await fetchers[-1].receive())[0], m.Piece)
+
+
+async def test_a_host_that_opens_connections_without_end_keeps_nobody_out(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    await world.seed(content)
+    ip = world.new_ip()
+    held = [await world.network.host(ip).dial(DAEMON) for _ in range(MAX_PEER_CONNECTIONS + 100)]
+    assert await honest_copy(world, content) == content.data
+    for transport in held:
+        transport.close()
