@@ -24,16 +24,21 @@ from interfiles.source import Source, read_source
 from interfiles.tracker_place import TrackerPlace, absolute, real
 from interfiles.wire import control_messages as messages
 from interfiles.wire.reports import (
+    AuthorityListReport,
+    AuthorityReport,
     DownloadReport,
     FileListReport,
     FileReport,
     HostListReport,
     HostRemovedReport,
     HostReport,
+    ListedTokenReport,
     RemoveReport,
     StatReport,
     StatusReport,
+    TokenListReport,
     TokenReport,
+    TokenRevokedReport,
     TransferStateReport,
     UploadReport,
     VerifyReport,
@@ -233,9 +238,44 @@ class Admin:
         directory = locations.state_directory("master") if state is None else Path(state)
         self._socket = ControlSocket(locations.admin_socket(directory), "admin")
 
-    async def make_token(self, *, ttl_s: float, uses: int | None = None) -> TokenReport:
-        """Make a join token, good for `ttl_s` seconds and `uses` joins (None: any number)."""
-        return await self._socket.ask(messages.MakeToken(ttl_s, uses), TokenReport)
+    async def make_token(self, *, ttl_s: float, uses: int | None = None, name: str = "") -> TokenReport:
+        """Make a join token, good for `ttl_s` seconds and `uses` joins (None: any number).
+
+        `name`: what the one host that it is then good for is called.
+        """
+        return await self._socket.ask(messages.MakeToken(ttl_s, uses, name), TokenReport)
+
+    async def tokens(self) -> list[ListedTokenReport]:
+        """The tokens that are not long over, the newest first, and who joined by each."""
+        return (await self._socket.ask(messages.ListTokens(), TokenListReport)).tokens
+
+    async def revoke_token(self, token: str) -> TokenRevokedReport:
+        """Let nobody else in by a token: its id, or the start of it. Hosts that joined by it stay.
+
+        Raises:
+          UnknownToken: no token goes by this, or several do.
+        """
+        return await self._socket.ask(messages.RevokeToken(token), TokenRevokedReport)
+
+    async def authorities(self) -> list[AuthorityReport]:
+        """The CAs that the fleet trusts, the newest first."""
+        return (await self._socket.ask(messages.ListAuthorities(), AuthorityListReport)).authorities
+
+    async def rotate_authority(self) -> list[AuthorityReport]:
+        """Make a new CA, by which all hosts renew their certificates; the one before is trusted until they have.
+
+        Raises:
+          Refused: the rotation before is not over.
+        """
+        return (await self._socket.ask(messages.RotateAuthority(), AuthorityListReport)).authorities
+
+    async def retire_authority(self) -> list[AuthorityReport]:
+        """Trust the newest CA only, at once: hosts that have not renewed by it must join anew.
+
+        Raises:
+          Refused: there is no other.
+        """
+        return (await self._socket.ask(messages.RetireAuthority(), AuthorityListReport)).authorities
 
     async def remove_host(self, host: str) -> HostRemovedReport:
         """Take a host, by name or id, out of the fleet.

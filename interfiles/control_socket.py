@@ -26,7 +26,6 @@ from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import Progress, Result
 from interfiles.wire.handshake_messages import Conversation, Failure
 from interfiles.wire.reports import R, decode_report
-from interfiles.wire.session import Identity
 
 ProgressCallback = Callable[[Progress], object]
 
@@ -89,7 +88,7 @@ class ControlSocket:
     async def _greet(self) -> MessageStream[Message]:
         transport = await self._dial()
         try:
-            stream, _ = await greet(transport, self.conversation, Identity())
+            stream, _ = await greet(transport, self.conversation, "local")
         except PeerSilent as e:
             raise DaemonUnreachable(
                 f"{self._subject} does not answer on {self._shown}; see its log, and restart it"

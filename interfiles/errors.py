@@ -61,6 +61,13 @@ class UnknownHost(InterFilesError):
     exit_code = UNKNOWN
 
 
+class UnknownToken(InterFilesError):
+    """No join token goes by this id."""
+
+    code = "unknown-token"
+    exit_code = UNKNOWN
+
+
 class InvalidManifest(InterFilesError):
     """A manifest is malformed, inconsistent or unsafe."""
 
@@ -121,6 +128,18 @@ class NotAdmitted(NotPermitted):
     code = "not-admitted"
 
 
+class CertificateExpired(NotPermitted):
+    """A certificate's time is over; its host can still have it renewed by the master."""
+
+    code = "certificate-expired"
+
+
+class CertificateNotYetValid(NotPermitted):
+    """A certificate's time has not begun: one of the two clocks is wrong."""
+
+    code = "certificate-not-yet-valid"
+
+
 class NoSpace(InterFilesError):
     """A disk or quota has less room than the work needs."""
 
@@ -178,6 +197,12 @@ class MasterUnreachable(Refused):
     exit_code = UNREACHABLE
 
 
+class RateLimited(Refused):
+    """Too many tries in too short a time; waiting helps."""
+
+    code = "rate-limited"
+
+
 class StorageFailed(Refused):
     """The operating system refused to read or write."""
 
@@ -231,6 +256,24 @@ class PeerSilent(TransportError):
     """The peer owes an answer and does not give it in time."""
 
     code = "peer-silent"
+
+
+class HandshakeFailed(TransportError):
+    """The two ends did not come to a TLS connection."""
+
+    code = "handshake-failed"
+
+
+class UntrustedPeer(HandshakeFailed):
+    """The other end's certificate is none of this fleet's, or not that of whom we meant to reach."""
+
+    code = "untrusted-peer"
+
+
+class CertificateRefused(HandshakeFailed):
+    """The other end does not accept our certificate, or wants one where we have none."""
+
+    code = "certificate-refused"
 
 
 def _descendants(base: type[InterFilesError]) -> list[type[InterFilesError]]:

@@ -17,26 +17,26 @@ from daemons.client import joining
 from daemons.client.announcements import Announcements
 from daemons.client.control_server import ControlServer
 from daemons.client.downloads import Downloader
+from daemons.client.fleet_network import FleetNetwork
 from daemons.client.library import Library
 from daemons.client.master_link import MasterLink
+from daemons.client.membership import Membership, credentials_of
+from daemons.client.peer_server import PeerServer
 from daemons.client.reporting import Reporter
-from daemons.client.serve_session import serve_peer
 from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
 from daemons.client.uploads import Uploader
 from daemons.supervision import contain
-from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined, PeerGone
+from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined
 from interfiles.identity.token import JoinToken
 from interfiles.storage.executor import Executor
 from interfiles.storage.jobs import Identity, JobStore
 from interfiles.storage.open_files import OpenFiles
-from interfiles.swarm.upload_queue import UploadQueue
 from interfiles.transport.base import Address, Listener, Network, Transport
 from interfiles.transport.listeners import serve
-from interfiles.wire import session
+from interfiles.transport.reach import Reach
 
 MAX_PEER_CONNECTIONS: Final = 512
-MAX_CONNECTIONS_A_HOST: Final = 64  # one for each file that it fetches; with more it would keep others out
 MAX_CONTROL_CONNECTIONS: Final = 64
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ async def run(
 
     Raises:
       AddressInUse, NotPermitted: it cannot listen.
-      NotJoined, AlreadyJoined, InvalidToken: it has no identity and no way to one, or one too many.
+      NotJoined, AlreadyJoined, InvalidToken, UntrustedPeer: it has no identity and no way to one, or one too many.
       Refused: its database is damaged or of another version.
 
     Cancellation:
@@ -117,20 +117,27 @@ async def run(
 
 async def _identify(config: ClientConfig, environment: Environment, jobs: JobStore) -> tuple[Identity, bool]:
     known = await environment.database.run(jobs.load_identity)
-    if known is not None and config.token is not None:
+    if known is not None and config.token is None:
+        return known, False
+    if known is not None and not known.removed and not await joining.is_removed(environment.network, known):
         raise AlreadyJoined(
             f"this host has joined fleet {known.fleet[:4]} as {known.name} already; start it without a token, "
             "or join another fleet with another --state"
         )
-    if known is not None:
-        return known, False
     token = config.token or (JoinToken.decode(config.spare_token) if config.spare_token else None)
     if token is None:
         raise NotJoined(
             "this host belongs to no fleet yet; join one with --join TOKEN (on the master's host: interfiles token)"
         )
-    made = await joining.join(environment.network, token, name=config.name, zone=config.zone, rng=environment.rng)
-    await environment.database.run(jobs.save_identity, made)
+    made = await joining.join(
+        environment.network,
+        token,
+        name=config.name,
+        zone=config.zone,
+        rng=environment.rng,
+        wall_clock=environment.wall_clock,
+    )
+    await environment.database.run(jobs.save_newcomer, made)
     return made, True
 
 
@@ -144,14 +151,23 @@ async def _serve(
     joined_now: bool,
     task_status: trio.TaskStatus[Serving],
 ) -> None:
-    network, disk, rng = environment.network, environment.disk, environment.rng
-    me = session.Identity(fleet=identity.fleet, host_id=identity.host_id)
+    disk, rng = environment.disk, environment.rng
+    reach = Reach([Address.parse(master) for master in identity.masters])
+    network = FleetNetwork(
+        environment.network,
+        credentials_of(identity),
+        reach,
+        wall_clock=environment.wall_clock,
+        revoked=await environment.database.run(jobs.load_revoked),
+    )
+    membership = Membership(identity, network, jobs, environment.database, rng=rng, wall_clock=environment.wall_clock)
     copies = config.state / "copies"
     library = Library(jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota)
-    transfers = Transfers(library, network, disk, rng, me)
+    transfers = Transfers(library, network, disk, rng)
     link = MasterLink(
         network,
-        identity,
+        membership,
+        reach,
         Announcements(library),
         transfers.forget,
         listen_port=listener.address.port,
@@ -171,23 +187,14 @@ async def _serve(
     downloader = Downloader(library, transfers, disk)
     reporter = Reporter(library, link, identity, address=str(config.advertise or listener.address), state=config.state)
     server = ControlServer(library, link, transfers, uploader, downloader, sources, reporter)
-    queue = UploadQueue()
-
-    async def handle_peer(transport: Transport) -> None:
-        async def talk() -> None:
-            try:
-                await serve_peer(transport, me, library.find, queue, disk, fetcher=f"{id(transport):x}")
-            except* PeerGone as group:
-                log.debug("a peer left", reason=str(group.exceptions[0]))  # it has all that it wants, or is down
-
-        await contain("serving a peer", talk, expected=(InterFilesError,), log=log)
+    peers = PeerServer(network, library.find, disk)
 
     async def handle_control(transport: Transport) -> None:
         await contain("a command", lambda: server.handle(transport), expected=(InterFilesError,), log=log)
 
     await library.load()
     await disk.run(_remove_orphans, copies, library.owned_roots())
-    serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS, max_a_host=MAX_CONNECTIONS_A_HOST)
+    serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS)
     serve_callers = partial(serve, max_connections=MAX_CONTROL_CONNECTIONS)
     try:
         async with trio.open_nursery() as nursery:
@@ -195,7 +202,7 @@ async def _serve(
             nursery.start_soon(transfers.run)
             nursery.start_soon(downloader.run)
             nursery.start_soon(link.run)
-            nursery.start_soon(serve_peers, listener, handle_peer)
+            nursery.start_soon(serve_peers, listener, peers.handle)
             nursery.start_soon(serve_callers, control, handle_control)
             task_status.started(Serving(identity, listener.address, joined_now))
     finally:

@@ -40,7 +40,6 @@ from interfiles.wire.reports import (
     VerifyReport,
     encode_report,
 )
-from interfiles.wire.session import Identity
 
 if TYPE_CHECKING:
     from daemons.client.downloads import Downloader
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from interfiles.manifest import FileId
     from interfiles.transport.base import Transport
     from interfiles.wire.codec import Message
+    from interfiles.wire.handshake_messages import Role
 
 REQUEST_TIMEOUT_S: Final = 30.0  # for the caller to say what it wants, a large tracker file included
 PROGRESS_S: Final = 0.1  # between two progress messages
@@ -61,14 +61,15 @@ NO_PEER_YET_S: Final = 1.0  # before "waiting" is shown: finding peers takes a m
 log = structlog.get_logger()
 
 
-def check_caller(transport: Transport) -> None:
-    """Let only this user and root command the daemon.
+def check_caller(transport: Transport) -> Role:
+    """Let only this user and root command the daemon: the role that they have.
 
     Raises:
       NotPermitted: somebody else is at the other end.
     """
     if isinstance(transport, SocketTransport) and caller_uid(transport) not in (0, os.geteuid()):
         raise NotPermitted("this daemon belongs to another user; start your own with interfiles client")
+    return "local"
 
 
 class ControlServer:
@@ -98,9 +99,8 @@ class ControlServer:
         Raises:
           TransportError, ProtocolError: the conversation broke.
         """
-        stream, _ = await welcome(transport, "control", Identity())
+        stream, _ = await welcome(transport, "control", lambda: check_caller(transport))
         try:
-            check_caller(transport)
             with trio.move_on_after(REQUEST_TIMEOUT_S) as scope:
                 request = await stream.receive()
                 payload = await stream.receive_payload()

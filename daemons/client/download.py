@@ -32,13 +32,12 @@ from interfiles.swarm.request_scheduler import RequestScheduler
 if TYPE_CHECKING:
     from random import Random
 
+    from daemons.client.fleet_network import FleetNetwork
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from interfiles.geometry import Block, PieceIndex
     from interfiles.storage.executor import Executor
-    from interfiles.transport.base import Network
     from interfiles.wire.master_messages import PeerAddress
-    from interfiles.wire.session import Identity
 
 MAX_SESSIONS: Final = 12  # peers of one file at once
 REDIAL_FLOOR_S: Final = 0.3
@@ -61,17 +60,15 @@ class Download:
         self,
         file: LocalFile,
         library: Library,
-        network: Network,
+        network: FleetNetwork,
         disk: Executor,
         rng: Random,
-        identity: Identity,
     ) -> None:
         self._file = file
         self._library = library
         self._network = network
         self._disk = disk
         self._rng = rng
-        self._identity = identity
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         self._sessions: dict[str, FetchSession] = {}
         self._keepers: set[str] = set()
@@ -199,7 +196,7 @@ class Download:
         async with trio.open_nursery() as nursery:
             while True:
                 for peer in self._file.peers.values():
-                    if peer.host_id in self._keepers or peer.host_id == self._identity.host_id:
+                    if peer.host_id in self._keepers or peer.host_id == self._network.host_id:
                         continue
                     if len(self._keepers) < MAX_SESSIONS:
                         self._keepers.add(peer.host_id)
@@ -226,7 +223,7 @@ class Download:
 
         async def run() -> None:
             try:
-                await session.run(self._network, self._identity)
+                await session.run(self._network)
             except* VerificationFailed:
                 self._bans[peer.host_id] = self._bans.get(peer.host_id, 0) + 1
                 log.warning("peer blamed", file=self._file.label, peer=peer.name, times=self._bans[peer.host_id])

@@ -18,16 +18,26 @@ from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.swarm.request_scheduler import Cancelled, Decision, RequestScheduler
-from interfiles.transport.base import Address, Network
+from interfiles.transport.base import Address, Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, greet
 from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.master_messages import PeerAddress
-from interfiles.wire.session import Identity
 
 LINGER_S: Final = 1.0  # after a complaint: closing over blocks that still come would take the complaint down with it
 REST_S: Final = 0.05  # after a refusal: a peer that refuses everything, at once, is not asked at the speed of the line
+
+
+class PeerNetwork(Protocol):
+    """What a session needs of the network."""
+
+    async def dial_host(self, address: Address, host_id: str) -> Transport:
+        """Connect to the host of this id, and no other.
+
+        Raises:
+          TransportError, NotPermitted: it is not there, or cannot prove to be it.
+        """
 
 
 class PieceSink(Protocol):
@@ -83,24 +93,21 @@ class FetchSession:
         self._resting_until = 0.0
         self._assemblies: dict[PieceIndex, _Assembly] = {}
 
-    async def run(self, network: Network, identity: Identity) -> None:
+    async def run(self, network: PeerNetwork) -> None:
         """Dial the peer and fetch from it until it has nothing more to give for ever, or the file is complete.
 
         Raises:
           TransportError, ProtocolError: the connection failed or broke its rules.
+          NotPermitted: the peer is not of the fleet any more, or says so of this host.
           VerificationFailed: the peer sent a wrong piece; it has been told.
           NoSource: the peer refuses to serve the file.
 
         Cancellation:
           Closes the connection; the pieces that it owed are free for others.
         """
-        transport = await network.dial(Address.parse(self.peer.address))
-        stream, welcome = await greet(transport, "swarm", identity)
+        transport = await network.dial_host(Address.parse(self.peer.address), self.peer.host_id)
+        stream, _ = await greet(transport, "swarm", "host")
         try:
-            if welcome.fleet != identity.fleet:
-                raise RemoteProtocolError(f"{self.peer.address} is of fleet {welcome.fleet[:4] or 'none'}, not of ours")
-            if welcome.host_id != self.peer.host_id:
-                raise RemoteProtocolError(f"{self.peer.address} is host {welcome.host_id[:8]}, not {self.peer.name}")
             offered = await self._open(stream)
             self._scheduler.add_peer(self.peer.host_id, offered, trio.current_time())
             try:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import structlog
 import trio
 
+from daemons.client.notice import Notice
 from daemons.supervision import Backoff, first_leaf, supervise
 from interfiles.errors import (
     InterFilesError,
     MasterUnreachable,
+    NotAdmitted,
     NotPermitted,
     PeerSilent,
     ProtocolError,
@@ -26,10 +28,9 @@ from interfiles.errors import (
     printable,
 )
 from interfiles.manifest import FileId
-from interfiles.transport.base import Address, Network
+from interfiles.transport.base import Address
 from interfiles.transport.message_stream import MessageStream, greet
 from interfiles.wire import master_messages as m
-from interfiles.wire import session
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
 
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from daemons.client.notice import Notice
-    from interfiles.storage.jobs import Identity
+    from daemons.client.fleet_network import FleetNetwork
+    from daemons.client.membership import Membership
+    from interfiles.transport.reach import Reach
 
 REGISTER_TIMEOUT_S: Final = 10.0
 REQUEST_TIMEOUT_S: Final = 30.0
@@ -51,6 +53,8 @@ PROGRESS_S: Final = 2.0  # how often the piece counts of running downloads are a
 BACKOFF_FLOOR_S: Final = 0.2
 BACKOFF_CAP_S: Final = 10.0  # a heartbeat's length: a master that is back hears from everybody within two
 PUBLISH_RETRY_S: Final = 10.0
+RENEWAL_CHECK_S: Final = 600.0  # the wall clock may be set meanwhile
+RENEWAL_RETRY_S: Final = 60.0
 MAX_REQUESTS: Final = 64  # under way at once
 MAX_UNSENT: Final = 64
 
@@ -113,8 +117,9 @@ class MasterLink:
 
     def __init__(
         self,
-        network: Network,
-        identity: Identity,
+        network: FleetNetwork,
+        membership: Membership,
+        reach: Reach,
         announcer: Announcer,
         forget: Forget,
         *,
@@ -123,13 +128,14 @@ class MasterLink:
         rng: Random,
     ) -> None:
         self._network = network
-        self._identity = identity
+        self._membership = membership
+        self._reach = reach
         self._announcer = announcer
         self._forget = forget
         self._listen_port = listen_port
         self._advertise = advertise
         self._backoff = Backoff(rng, floor_s=BACKOFF_FLOOR_S, cap_s=BACKOFF_CAP_S)
-        self._masters = itertools.cycle(identity.masters)
+        self._masters = itertools.cycle(membership.identity.masters)
         self._outgoing: trio.MemorySendChannel[tuple[Message, bytes]] | None = None
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count(1)
@@ -137,7 +143,8 @@ class MasterLink:
         self._refusal: NotPermitted | None = None
         self._sent = self._heard = 0
         self._heard_at = 0.0
-        self.master = identity.masters[0]
+        self.master = membership.identity.masters[0]
+        self._renewal = Notice()
         self.note = "connecting"
         self.address = ""
         self.replicas: int | None = None
@@ -193,36 +200,59 @@ class MasterLink:
     async def _connect(self) -> None:
         self.master = next(self._masters)
         try:
-            transport = await self._network.dial(Address.parse(self.master))
-            ours = session.Identity(fleet=self._identity.fleet, host_id=self._identity.host_id)
-            stream, welcome = await greet(transport, "fleet", ours)
-            try:
-                if welcome.fleet != ours.fleet:  # it must not get to see the credential
-                    raise RemoteProtocolError(
-                        f"{self.master} is the master of fleet {welcome.fleet[:4] or 'none'}, not of {ours.fleet[:4]}"
-                    )
-                registered = await self._register(stream)
-                await self._converse(stream, registered)
-            finally:
-                stream.close()
+            if not await self._talk():  # it was there to renew the certificate: now as a host that has one
+                await self._talk()
         except* InterFilesError as group:
             first = first_leaf(group)
             self.note = str(first)
             self._refusal = first if isinstance(first, NotPermitted) else None
+            if isinstance(first, NotAdmitted):
+                await self._membership.on_admitted(removed=str(first))
             raise
 
+    async def _talk(self) -> bool:
+        """Hold one conversation; return False once the certificate is renewed if it had expired."""
+        transport = await self._network.dial_master(Address.parse(self.master))
+        stream, welcome = await greet(transport, "fleet", "master")
+        try:
+            if welcome.role == "lapsed" or self._membership.renewal_due_in_s <= 0:
+                await self._renew_first(stream)
+            if welcome.role == "lapsed":
+                return False
+            registered = await self._register(stream)
+            await self._membership.on_admitted(removed="")
+            self._reach.locate(own=Address.parse(registered.address), master=transport.remote)
+            await self._converse(stream, registered)
+        finally:
+            stream.close()
+        return True
+
+    async def _renew_first(self, stream: MessageStream[Message]) -> None:
+        answer = await self._ask(stream, m.Renew(0, self._membership.renewal_request()))
+        match answer:
+            case m.Renewed():
+                await self._membership.on_renewed(answer)
+            case m.RequestFailed(code=code, text=text):
+                raise from_wire(code, printable(text))
+            case other:
+                raise RemoteProtocolError(f"{type(other).__name__} came in place of Renewed")
+
     async def _register(self, stream: MessageStream[Message]) -> m.Registered:
-        me = self._identity
+        me = self._membership.identity
+        answer = await self._ask(stream, m.Register(me.name, me.zone, self._advertise, self._listen_port))
+        if not isinstance(answer, m.Registered):
+            raise RemoteProtocolError(f"{type(answer).__name__} came in place of Registered")
+        return answer
+
+    async def _ask(self, stream: MessageStream[Message], request: Message) -> Message:
+        """Ask before the conversation has begun: nothing else is under way."""
         with trio.move_on_after(REGISTER_TIMEOUT_S):
-            await stream.send(m.Register(me.credential, me.name, me.zone, self._advertise, self._listen_port))
-            match await stream.receive():
-                case m.Registered() as registered:
-                    return registered
-                case Failure(code=code, text=text):
-                    raise from_wire(code, printable(text))
-                case other:
-                    raise RemoteProtocolError(f"{type(other).__name__} came in place of Registered")
-        raise PeerSilent(f"the master did not register this host within {REGISTER_TIMEOUT_S:.0f} s")
+            await stream.send(request)
+            answer = await stream.receive()
+            if isinstance(answer, Failure):
+                raise from_wire(answer.code, printable(answer.text))
+            return answer
+        raise PeerSilent(f"the master did not answer {type(request).__name__} within {REGISTER_TIMEOUT_S:.0f} s")
 
     async def _converse(self, stream: MessageStream[Message], registered: m.Registered) -> None:
         self.address, self.replicas = registered.address, registered.replicas
@@ -235,6 +265,7 @@ class MasterLink:
                 heartbeat_s = min(max(registered.heartbeat_s, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)
                 nursery.start_soon(self._announce, outgoing, heartbeat_s)
                 nursery.start_soon(self._publish)
+                nursery.start_soon(self._keep_certified)
                 await self._read(stream)
         finally:
             self._outgoing = None
@@ -259,6 +290,11 @@ class MasterLink:
                     self._heard, self._heard_at = sequence, trio.current_time()
                     if self._heard_at - registered_at >= STABLE_S:
                         self._backoff.reset()
+                case m.Authorities(certificates=certificates):
+                    await self._membership.on_authorities(certificates)
+                    self._renewal.tell()
+                case m.Revoked():
+                    await self._membership.on_revoked(message)
                 case m.Handout():
                     await self._announcer.on_handout(message)
                 case m.Forget(file_id=file_id, delete=delete):
@@ -272,6 +308,7 @@ class MasterLink:
                     | m.FilePage(request=number)
                     | m.HostPage(request=number)
                     | m.Removed(request=number)
+                    | m.Renewed(request=number)
                     | m.RequestFailed(request=number)
                 ):
                     if call := self._calls.get(number):  # else it was given up
@@ -316,6 +353,22 @@ class MasterLink:
                     retry_at[p.file_id] = trio.current_time() + PUBLISH_RETRY_S
             with trio.move_on_after(PUBLISH_RETRY_S):
                 await self._announcer.announcements.later_than(seen)
+
+    async def _keep_certified(self) -> None:
+        """Renew the certificate when it is due, or the CA has changed."""
+        while True:
+            seen = self._renewal.count
+            with trio.move_on_after(min(max(self._membership.renewal_due_in_s, 0.0), RENEWAL_CHECK_S)):
+                await self._renewal.later_than(seen)
+            if self._membership.renewal_due_in_s > 0:
+                continue
+            request = self._membership.renewal_request()
+            try:
+                answer, _ = await self.request(lambda n: m.Renew(n, request), m.Renewed)  # noqa: B023 - called at once
+                await self._membership.on_renewed(answer)
+            except InterFilesError as e:
+                log.warning("certificate not renewed", reason=str(e))
+                await trio.sleep(RENEWAL_RETRY_S)
 
     async def publish(self, publication: Publication) -> m.FileInfo:
         """Put one file into the catalogue.

@@ -32,7 +32,7 @@ from interfiles.transport.base import Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
 from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
-from interfiles.wire.session import Identity
+from interfiles.wire.handshake_messages import Role
 
 _HAVES_A_MESSAGE: Final = 256
 _MAX_ANSWERS: Final = 2 * MAX_QUEUED  # refusals that wait to be sent: a peer that outruns them breaks the rules
@@ -216,19 +216,21 @@ class ServeSession:
 
 async def serve_peer(
     transport: Transport,
-    identity: Identity,
+    admit: Callable[[], Role],
     find: Callable[[FileId], ServedFile | None],
     queue: UploadQueue,
     disk: Executor,
     *,
     fetcher: str,
 ) -> None:
-    """Greet a peer, learn which file it wants, and serve it. `fetcher` names the connection in the upload queue.
+    """Greet a peer, learn which file it wants, and serve it.
+
+    `admit` as for `welcome`. `fetcher` names the connection in the upload queue.
 
     Raises:
-      TransportError, ProtocolError, UnknownFile: why the session ended; the peer was told where it could be.
+      TransportError, ProtocolError, NotPermitted, UnknownFile: why the session ended; the peer was told if it could be.
     """
-    stream, _ = await welcome(transport, "swarm", identity)
+    stream, _ = await welcome(transport, "swarm", admit)
     try:
         with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
             opening = await stream.receive()

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from random import Random
 
+    from daemons.client.fleet_network import FleetNetwork
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from interfiles.manifest import FileId
     from interfiles.storage.executor import Executor
-    from interfiles.transport.base import Network
-    from interfiles.wire.session import Identity
 
 RETRY_FLOOR_S: Final = 2.0
 RETRY_CAP_S: Final = 30.0  # a disk that was full is noticed within so long after room is made
@@ -34,12 +33,11 @@ log = structlog.get_logger()
 class Transfers:
     """Level-triggered: looks at what the records say and makes it so."""
 
-    def __init__(self, library: Library, network: Network, disk: Executor, rng: Random, identity: Identity) -> None:
+    def __init__(self, library: Library, network: FleetNetwork, disk: Executor, rng: Random) -> None:
         self._library = library
         self._network = network
         self._disk = disk
         self._rng = rng
-        self._identity = identity
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
         self._held: set[FileId] = set()
         self._forgotten: dict[FileId, bool] = {}
@@ -122,7 +120,7 @@ class Transfers:
 
         async def attempt() -> None:
             try:
-                await Download(file, self._library, self._network, self._disk, self._rng, self._identity).run()
+                await Download(file, self._library, self._network, self._disk, self._rng).run()
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)

@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from daemons.master.connection import EXPECTED
+from daemons.master.enrolment import Enrolment
 from daemons.master.fleet import Fleet
 from daemons.supervision import contain
 from interfiles.errors import (
@@ -17,19 +18,30 @@ from interfiles.errors import (
     RemoteProtocolError,
     TransportError,
     UnknownHost,
+    UnknownToken,
     UsageError,
 )
+from interfiles.identity.authority import digest
 from interfiles.transport.base import Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
 from interfiles.transport.plain import SocketTransport, caller_uid
 from interfiles.wire.codec import Message
-from interfiles.wire.control_messages import MakeToken, RemoveHost, Result
+from interfiles.wire.control_messages import (
+    ListAuthorities,
+    ListTokens,
+    MakeToken,
+    RemoveHost,
+    Result,
+    RetireAuthority,
+    RevokeToken,
+    RotateAuthority,
+)
 from interfiles.wire.handshake_messages import HELLO
-from interfiles.wire.reports import Report, encode_report
-from interfiles.wire.session import Identity
+from interfiles.wire.reports import AuthorityListReport, AuthorityReport, Report, encode_report
 
 MAX_CALLERS: Final = 32
-_EXPECTED: Final = (*EXPECTED, UsageError, UnknownHost)
+MAX_NAMED_HOSTS: Final = 100  # of each CA, in a listing
+_EXPECTED: Final = (*EXPECTED, UsageError, UnknownHost, UnknownToken)
 
 log = structlog.get_logger()
 
@@ -37,8 +49,9 @@ log = structlog.get_logger()
 class Admin:
     """Answers one request a connection."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, enrolment: Enrolment) -> None:
         self._fleet = fleet
+        self._enrolment = enrolment
 
     async def handle(self, transport: Transport) -> None:
         """Serve one caller; no exception gets out."""
@@ -50,7 +63,7 @@ class Admin:
             refusal = NotPermitted("only the master's own user and root may administer it; try sudo")
             await MessageStream(transport, HELLO).fail(refusal.code, str(refusal))
             raise refusal
-        stream, _ = await welcome(transport, "admin", Identity(fleet=self._fleet.fleet_id))
+        stream, _ = await welcome(transport, "admin", lambda: "local")
         try:
             report = await self._answer(await self._hear(stream))
         except TransportError:
@@ -68,9 +81,37 @@ class Admin:
 
     async def _answer(self, asked: Message) -> Report:
         match asked:
-            case MakeToken(ttl_s=ttl_s, uses=uses):
-                return await self._fleet.make_token(ttl_s=ttl_s, uses=uses, name="")
+            case MakeToken(ttl_s=ttl_s, uses=uses, name=name):
+                return await self._enrolment.make_token(ttl_s=ttl_s, uses=uses, name=name)
+            case ListTokens():
+                return await self._enrolment.list_tokens()
+            case RevokeToken(token=query):
+                return await self._enrolment.revoke_token(query)
             case RemoveHost(host=host):
                 return await self._fleet.remove_host(host)
+            case RotateAuthority():
+                await self._fleet.trust.rotate()
+            case RetireAuthority():
+                await self._fleet.trust.retire()
+            case ListAuthorities():
+                pass
             case _:
                 raise RemoteProtocolError(f"{type(asked).__name__} is not an administrator's request")
+        return await self._authorities()
+
+    async def _authorities(self) -> AuthorityListReport:
+        hosts = await self._fleet.stored(self._fleet.catalogue.members.hosts)
+        reports: list[AuthorityReport] = []
+        for known in self._fleet.trust.known:
+            fingerprint = digest(known.authority.certificate)
+            signed = [host.name for host in hosts if host.authority == fingerprint]
+            reports.append(
+                AuthorityReport(
+                    digest=fingerprint.hex(),
+                    made_at=int(known.made_at),
+                    signs=not reports,
+                    host_count=len(signed),
+                    hosts=signed[:MAX_NAMED_HOSTS],
+                )
+            )
+        return AuthorityListReport(authorities=reports)

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from daemons.master.admin import MAX_CALLERS, Admin
+from daemons.master.enrolment import Enrolment
 from daemons.master.fleet import Fleet, Sources
 from daemons.master.hosts import Hosts
 from daemons.master.requests import Requests
@@ -90,7 +91,8 @@ async def run(
     Raises:
       StateInUse, NotPermitted, StorageFailed: its state directory cannot be used.
       AddressInUse, NotPermitted: it cannot listen.
-      Refused, StorageFailed: its catalogue is damaged, of another program or of a newer version.
+      Refused, StorageFailed: its catalogue is damaged, of another program or of a newer version, or the CA's key is
+        not there.
 
     Cancellation:
       Closes every connection; what was acknowledged is durable already.
@@ -116,18 +118,23 @@ async def run(
             replicas=config.replicas,
         )
         log.info("serving", listen=str(listener.address), advertise=str(advertised), fleet=fleet.fleet_id)
-        await _introduce(fleet, advertised, config.state, environment.say)
-        hosts, admin = Hosts(fleet, Requests(fleet, environment.executor(_DECODING_THREADS))), Admin(fleet)
+        enrolment = Enrolment(fleet)
+        await _introduce(fleet, enrolment, advertised, config.state, environment.say)
+        hosts = Hosts(fleet, enrolment, Requests(fleet, environment.executor(_DECODING_THREADS)))
+        admin = Admin(fleet, enrolment)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fleet.expire)
             nursery.start_soon(fleet.keep_last_seen)
             nursery.start_soon(fleet.handouts.run)
+            nursery.start_soon(fleet.trust.run)
             nursery.start_soon(lambda: serve(listener, hosts.handle, max_connections=config.max_connections))
             nursery.start_soon(lambda: serve(admin_listener, admin.handle, max_connections=MAX_CALLERS))
             task_status.started()
 
 
-async def _introduce(fleet: Fleet, advertised: Address, state: Path, say: Callable[[str], None]) -> None:
+async def _introduce(
+    fleet: Fleet, enrolment: Enrolment, advertised: Address, state: Path, say: Callable[[str], None]
+) -> None:
     """Load the fleet, and say where it is and, while it is empty, how to join it."""
     hosts = await fleet.load()
     shown = fleet.fleet_id[:_SHOWN_FLEET_DIGITS]
@@ -136,7 +143,7 @@ async def _introduce(fleet: Fleet, advertised: Address, state: Path, say: Callab
         belong = format_count(hosts, "host belongs", "hosts belong")
         say(f"{belong} to it; join another with a token from `interfiles token`.")
         return
-    report = await fleet.make_token(ttl_s=_FIRST_TOKEN_TTL_S, uses=None, name="first start")
+    report = await enrolment.make_token(ttl_s=_FIRST_TOKEN_TTL_S, uses=None, name="")
     say(f"Join a host with this line (good for {format_duration(_FIRST_TOKEN_TTL_S)}):")
     say(f"  interfiles client --join {report.token}")
 

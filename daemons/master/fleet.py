@@ -15,19 +15,16 @@ import trio
 
 from daemons.master.connection import Connection
 from daemons.master.handouts import Handouts
-from interfiles.errors import NoSpace, NotAdmitted, Refused, StorageFailed, UnknownHost, UsageError
-from interfiles.identity.token import SECRET_BYTES, TOKEN_ID_BYTES, JoinToken, hash_secret
+from daemons.master.trust import Issued, Trust, removed
+from interfiles.errors import NoSpace, Refused, StorageFailed, UnknownHost
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import Executor
-from interfiles.storage.members import Host, Token
+from interfiles.storage.members import Host
 from interfiles.transport.base import Address
-from interfiles.wire.master_messages import Enrol, Enrolled, Register, Registered
-from interfiles.wire.reports import HostRemovedReport, TokenReport
+from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Register, Registered, Revoked
+from interfiles.wire.reports import HostRemovedReport
 
-HOST_ID_BYTES: Final = 16
-CREDENTIAL_BYTES: Final = 32
-SHORTEST_TOKEN_S: Final = 1.0
 LAST_SEEN_EVERY_S: Final = 60.0  # a crash makes what is known of absent hosts older by so much
 _CLOSING_TIMEOUT_S: Final = 2.0
 
@@ -46,7 +43,10 @@ class Sources:
 
 
 class Fleet:
-    """`masters`: HOST:PORT of this master, for join tokens; `replicas`: the default of files that name no number."""
+    """`masters`: HOST:PORT of this master, for join tokens; `replicas`: the default of files that name no number.
+
+    `trust`: the fleet's CAs.
+    """
 
     def __init__(
         self,
@@ -67,7 +67,15 @@ class Fleet:
         self.handouts: Final = Handouts(registry, self.connections, salt=salt)
         self._database = database
         self._sources = sources
-        self._masters = masters
+        self.masters: Final = masters
+        self._revoked: list[str] = []
+        self.trust: Final = Trust(
+            catalogue,
+            database,
+            wall_clock=sources.wall_clock,
+            is_member=registry.is_known,
+            changed=self._authorities_changed,
+        )
         self._saved_at = -math.inf
 
     async def stored(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -75,14 +83,21 @@ class Fleet:
         return await self._database.run(partial(function, *args, **kwargs))
 
     async def load(self) -> int:
-        """Read who belongs to the fleet, and return how many hosts do."""
+        """Read the CAs and who belongs to the fleet, and return how many hosts do.
+
+        Raises:
+          StorageFailed: a CA's key is not there.
+        """
+        await self.trust.load()
+        self._revoked = await self.stored(self.catalogue.members.revoked)
         hosts = await self.stored(self.catalogue.members.hosts)
         self._saved_at = trio.current_time()
         for host in hosts:
-            self._admit(host)
+            self.admit(host)
         return len(hosts)
 
-    def _admit(self, host: Host) -> None:
+    def admit(self, host: Host) -> None:
+        """A host belongs to the fleet."""
         heard_at = trio.current_time() - (self._sources.wall_clock() - host.last_seen_at)
         self.registry.admit(host.host_id, host.name, host.zone, host.address, heard_at=heard_at)
 
@@ -90,54 +105,39 @@ class Fleet:
         """Unix seconds."""
         return self._sources.wall_clock()
 
-    # Tokens and hosts
+    def secret(self, count: int) -> bytes:
+        """So many unguessable bytes."""
+        return self._sources.secret(count)
 
-    async def make_token(self, *, ttl_s: float, uses: int | None, name: str) -> TokenReport:
-        """Make a join token; `name` is what the log calls it.
-
-        Raises:
-          UsageError: it would be good for too short a time.
-        """
-        if ttl_s < SHORTEST_TOKEN_S:
-            raise UsageError(f"a token good for {ttl_s:g} s is of no use; give it {SHORTEST_TOKEN_S:g} s or more")
-        made = JoinToken(self._masters, self._sources.secret(TOKEN_ID_BYTES), self._sources.secret(SECRET_BYTES))
-        now = self.wall_clock()
-        stored = Token(made.token_id, hash_secret(made.secret), name, made_at=now, expires_at=now + ttl_s, uses=uses)
-        await self.stored(self.catalogue.members.add_token, stored)
-        log.info("made token", token=made.token_id, name=name, ttl_s=ttl_s, uses=uses or "any")
-        return TokenReport(token=made.encode(), expires_at=int(stored.expires_at), uses=uses)
-
-    async def enrol(self, asked: Enrol) -> Enrolled:
-        """Admit a host that shows a token's secret.
-
-        Raises:
-          InvalidToken: the token is no good.
-          Refused: the fleet is full.
-        """
-        host_id, credential = self._sources.secret(HOST_ID_BYTES).hex(), self._sources.secret(CREDENTIAL_BYTES)
-        now = self.wall_clock()
-        newcomer = Host(host_id, asked.name, asked.zone, hash_secret(credential), now, "", now)
-        host, token_name = await self.stored(
-            self.catalogue.members.enrol, asked.token_id, hash_secret(asked.secret), newcomer
-        )
-        self._admit(host)
-        log.info("enrolled", host=host.name, host_id=host_id, token=asked.token_id, token_name=token_name)
-        return Enrolled(self.fleet_id, host_id, host.name, credential)
+    # Hosts
 
     async def check_in(self, host_id: str, asked: Register, address: Address) -> Host:
-        """Check a host's credential, and keep its name, zone and address.
+        """Keep a host's name, zone and address.
 
         Raises:
-          NotAdmitted: it is not a host of this fleet.
+          NotAdmitted: it was removed.
         """
         return await self.stored(
-            self.catalogue.members.register,
-            host_id,
-            hash_secret(asked.credential),
-            name=asked.name,
-            zone=asked.zone,
-            address=str(address),
+            self.catalogue.members.register, host_id, name=asked.name, zone=asked.zone, address=str(address)
         )
+
+    async def renew(self, host_id: str, request: bytes) -> Issued:
+        """Sign a new certificate for a host that has proved to be it.
+
+        Raises:
+          NotAdmitted: it was removed.
+          RemoteProtocolError: its signing request is not one.
+        """
+        issued = self.trust.issue(request, host_id)
+        await self.stored(
+            self.catalogue.members.certify,
+            host_id,
+            authority=issued.authority,
+            certified_until=issued.certified_until,
+        )
+        log.info("renewed certificate", host_id=host_id)
+        await self.trust.retire_if_unneeded()
+        return issued
 
     def attach(self, connection: Connection, host: Host) -> None:
         """The host is up, by this connection; one that it had before is closed.
@@ -149,7 +149,7 @@ class Fleet:
         try:
             touched = self.registry.register(host.host_id, host.name, host.zone, host.address, now)
         except UnknownHost as e:
-            raise _removed() from e
+            raise removed() from e
         if (older := self.connections.get(host.host_id)) is not None:
             older.end(
                 Refused(
@@ -158,6 +158,9 @@ class Fleet:
                 )
             )
         connection.push(Registered(host.name, host.address, self.registry.heartbeat_s, self.replicas))
+        connection.push(Authorities(self.trust.certificates))
+        for start in range(0, max(len(self._revoked), 1), MAX_REVOKED):
+            connection.push(Revoked(start == 0, self._revoked[start : start + MAX_REVOKED]))
         self.connections[host.host_id] = connection
         self.handouts.touch(touched)
 
@@ -168,18 +171,26 @@ class Fleet:
             self.handouts.touch(self.registry.lose(connection.host_id))
 
     async def remove_host(self, query: str) -> HostRemovedReport:
-        """Take a host, by name, id or id prefix, out of the fleet, and close its connection.
+        """Take a host, by name, id or id prefix, out of the fleet: its connections end here and at every host.
 
         Raises:
           UnknownHost: no host goes by this, or several do.
         """
-        host = await self.stored(self.catalogue.members.remove, query)
+        host = await self.stored(self.catalogue.members.remove, query, now=self.wall_clock())
+        self._revoked.append(host.host_id)
         connection = self.connections.pop(host.host_id, None)
         self.handouts.touch(self.registry.remove(host.host_id))
         if connection is not None:
-            connection.end(_removed())
+            connection.end(removed())
+        for other in self.connections.values():
+            other.push(Revoked(False, [host.host_id]))
         log.info("removed host", host=host.name, host_id=host.host_id)
+        await self.trust.retire_if_unneeded()
         return HostRemovedReport(host=host.host_id, name=host.name)
+
+    def _authorities_changed(self) -> None:
+        for connection in self.connections.values():
+            connection.push(Authorities(self.trust.certificates))
 
     # Time
 
@@ -209,10 +220,3 @@ class Fleet:
             await self.stored(self.catalogue.members.touch, news)
         except (NoSpace, StorageFailed) as e:  # no reason to stop: it is kept to be shown, nothing hangs on it
             log.warning("cannot write down when hosts were seen", reason=str(e))
-
-
-def _removed() -> NotAdmitted:
-    return NotAdmitted(
-        "this host was removed from the fleet; to bring it back, join it anew, in a new state directory, with a token "
-        "from `interfiles token` on the master's host"
-    )

@@ -1,7 +1,8 @@
 """Hosts' connections: who is let in, and what is done with what they say.
 
-A connection is greeted, and then either enrols a host and ends, or registers one and is that host's until either end
-closes it. Anything that the other end may bring about ends that connection and nothing else.
+A connection becomes TLS, is greeted, and then either enrols a host and ends, or registers one and is that host's until
+either end closes it. Until it is a host's it waits in the lobby. Anything that the other end may bring about ends that
+connection and nothing else.
 """
 
 from contextlib import AsyncExitStack
@@ -13,16 +14,22 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from daemons.master.connection import EXPECTED, MIN_PAYLOAD_BYTES_PER_S, Connection
+from daemons.master.enrolment import Enrolment
 from daemons.master.fleet import Fleet
 from daemons.master.requests import LARGE_PAYLOAD_BYTES, Request, Requests
 from daemons.supervision import contain
-from interfiles.errors import InterFilesError, NotAdmitted, PeerSilent, RemoteProtocolError, TransportError, UsageError
+from interfiles.errors import InterFilesError, PeerGone, PeerSilent, RemoteProtocolError, TransportError, UsageError
 from interfiles.transport.base import Address, Transport
+from interfiles.transport.lobby import Lobby
 from interfiles.transport.message_stream import MessageStream, welcome
+from interfiles.transport.tls import TlsTransport
 from interfiles.wire.codec import Message
+from interfiles.wire.handshake_messages import Role
 from interfiles.wire.master_messages import (
+    Authorities,
     Enrol,
     Forget,
+    GetAuthorities,
     Heard,
     Heartbeat,
     Holding,
@@ -32,11 +39,13 @@ from interfiles.wire.master_messages import (
     Publish,
     Register,
     Remove,
+    Renew,
+    Renewed,
     Resolve,
 )
-from interfiles.wire.session import Identity
 
 ADMISSION_TIMEOUT_S: Final = 10.0  # to enrol or register
+MAX_STRANGERS: Final = 256  # connections that no host has proved to be its own yet
 PAYLOAD_TIMEOUT_S: Final = 30.0  # beside what its bytes take at `MIN_PAYLOAD_BYTES_PER_S`
 SILENT_HEARTBEATS: Final = 3  # a host that misses so many is taken for gone, and its connection closed
 MAX_REQUESTS: Final = 16  # of one host at once; more wait unread
@@ -47,9 +56,11 @@ log = structlog.get_logger()
 class Hosts:
     """Serves the hosts of one fleet."""
 
-    def __init__(self, fleet: Fleet, requests: Requests) -> None:
+    def __init__(self, fleet: Fleet, enrolment: Enrolment, requests: Requests) -> None:
         self._fleet = fleet
+        self._enrolment = enrolment
         self._requests = requests
+        self._lobby = Lobby(MAX_STRANGERS)
 
     async def handle(self, transport: Transport) -> None:
         """Serve one connection to its end; no exception gets out."""
@@ -58,14 +69,16 @@ class Hosts:
         await contain("host connection", partial(self._converse, transport, bound), expected=expected, log=bound)
 
     async def _converse(self, transport: Transport, log: FilteringBoundLogger) -> None:
-        stream, hello = await welcome(transport, "fleet", Identity(fleet=self._fleet.fleet_id))
-        try:
-            connection = await self._admit(stream, hello.host_id)
-        except TransportError:
-            raise
-        except InterFilesError as e:
-            await stream.fail(e.code, str(e))
-            raise
+        with self._lobby.waiting(transport):
+            secured = await self._fleet.trust.accept(transport)
+            stream, role = await welcome(secured, "fleet", lambda: self._fleet.trust.admit(secured.certified))
+            try:
+                connection = await self._admit(stream, role, secured)
+            except TransportError:
+                raise
+            except InterFilesError as e:
+                await stream.fail(e.code, str(e))
+                raise
         if connection is None:
             return
         log = log.bind(host=connection.name)
@@ -78,30 +91,40 @@ class Hosts:
 
     # Admission
 
-    async def _admit(self, stream: MessageStream[Message], host_id: str) -> Connection | None:
-        """Let a host enrol, which is all that its connection is for, or register.
+    async def _admit(self, stream: MessageStream[Message], role: Role, secured: TlsTransport) -> Connection | None:
+        """Do what a newcomer may ask for, until it registers or has got what it came for.
 
         Raises:
           InterFilesError: it may not, or says something else.
         """
-        first = await self._hear_newcomer(stream)
-        if isinstance(first, Enrol):
-            await stream.send(await self._fleet.enrol(first))
-            return None
-        if not isinstance(first, Register):
-            raise RemoteProtocolError(f"{type(first).__name__} came before Register")
-        if not host_id:
-            raise NotAdmitted("this host did not say who it is; join it with `interfiles client --join TOKEN`")
-        address = _address_of(first, stream.transport.remote)
-        host = await self._fleet.check_in(host_id, first, address)
+        came_from = secured.remote.host if secured.remote is not None else ""
+        with trio.move_on_after(ADMISSION_TIMEOUT_S):
+            while True:
+                try:
+                    asked = await stream.receive()
+                except PeerGone:
+                    if role == "host":
+                        raise
+                    return None  # it has what it came for
+                match asked:
+                    case GetAuthorities():
+                        await stream.send(Authorities(self._fleet.trust.certificates))
+                    case Enrol():
+                        await stream.send(await self._enrolment.enrol(asked, came_from))
+                    case Renew(request=number, signing_request=request) if secured.certified is not None:
+                        issued = await self._fleet.renew(secured.certified.subject.host_id, request)
+                        await stream.send(Renewed(number, issued.chain, self._fleet.trust.certificates))
+                    case Register() if secured.certified is not None:
+                        return await self._register(stream, asked, secured.certified.subject.host_id)
+                    case _:
+                        raise RemoteProtocolError(f"{type(asked).__name__} came before Register")
+        raise PeerSilent(f"neither enrolled nor registered within {ADMISSION_TIMEOUT_S:.0f} s")
+
+    async def _register(self, stream: MessageStream[Message], asked: Register, host_id: str) -> Connection:
+        host = await self._fleet.check_in(host_id, asked, _address_of(asked, stream.transport.remote))
         connection = Connection(stream, host.host_id, host.name)
         self._fleet.attach(connection, host)
         return connection
-
-    async def _hear_newcomer(self, stream: MessageStream[Message]) -> Message:
-        with trio.move_on_after(ADMISSION_TIMEOUT_S):
-            return await stream.receive()
-        raise PeerSilent(f"neither enrolled nor registered within {ADMISSION_TIMEOUT_S:.0f} s")
 
     # Conversation
 
@@ -120,9 +143,9 @@ class Hosts:
             match message:
                 case Heartbeat():
                     await self._apply(message, connection)
-                case Publish() | Resolve() | ListHolders() | ListFiles() | ListHosts() | Remove():
+                case Publish() | Resolve() | ListHolders() | ListFiles() | ListHosts() | Remove() | Renew():
                     await self._start(message, stream, connection, room, nursery)
-                case Enrol() | Register():
+                case Register():
                     raise RemoteProtocolError(f"{type(message).__name__} came after Register")
                 case _:
                     raise RemoteProtocolError(f"{type(message).__name__} is not for a master")

@@ -28,6 +28,8 @@ from interfiles.wire.master_messages import (
     Published,
     Remove,
     Removed,
+    Renew,
+    Renewed,
     RequestFailed,
     Resolve,
     Resolved,
@@ -35,7 +37,7 @@ from interfiles.wire.master_messages import (
 
 LARGE_PAYLOAD_BYTES: Final = 1 << 20
 MAX_LARGE_PAYLOADS: Final = 4  # over all hosts: manifests of up to 64 MiB, and what decoding one takes
-Request: TypeAlias = Publish | Resolve | ListHolders | ListFiles | ListHosts | Remove
+Request: TypeAlias = Publish | Resolve | ListHolders | ListFiles | ListHosts | Remove | Renew
 
 log = structlog.get_logger()
 
@@ -79,6 +81,9 @@ class Requests:
                 await connection.answer(HostPage(asked.request, rows, more))
             case Remove():
                 await connection.answer(await self._remove(asked))
+            case Renew():
+                issued = await self._fleet.renew(connection.host_id, asked.signing_request)
+                await connection.answer(Renewed(asked.request, issued.chain, self._fleet.trust.certificates))
             case _:
                 assert_never(asked)
 

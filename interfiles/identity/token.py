@@ -1,9 +1,10 @@
 """Join tokens: the one line that brings a host into a fleet.
 
-    IF1-  base32 of:  layout: u8 | token id: 8 | secret: 16 | count: u8 | (length: u8 | HOST:PORT) … | checksum: 4
+    IF1-  base32 of:  layout: u8 | token id: 8 | secret: 16 | SHA-256 of the CA's certificate: 32
+                      | count: u8 | (length: u8 | HOST:PORT) … | checksum: 4
 
 in upper case without padding, in groups of sixteen. The checksum finds a mistyped or cut token before anything is sent
-anywhere. A layout that is not known was made by a newer InterFiles (one that carries the digest of a CA, say).
+anywhere. The digest tells the fleet's master from whoever else may answer at its address, before the secret is sent.
 """
 
 import base64
@@ -18,11 +19,12 @@ from interfiles.errors import InvalidToken
 PREFIX: Final = "IF1-"
 TOKEN_ID_BYTES: Final = 8
 SECRET_BYTES: Final = 16
+DIGEST_BYTES: Final = 32
 MAX_MASTERS: Final = 8
 MAX_ADDRESS_BYTES: Final = 255
 MAX_TOKEN_CHARACTERS: Final = 4096
 
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 _CHECKSUM_BYTES: Final = 4
 _GROUP_CHARACTERS: Final = 16
 _COPY_AGAIN: Final = "copy the whole line that `interfiles token` printed"
@@ -33,6 +35,8 @@ _HASH_CONTEXT: Final = "InterFiles 2026-07 hash of a random secret"
 class JoinToken:
     """`masters`: HOST:PORT of each master, the first to be tried first; `token_id` names the secret to them.
 
+    `authority`: the SHA-256 of the certificate (DER) of the fleet's CA.
+
     Raises:
       ValueError: a field is out of its bounds.
     """
@@ -40,10 +44,13 @@ class JoinToken:
     masters: tuple[str, ...]
     token_id: bytes
     secret: bytes = field(repr=False)
+    authority: bytes
 
     def __post_init__(self) -> None:
         if len(self.token_id) != TOKEN_ID_BYTES or len(self.secret) != SECRET_BYTES:
             raise ValueError(f"token id and secret take {TOKEN_ID_BYTES} and {SECRET_BYTES} bytes")
+        if len(self.authority) != DIGEST_BYTES:
+            raise ValueError(f"the digest of a CA's certificate takes {DIGEST_BYTES} bytes")
         if not 0 < len(self.masters) <= MAX_MASTERS:
             raise ValueError(f"{len(self.masters)} masters are outside 1..{MAX_MASTERS}")
         for address in self.masters:
@@ -52,7 +59,7 @@ class JoinToken:
 
     def encode(self) -> str:
         """The token as a person copies it."""
-        parts = [bytes([_LAYOUT]), self.token_id, self.secret, bytes([len(self.masters)])]
+        parts = [bytes([_LAYOUT]), self.token_id, self.secret, self.authority, bytes([len(self.masters)])]
         for address in self.masters:
             parts += [bytes([len(address)]), address.encode("ascii")]
         content = b"".join(parts)
@@ -68,7 +75,7 @@ class JoinToken:
         """
         content = _content(text)
         if content[0] != _LAYOUT:
-            raise InvalidToken("this token was made by a newer InterFiles; install the same version on this host")
+            raise InvalidToken("this token was made by another InterFiles; install the same version on this host")
         try:
             return cls._read(content[1:])
         except (IndexError, ValueError) as e:
@@ -83,6 +90,7 @@ class JoinToken:
         """
         token_id, rest = fields[:TOKEN_ID_BYTES], fields[TOKEN_ID_BYTES:]
         secret, rest = rest[:SECRET_BYTES], rest[SECRET_BYTES:]
+        authority, rest = rest[:DIGEST_BYTES], rest[DIGEST_BYTES:]
         masters = []
         count, rest = rest[0], rest[1:]
         for _ in range(count):
@@ -93,7 +101,7 @@ class JoinToken:
             rest = rest[1 + length :]
         if rest:
             raise ValueError(f"{len(rest)} bytes follow the last address")
-        return cls(tuple(masters), token_id, secret)
+        return cls(tuple(masters), token_id, secret, authority)
 
 
 def hash_secret(secret: bytes) -> bytes:

@@ -101,6 +101,10 @@ class Registry:
         del self._hosts[host_id]
         return files
 
+    def is_known(self, host_id: str) -> bool:
+        """Whether a host belongs to the fleet."""
+        return host_id in self._hosts
+
     def state(self, host_id: str, now: float) -> HostState:
         return self._state(self._host(host_id), now)
 

@@ -1,4 +1,4 @@
-"""What the master must remember: the fleet, its files with their manifests, its hosts and tokens.
+"""What the master must remember: the fleet, its files with their manifests, its hosts, tokens and CAs.
 
 Who holds what is not here: hosts announce it after every restart.
 """
@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Final, cast
 
 from interfiles.errors import AmbiguousFile, UnknownFile, printable
-from interfiles.storage import members
+from interfiles.storage import authorities, members, tokens
+from interfiles.storage.authorities import Authorities
 from interfiles.storage.database import Database, Row, Value
 from interfiles.storage.members import Members
+from interfiles.storage.tokens import Tokens
 from interfiles.units import format_bytes
 from interfiles.wire.master_messages import FileInfo
 
 MIN_PREFIX_DIGITS: Final = 4
+AUTHORITIES_NAME: Final = "ca"  # the directory beside the catalogue that the CAs' private keys are in
 _SHOWN_MATCHES: Final = 5
 _SHOWN_DIGITS: Final = 12
 _ID_DIGITS: Final = 64
@@ -75,9 +78,11 @@ class Catalogue:
             what="catalogue",
             remedy="put a backup in its place, or move it away to begin a new fleet",
             application_id=_APPLICATION_ID,
-            schema=[_SCHEMA + members.SCHEMA],
+            schema=[_SCHEMA + tokens.SCHEMA + members.SCHEMA + authorities.SCHEMA],
         )
         self.members: Final = Members(self._database)
+        self.tokens: Final = Tokens(self._database)
+        self.authorities: Final = Authorities(self._database, path.parent / AUTHORITIES_NAME)
         with self._database.transaction():
             self._database.rows(
                 "INSERT INTO fleet SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM fleet)", new_fleet_id, now

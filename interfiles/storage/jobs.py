@@ -3,9 +3,9 @@
 import json
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -24,8 +24,10 @@ _SCHEMA: Final = (
     CREATE TABLE identity (
         only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
         fleet TEXT NOT NULL, host_id TEXT NOT NULL, name TEXT NOT NULL, zone TEXT NOT NULL,
-        credential BLOB NOT NULL, masters TEXT NOT NULL
+        key TEXT NOT NULL, chain TEXT NOT NULL, authorities TEXT NOT NULL, masters TEXT NOT NULL,
+        removed TEXT NOT NULL
     ) STRICT;
+    CREATE TABLE revoked (host_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     CREATE TABLE files (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         file_id BLOB NOT NULL UNIQUE,
@@ -63,14 +65,21 @@ _LOAD_ALL: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This host as its fleet knows it; `masters` as HOST:PORT."""
+    """This host as its fleet knows it.
+
+    `key`, `chain` and `authorities` as in `Credentials`; `masters` as HOST:PORT. `removed`: what the master said when
+    it no longer knew this host, empty while it does; such a host may join anew.
+    """
 
     fleet: str
     host_id: str
     name: str
     zone: str
-    credential: bytes
+    key: str = field(repr=False)
+    chain: str
+    authorities: tuple[str, ...]
     masters: tuple[str, ...]
+    removed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +192,46 @@ class JobStore:
     def load_identity(self) -> Identity | None:
         """Who this host is; None before it has joined."""
         with self._lock:
-            row = self._database.row("SELECT fleet, host_id, name, zone, credential, masters FROM identity")
+            row = self._database.row(
+                "SELECT fleet, host_id, name, zone, key, chain, authorities, masters, removed FROM identity"
+            )
         if row is None:
             return None
-        fleet, host_id, name, zone, credential, masters = cast("tuple[str, str, str, str, bytes, str]", row)
-        return Identity(fleet, host_id, name, zone, credential, tuple(json.loads(masters)))
+        fleet, host_id, name, zone, key, chain, authorities, masters, removed = cast("tuple[str, ...]", row)
+        trusted, known_masters = tuple(json.loads(authorities)), tuple(json.loads(masters))
+        return Identity(fleet, host_id, name, zone, key, chain, trusted, known_masters, removed)
 
     def save_identity(self, identity: Identity) -> None:
         """Keep who this host is, in place of whoever it was."""
         i = identity
         self._change(
-            "REPLACE INTO identity VALUES (1, ?, ?, ?, ?, ?, ?)",
-            *(i.fleet, i.host_id, i.name, i.zone, i.credential, json.dumps(i.masters)),
+            "REPLACE INTO identity VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(i.fleet, i.host_id, i.name, i.zone, i.key, i.chain, json.dumps(i.authorities), json.dumps(i.masters)),
+            i.removed,
         )
+
+    def save_newcomer(self, identity: Identity) -> None:
+        """Keep who this host is now that it has joined, in place of whoever it was in whatever fleet.
+
+        What it has uploaded is to be published again.
+        """
+        with self.transaction():
+            self.save_identity(identity)
+            self._change("DELETE FROM revoked")
+            self._change("UPDATE files SET published = 0 WHERE in_place = 1 OR owned = 1")
+
+    def load_revoked(self) -> set[str]:
+        """Ids of the hosts that are not of the fleet any more, as far as this host was told."""
+        with self._lock:
+            return {cast("str", row[0]) for row in self._database.rows("SELECT host_id FROM revoked")}
+
+    def save_revoked(self, host_ids: Iterable[str], *, replace: bool) -> None:
+        """Keep who is not of the fleet any more, beside or in place of those kept before."""
+        with self.transaction():
+            if replace:
+                self._change("DELETE FROM revoked")
+            for host_id in host_ids:
+                self._change("INSERT OR IGNORE INTO revoked VALUES (?)", host_id)
 
     def add(self, record: FileRecord) -> None:
         """Keep a file, in place of all that was kept of the same file id."""

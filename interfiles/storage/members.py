@@ -1,135 +1,90 @@
-"""Who belongs to the fleet, and the tokens that let others in: the catalogue's tables of hosts and tokens."""
+"""Who belongs to the fleet, and who does no more: the catalogue's tables of hosts."""
 
-import hmac
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from interfiles.errors import InvalidToken, NotAdmitted, Refused, UnknownHost, printable
+from interfiles.errors import NotAdmitted, Refused, UnknownHost, printable
 from interfiles.storage.database import Database, Row
-from interfiles.units import DAY, format_count, format_duration
+from interfiles.storage.tokens import Tokens, TokenUse
+from interfiles.units import DAY
 
 MAX_HOSTS: Final = 10_000
 MAX_NAME_CHARACTERS: Final = 63
-KEPT_AFTER_EXPIRY_S: Final = 30 * DAY  # so long an expired token is told from one that never was
+REVOKED_LONGER_S: Final = 1 * DAY  # than its certificate is good: clocks differ
 _SHOWN_MATCHES: Final = 5
 
 SCHEMA: Final = """
-CREATE TABLE tokens (
-    token_id BLOB PRIMARY KEY,
-    secret_hash BLOB NOT NULL,
-    name TEXT NOT NULL,
-    made_at REAL NOT NULL,
-    expires_at REAL NOT NULL,
-    uses INTEGER,                       -- how many hosts it is good for; NULL: any number
-    used INTEGER NOT NULL DEFAULT 0,
-    last_used_at REAL
-) WITHOUT ROWID;
 CREATE TABLE hosts (
     host_id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    is_named INTEGER NOT NULL,          -- by its token: it cannot choose another name
     zone TEXT NOT NULL,
-    credential_hash BLOB NOT NULL,
+    authority BLOB NOT NULL,            -- digest of the CA that signed its latest certificate
+    certified_until REAL NOT NULL,
     joined_at REAL NOT NULL,
     address TEXT NOT NULL,              -- HOST:PORT; empty before the first registration
     last_seen_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE revoked (                  -- hosts that were removed while they had a certificate
+    host_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    certified_until REAL NOT NULL
+) WITHOUT ROWID;
 """
 
-_HOST_COLUMNS: Final = "host_id, name, zone, credential_hash, joined_at, address, last_seen_at"
-_NEW_TOKEN: Final = "get a new one with `interfiles token` on the master's host"
-_JOIN_ANEW: Final = "join it anew, in a new state directory, with a token from `interfiles token` on the master's host"
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A join token as stored. `uses`: how many hosts it is good for, None for any number. Times in Unix seconds."""
-
-    token_id: bytes
-    secret_hash: bytes = field(repr=False)
-    name: str
-    made_at: float
-    expires_at: float
-    uses: int | None
+_HOST_COLUMNS: Final = "host_id, name, is_named, zone, authority, certified_until, joined_at, address, last_seen_at"
+_JOIN_ANEW: Final = "join it anew with a token from `interfiles token` on the master's host"
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host of the fleet. `address` as HOST:PORT, empty before it registered first. Times in Unix seconds."""
+    """A host of the fleet. `address` as HOST:PORT, empty before it registered first. Times in Unix seconds.
+
+    `is_named`: its name came with its token. `authority`: digest of the CA that signed its latest certificate, which is
+    good until `certified_until`.
+    """
 
     host_id: str
     name: str
+    is_named: bool
     zone: str
-    credential_hash: bytes = field(repr=False)
+    authority: bytes
+    certified_until: float
     joined_at: float
     address: str
     last_seen_at: float
 
 
 class Members:
-    """Hosts and tokens in the database. Blocking; a method that returns has made its change durable."""
+    """Hosts in the database. Blocking; a method that returns has made its change durable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    # Tokens
-
-    def add_token(self, token: Token) -> None:
-        """Keep a new token, and drop those that expired long ago."""
-        with self._database.transaction():
-            self._database.rows("DELETE FROM tokens WHERE expires_at < ?", token.made_at - KEPT_AFTER_EXPIRY_S)
-            self._database.rows(
-                "INSERT INTO tokens (token_id, secret_hash, name, made_at, expires_at, uses) VALUES (?, ?, ?, ?, ?, ?)",
-                token.token_id,
-                token.secret_hash,
-                token.name,
-                token.made_at,
-                token.expires_at,
-                token.uses,
-            )
-
-    def enrol(self, token_id: bytes, secret_hash: bytes, newcomer: Host) -> tuple[Host, str]:
-        """Use a token once for `newcomer`, who joins now; return the host with its unique name, and the token's name.
+    def enrol(self, token_id: bytes, secret_hash: bytes, newcomer: Host, *, tokens: Tokens, came_from: str) -> Host:
+        """Use a token once for `newcomer`, who joins now from this IP address; return it with its unique name.
 
         Raises:
-          InvalidToken: the token is unknown, its secret is wrong, or it is expired or used up.
-          Refused: the fleet is full.
+          InvalidToken: the token is unknown, its secret is wrong, or it is revoked, expired or used up.
+          Refused: the fleet is full, or the name that comes with the token is another host's.
         """
         with self._database.transaction():
-            token_name = self._use_token(token_id, secret_hash, newcomer.joined_at)
+            token = tokens.use(token_id, secret_hash, now=newcomer.joined_at)
             if self.count() >= MAX_HOSTS:
                 raise Refused(f"the fleet has {MAX_HOSTS:,} hosts, the most there can be; remove some first")
-            name = unique_name(newcomer.name, self._is_taken)
+            if token.name and self._is_taken(token.name):
+                raise Refused(f"a host called {token.name} belongs to the fleet already; remove that one first")
+            name = token.name or unique_name(newcomer.name, self._is_taken)
+            host = replace(newcomer, name=name, is_named=bool(token.name))
             self._database.rows(
-                f"INSERT INTO hosts ({_HOST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                newcomer.host_id,
-                name,
-                newcomer.zone,
-                newcomer.credential_hash,
-                newcomer.joined_at,
-                newcomer.address,
-                newcomer.last_seen_at,
+                f"INSERT INTO hosts ({_HOST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *(host.host_id, host.name, host.is_named, host.zone, host.authority, host.certified_until),
+                *(host.joined_at, host.address, host.last_seen_at),
             )
-        return self.host(newcomer.host_id), token_name
-
-    def _use_token(self, token_id: bytes, secret_hash: bytes, now: float) -> str:
-        row = self._database.row(
-            "SELECT secret_hash, name, made_at, expires_at, uses, used FROM tokens WHERE token_id = ?", token_id
-        )
-        # one answer to both, so that nobody learns which ids exist
-        if row is None or not hmac.compare_digest(cast("bytes", row[0]), secret_hash):
-            raise InvalidToken(f"this token is not one of this master's; {_NEW_TOKEN}")
-        name, made_at, expires_at, uses, used = cast("tuple[str, float, float, int | None, int]", row[1:])
-        if now >= expires_at:
-            age, life = format_duration(now - made_at), format_duration(expires_at - made_at)
-            raise InvalidToken(f"this token has expired (made {age} ago, good for {life}); {_NEW_TOKEN}")
-        if uses is not None and used >= uses:
-            raise InvalidToken(f"this token is used up (it was good for {format_count(uses, 'host')}); {_NEW_TOKEN}")
-        self._database.rows("UPDATE tokens SET used = used + 1, last_used_at = ? WHERE token_id = ?", now, token_id)
-        return name
-
-    # Hosts
+            tokens.record_use(token_id, TokenUse(host.joined_at, host.host_id, host.name, came_from))
+        return host
 
     def count(self) -> int:
         """How many hosts the fleet has."""
@@ -151,23 +106,39 @@ class Members:
             raise NotAdmitted(f"this host is not of this fleet, or was removed from it; {_JOIN_ANEW}")
         return _host(row)
 
-    def register(self, host_id: str, credential_hash: bytes, *, name: str, zone: str, address: str) -> Host:
-        """Check a host's credential and keep what it says of itself, its name made unique; return it as it is then.
+    def register(self, host_id: str, *, name: str, zone: str, address: str) -> Host:
+        """Keep what a host says of itself, its name made unique; return it as it is then.
 
         Raises:
-          NotAdmitted: there is no such host, or its credential is another.
+          NotAdmitted: there is no such host.
         """
         with self._database.transaction():
             host = self.host(host_id)
-            if not hmac.compare_digest(host.credential_hash, credential_hash):
-                raise NotAdmitted(f"this host's credential is not the one that the master gave it; {_JOIN_ANEW}")
-            name = self._name_of(host, name)
+            name = host.name if host.is_named else self._name_of(host, name)
             if (name, zone, address) == (host.name, host.zone, host.address):
                 return host
             self._database.rows(
                 "UPDATE hosts SET name = ?, zone = ?, address = ? WHERE host_id = ?", name, zone, address, host_id
             )
         return self.host(host_id)
+
+    def certify(self, host_id: str, *, authority: bytes, certified_until: float) -> None:
+        """Keep which CA has signed a host's new certificate, and until when that is good.
+
+        Raises:
+          NotAdmitted: there is no such host.
+        """
+        with self._database.transaction():
+            self.host(host_id)
+            self._database.rows(
+                "UPDATE hosts SET authority = ?, certified_until = ? WHERE host_id = ?",
+                *(authority, certified_until, host_id),
+            )
+
+    def not_certified_by(self, authority: bytes) -> list[Host]:
+        """The hosts whose latest certificate another CA has signed, by name."""
+        rows = self._database.rows(f"SELECT {_HOST_COLUMNS} FROM hosts WHERE authority != ? ORDER BY name", authority)
+        return [_host(row) for row in rows]
 
     def _name_of(self, host: Host, wanted: str) -> str:
         """A host that was given `wanted-2` keeps that while `wanted` is another's."""
@@ -186,8 +157,8 @@ class Members:
             for host_id, at in last_seen_at.items():
                 self._database.rows("UPDATE hosts SET last_seen_at = ? WHERE host_id = ?", at, host_id)
 
-    def remove(self, query: str) -> Host:
-        """Take a host, by name, id or id prefix of at least 4 hex digits, out of the fleet; its credential is void.
+    def remove(self, query: str, *, now: float) -> Host:
+        """Take a host, by name, id or id prefix of at least 4 hex digits, out of the fleet; its certificate is void.
 
         Raises:
           UnknownHost: there is none, or the prefix fits several.
@@ -195,7 +166,13 @@ class Members:
         with self._database.transaction():
             host = self._find(query)
             self._database.rows("DELETE FROM hosts WHERE host_id = ?", host.host_id)
+            self._database.rows("DELETE FROM revoked WHERE certified_until < ?", now - REVOKED_LONGER_S)
+            self._database.rows("INSERT INTO revoked VALUES (?, ?, ?)", host.host_id, host.name, host.certified_until)
         return host
+
+    def revoked(self) -> list[str]:
+        """Ids of the hosts that were removed while they had a certificate."""
+        return [cast("str", row[0]) for row in self._database.rows("SELECT host_id FROM revoked ORDER BY host_id")]
 
     def _find(self, query: str) -> Host:
         found = self._database.rows(f"SELECT {_HOST_COLUMNS} FROM hosts WHERE name = ?", query)
@@ -224,4 +201,5 @@ def unique_name(wanted: str, is_taken: Callable[[str], bool]) -> str:
 
 
 def _host(row: Row) -> Host:
-    return Host(*cast("tuple[str, str, str, bytes, float, str, float]", row))
+    host_id, name, is_named, *rest = cast("tuple[str, str, int, str, bytes, float, float, str, float]", row)
+    return Host(host_id, name, bool(is_named), *rest)  # type: ignore[arg-type]  # the columns have the fields' types

@@ -1,12 +1,13 @@
 """The transport seam: what daemons, CLI and tests need of a connection, and nothing of how it is made.
 
-Implementations: `plain` (TCP and Unix sockets) and `memory` (tests in virtual time). A transport is a reliable byte
-stream with one reader and one writer at a time. Calls that succeed at once may not reach the scheduler: whoever loops
-over them sees to a checkpoint now and then, as `message_stream` does.
+Implementations: `plain` (TCP and Unix sockets), `memory` (tests in virtual time), and `tls` over either. A transport is
+a reliable byte stream with one reader and one writer at a time. Calls that succeed at once may not reach the scheduler:
+whoever loops over them sees to a checkpoint now and then, as `message_stream` does.
 """
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -53,7 +54,7 @@ class Transport(Protocol):
 
     @property
     def remote(self) -> Address | None:
-        """Where the other end is; None where that has no address (a Unix socket)."""
+        """The IP address and port of the other end; None where that has none (a Unix socket)."""
 
     async def receive_some_into(self, buffer: memoryview) -> int:
         """Wait for bytes and put at least one into `buffer`; return how many, 0 when the peer has closed.
@@ -108,11 +109,11 @@ class Listener(Protocol):
 class Network(Protocol):
     """Makes transports: the real network, or one in memory."""
 
-    async def dial(self, address: Address) -> Transport:
-        """Connect.
+    async def dial(self, address: Address, *, check: Callable[[str, int], None] | None = None) -> Transport:
+        """Connect. `check` is called with each IP address and port before these are connected to.
 
         Raises:
-          ConnectFailed: nobody answers there, or not within the network's connect time.
+          ConnectFailed: nobody answers there, or not within the network's connect time; or what `check` raised.
         """
 
     async def listen(self, address: Address) -> Listener:

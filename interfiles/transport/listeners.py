@@ -1,6 +1,5 @@
 """Accepting connections: bounded in number, and one bad connection harms only itself."""
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -19,32 +18,23 @@ async def serve(
     handler: Callable[[Transport], Awaitable[None]],
     *,
     max_connections: int,
-    max_a_host: int | None = None,
 ) -> None:
     """Run `handler` on each connection in a task of its own, until cancelled; then close the listener.
 
-    At most `max_connections` run at once; more wait in the system's queue. Of one remote host, at most `max_a_host` are
-    taken, so that it cannot keep others out; more are closed at once. The transport is closed after its handler,
+    At most `max_connections` run at once; more wait in the system's queue. The transport is closed after its handler,
     whatever happened. `handler` has an error boundary of its own, for what peers bring about; what it lets out all the
     same is logged as a bug.
     """
     room = trio.CapacityLimiter(max_connections)
     failing = False
-    connected: Counter[str] = Counter()
 
     async def run(transport: Transport, token: object) -> None:
-        host = transport.remote.host if transport.remote is not None else ""
-        connected[host] += 1
         try:
-            if max_a_host is None or connected[host] <= max_a_host:
-                await handler(transport)
+            await handler(transport)
         except* Exception:  # one connection ends, the daemon goes on
             log.exception("bug", task="connection")
         finally:
             transport.close()
-            connected[host] -= 1
-            if not connected[host]:
-                del connected[host]
             room.release_on_behalf_of(token)
 
     try:

@@ -153,7 +153,9 @@ class MemoryHost:
         self.is_down = False
         self._network = network
 
-    async def dial(self, address: Address) -> MemoryTransport:
+    async def dial(self, address: Address, *, check: Callable[[str, int], None] | None = None) -> MemoryTransport:
+        if check is not None:
+            check(address.host, address.port)
         return await self._network.connect(self, address)
 
     async def listen(self, address: Address) -> "MemoryListener":

@@ -6,13 +6,20 @@ from typing import Final, Generic
 
 import trio
 
-from interfiles.errors import LocalProtocolError, PeerGone, PeerSilent, RemoteProtocolError, printable
+from interfiles.errors import (
+    InterFilesError,
+    LocalProtocolError,
+    PeerGone,
+    PeerSilent,
+    TransportError,
+    printable,
+)
 from interfiles.transport.base import Transport
 from interfiles.wire import session
 from interfiles.wire.codec import Codec, M, Message
 from interfiles.wire.fields import MAX_TEXT_LENGTH
 from interfiles.wire.framing import FrameDecoder, encode_frame
-from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation, Failure, Hello, Welcome
+from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation, Failure, Role, Welcome
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 HEADER_TIMEOUT_S: Final = 30.0  # from a frame's first byte to its header's last: a slowloris is cut off here
@@ -204,10 +211,8 @@ class MessageStream(Generic[M]):
         return made
 
 
-async def greet(
-    transport: Transport, conversation: Conversation, identity: session.Identity
-) -> tuple[MessageStream[Message], Welcome]:
-    """Open a conversation as its dialler.
+async def greet(transport: Transport, conversation: Conversation, role: Role) -> tuple[MessageStream[Message], Welcome]:
+    """Open a conversation as its dialler. `role`: what the acceptor has proved to be.
 
     Raises:
       InterFilesError: the acceptor refused, in its words; or PeerGone, PeerSilent, RemoteProtocolError.
@@ -215,10 +220,11 @@ async def greet(
     """
     stream = MessageStream(transport, WELCOME)
     try:
+        rules = session.rules_for(conversation, "acceptor", role)
         with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
-            await stream.send(session.hello(conversation, identity))
+            await stream.send(session.hello(conversation))
             welcome = session.confirm(await stream.receive())
-            return stream.continue_as(session.CONVERSATIONS[conversation].from_acceptor), welcome
+            return stream.continue_as(rules), welcome
         raise PeerSilent(f"no answer to the greeting within {HANDSHAKE_TIMEOUT_S:.0f} s")
     except BaseException:
         transport.close()
@@ -226,21 +232,29 @@ async def greet(
 
 
 async def welcome(
-    transport: Transport, conversation: Conversation, identity: session.Identity
-) -> tuple[MessageStream[Message], Hello]:
+    transport: Transport, conversation: Conversation, admit: Callable[[], Role]
+) -> tuple[MessageStream[Message], Role]:
     """Open a conversation as its acceptor; a dialler that is refused is told why.
 
+    `admit` says what the dialler has proved to be, or raises the reason why it is not let in; it is asked once the
+    dialler has said what it wants, so that it can be told.
+
     Raises:
-      InterFilesError: as `greet`; the transport is closed then.
+      InterFilesError: as `greet`, or what `admit` raised; the transport is closed then.
     """
     stream = MessageStream(transport, HELLO)
     try:
         with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
             hello = await stream.receive()
-            await stream.send(session.answer(hello, conversation, identity))
-            return stream.continue_as(session.CONVERSATIONS[conversation].from_dialler), hello
+            role = admit()
+            rules = session.rules_for(conversation, "dialler", role)
+            await stream.send(session.answer(hello, conversation, role))
+            return stream.continue_as(rules), role
         raise PeerSilent(f"no greeting within {HANDSHAKE_TIMEOUT_S:.0f} s")
-    except RemoteProtocolError as e:
+    except (TransportError, LocalProtocolError):
+        transport.close()
+        raise
+    except InterFilesError as e:
         await stream.fail(e.code, str(e))
         raise
     except BaseException:

@@ -175,14 +175,14 @@ def _address(name: tuple[str, int] | str) -> Address | None:
 class TcpNetwork:
     """The real network, in plain TCP."""
 
-    async def dial(self, address: Address) -> SocketTransport:
+    async def dial(self, address: Address, *, check: Callable[[str, int], None] | None = None) -> SocketTransport:
         try:
             with trio.fail_after(CONNECT_TIMEOUT_S):
-                stream = await trio.open_tcp_stream(address.host, address.port)
+                host = address.host if check is None else await _checked(address, check)
+                stream = await trio.open_tcp_stream(host, address.port)
             # trio's stream was only the way to connect (happy eyeballs): its socket goes on without it
             sock = socket.socket(fileno=stream.socket.detach())
-            _refuse_itself(sock)
-            return _made(sock, address)
+            return _made(sock, _address(_peer_name(sock)))
         except trio.TooSlowError as e:
             raise ConnectFailed(f"{address} does not answer within {CONNECT_TIMEOUT_S:.0f} s") from e
         except (OSError, UnicodeError) as e:
@@ -199,11 +199,28 @@ class TcpNetwork:
             raise _bind_error(e, f"address {address}", "--listen") from e
 
 
-def _refuse_itself(sock: _Socket) -> None:
-    """Linux connects a socket to itself when the port dialled is the very one that it picks to dial from."""
+async def _checked(address: Address, check: Callable[[str, int], None]) -> str:
+    """The first IP address that the system has for it, checked: it is connected to, and no other that a name may mean
+    a moment later.
+
+    Raises:
+      OSError, UnicodeError: the name means nothing.
+      ConnectFailed: what `check` raises.
+    """
+    found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    host = str(found[0][4][0])
+    check(host.partition("%")[0], address.port)
+    return host
+
+
+def _peer_name(sock: _Socket) -> tuple[str, int]:
+    """Where a socket is connected to; Linux connects a socket to itself when the port dialled is the very one that it
+    picks to dial from, which is refused."""
     try:
-        if sock.getsockname() == sock.getpeername():
+        name: tuple[str, int] = sock.getpeername()
+        if sock.getsockname() == name:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        return name
     except OSError:
         sock.close()
         raise

@@ -13,6 +13,7 @@ from interfiles.wire.fields import (
     Bytes,
     BytesPerSecond,
     Count,
+    HostNameOrNone,
     Path,
     Query,
     Replicas,
@@ -129,16 +130,42 @@ class Wait(Message, frozen=True, tag=138):
 
 
 class MakeToken(Message, frozen=True, tag=144):
-    """Make a join token good for `ttl_s` and `uses` joins (None: any number). `Result` is a `TokenReport`."""
+    """Make a join token good for `ttl_s` and `uses` joins (None: any number). `Result` is a `TokenReport`.
+
+    `name`: what the one host that it is for is called; empty: any host, called what it likes.
+    """
 
     ttl_s: Seconds
     uses: Annotated[int, Meta(ge=1, le=MAX_TOKEN_USES, description="joins")] | None
+    name: HostNameOrNone
 
 
 class RemoveHost(Message, frozen=True, tag=145):
     """The host, by name or id, is no longer of the fleet. `Result` is a `HostRemovedReport`."""
 
     host: Query
+
+
+class ListTokens(Message, frozen=True, tag=146):
+    """Every join token that is not long over. `Result` is a `TokenListReport`."""
+
+
+class RevokeToken(Message, frozen=True, tag=147):
+    """Let nobody else in by a token: its id or the start of it. `Result` is a `TokenRevokedReport`."""
+
+    token: Query
+
+
+class ListAuthorities(Message, frozen=True, tag=148):
+    """The CAs that the fleet trusts. `Result` is an `AuthorityListReport`."""
+
+
+class RotateAuthority(Message, frozen=True, tag=149):
+    """Make a new CA that signs from now on; the one before stays trusted. `Result` is an `AuthorityListReport`."""
+
+
+class RetireAuthority(Message, frozen=True, tag=150):
+    """Trust the newest CA only, from now on. `Result` is an `AuthorityListReport`."""
 
 
 class Progress(Message, frozen=True, tag=160):
@@ -172,5 +199,7 @@ class TrackerContent(Message, frozen=True, tag=162):
 FROM_CLI: Codec[Message] = Codec(
     Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait
 )
-FROM_ADMIN: Codec[Message] = Codec(MakeToken, RemoveHost)
+FROM_ADMIN: Codec[Message] = Codec(
+    MakeToken, RemoveHost, ListTokens, RevokeToken, ListAuthorities, RotateAuthority, RetireAuthority
+)
 FROM_DAEMON: Codec[Message] = Codec(Progress, Result, TrackerContent, Failure)

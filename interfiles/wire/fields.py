@@ -17,12 +17,16 @@ MAX_TEXT_LENGTH: Final = 1000
 
 FileIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32, description="BLAKE3 of the manifest")]
 HostIdText = Annotated[str, Meta(pattern=HOST_ID_PATTERN, max_length=32, description="32 hex digits")]
-HostIdOrNone = Annotated[
-    str, Meta(pattern=r"^([0-9a-f]{32})?\Z", max_length=32, description="32 hex digits; empty: none")
-]
 HostName = Annotated[str, Meta(pattern=HOST_NAME_PATTERN, max_length=63, description="letters, digits, . _ -")]
+HostNameOrNone = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?\Z",
+        max_length=63,
+        description="letters, digits, . _ -; empty: none",
+    ),
+]
 ZoneName = Annotated[str, Meta(pattern=ZONE_PATTERN, max_length=63, description="letters, digits, . _ -; empty: none")]
-FleetId = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}\Z", max_length=32, description="hex digits; empty: none")]
 AddressText = Annotated[
     str,
     Meta(pattern=ADDRESS_PATTERN, max_length=MAX_ADDRESS_LENGTH, description="HOST:PORT or [IPv6]:PORT; empty: none"),
@@ -31,6 +35,8 @@ Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port")]
 FileName = Annotated[str, Meta(min_length=1, max_length=255, description="the manifest's name")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH, description="for a person")]
 Query = Annotated[str, Meta(max_length=255, description="id, unambiguous id prefix or name")]
+Pem = Annotated[str, Meta(min_length=1, max_length=8192, description="certificates, PEM")]
+SigningRequest = Annotated[bytes, Meta(min_length=1, max_length=1024, description="PKCS#10 in DER")]
 Code = Annotated[str, Meta(max_length=64, description="an error's code word")]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096, description="absolute, as the file system has it")]
 RequestNumber = Annotated[int, Meta(ge=0, le=2**32 - 1, description="chosen by the asker, repeated in the answer")]

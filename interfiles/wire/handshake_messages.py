@@ -5,8 +5,14 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from interfiles.wire.codec import Codec, Message
-from interfiles.wire.fields import Code, FleetId, HostIdOrNone, Text
+from interfiles.wire.fields import Code, Text
 
+Role = Literal["stranger", "lapsed", "host", "master", "local"]
+"""What an end has proved to be.
+
+`stranger`: nothing (it has no certificate, or it was not looked at); `lapsed`: a host whose certificate has expired;
+`host`, `master`: a member of this fleet; `local`: a user of this machine whom the socket's owner lets in.
+"""
 Conversation = Literal["fleet", "swarm", "control", "admin"]
 ProtocolVersion = Annotated[int, Meta(ge=1, le=65535, description="protocol version")]
 Feature = Annotated[str, Meta(max_length=32, description="word")]
@@ -16,24 +22,23 @@ Features = Annotated[list[Feature], Meta(max_length=32)]
 class Hello(Message, frozen=True, tag=1):
     """The dialler's first message: which conversation it wants, and the range of protocol versions that it speaks.
 
-    Answered by `Welcome` or `Failure`. `host_id` and `fleet` are empty where there is none to tell (the CLI, a host
-    that has not joined).
+    Answered by `Welcome` or `Failure`. Who the dialler is, its certificate says; a caller on a Unix socket, the kernel.
     """
 
     conversation: Conversation
     oldest_version: ProtocolVersion
     newest_version: ProtocolVersion
-    fleet: FleetId
-    host_id: HostIdOrNone
     features: Features
 
 
 class Welcome(Message, frozen=True, tag=2):
-    """Answers `Hello`: the version in force, who answers, and which of the dialler's features it shares."""
+    """Answers `Hello`: the version in force, what the dialler has proved to be, and which of its features are shared.
+
+    Only now does the dialler know what became of its certificate.
+    """
 
     version: ProtocolVersion
-    fleet: FleetId
-    host_id: HostIdOrNone
+    role: Role
     features: Features
 
 

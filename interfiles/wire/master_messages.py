@@ -1,7 +1,8 @@
 """The fleet conversation: a client daemon dials its master and keeps the connection.
 
 Requests carry a number that their answer repeats, so that several can be under way at once; what the master pushes
-carries none.
+carries none. Who shows no certificate may ask for the CA's certificates and enrol, and nothing else; a host whose
+certificate has expired may renew it, and nothing else.
 """
 
 from typing import Annotated, ClassVar, Final, Literal
@@ -20,9 +21,9 @@ from interfiles.wire.fields import (
     Count,
     FileIdBytes,
     FileName,
-    FleetId,
     HostIdText,
     HostName,
+    Pem,
     PieceBytes,
     PieceCount,
     Port,
@@ -30,43 +31,63 @@ from interfiles.wire.fields import (
     Replicas,
     RequestNumber,
     Seconds,
+    SigningRequest,
     Text,
     UnixSeconds,
     ZoneName,
 )
 from interfiles.wire.handshake_messages import Failure
 
-Credential = Annotated[bytes, Meta(min_length=32, max_length=32, description="the host's secret")]
 HoldingState = Literal["fetching", "waiting", "paused", "complete", "none"]
 HostState = Literal["live", "suspect", "gone"]
 PAGE_ROWS: Final = 64  # of one page: the longest 64 take 83 KiB, under what a header may have
 MAX_HEARTBEAT_HOLDINGS: Final = 128
 MAX_NOTE_LENGTH: Final = 200
+MAX_AUTHORITIES: Final = 4
+MAX_REVOKED: Final = 512  # of one message
+
+AuthorityList = Annotated[list[Pem], Meta(min_length=1, max_length=MAX_AUTHORITIES)]
+
+
+class GetAuthorities(Message, frozen=True, tag=14):
+    """Asks for the fleet's CA certificates, by who knows only their digest. Answered by `Authorities`."""
+
+
+class Authorities(Message, frozen=True, tag=15):
+    """The CAs that the fleet trusts, the newest first, which signs. Answers `GetAuthorities`.
+
+    Also pushed to each host that has registered, and whenever they change: a host trusts these from then on, and no
+    others, and renews its certificate if another than the newest signed it.
+    """
+
+    certificates: AuthorityList
 
 
 class Enrol(Message, frozen=True, tag=16):
     """A host that has no identity yet shows a join token's secret. Answered by `Enrolled` or `Failure`.
 
-    `name` and `zone`: what the host would like to be called, and where it stands.
+    `name` and `zone`: what the host would like to be called, and where it stands. `signing_request`: for its key; the
+    names in that are not looked at.
     """
 
     token_id: Annotated[bytes, Meta(min_length=8, max_length=8, description="from the join token")]
     secret: Annotated[bytes, Meta(min_length=16, max_length=16, description="from the join token")]
     name: HostName
     zone: ZoneName
+    signing_request: SigningRequest
 
 
 class Enrolled(Message, frozen=True, tag=17):
     """Answers `Enrol`: the identity that the master minted, which the host keeps in its state directory.
 
-    `credential` is the host's secret, and `name` what it is called if another host has the name it asked for. The host
-    closes the connection next, and registers on a new one.
+    `chain`: its certificate, which names the fleet and its host id, and what others need to verify that; `authorities`
+    as in `Authorities`; `name`: what it is called if another host has the name it asked for. The host closes the
+    connection next, and registers on a new one.
     """
 
-    fleet: FleetId
-    host_id: HostIdText
     name: HostName
-    credential: Credential
+    chain: Pem
+    authorities: AuthorityList
 
 
 class Register(Message, frozen=True, tag=18):
@@ -75,7 +96,6 @@ class Register(Message, frozen=True, tag=18):
     `advertise` empty: others reach it where the master sees it dial from, at `listen_port`.
     """
 
-    credential: Credential
     name: HostName
     zone: ZoneName
     advertise: AddressText
@@ -300,6 +320,24 @@ class RequestFailed(Message, frozen=True, tag=36):
     text: Text
 
 
+class Renew(Message, frozen=True, tag=37):
+    """A host asks for a new certificate, for the key of this request. Answered by `Renewed` or `RequestFailed`.
+
+    Allowed before `Register` too, and all that a host whose certificate has expired may say.
+    """
+
+    request: RequestNumber
+    signing_request: SigningRequest
+
+
+class Renewed(Message, frozen=True, tag=38):
+    """Answers `Renew`: `chain` and `authorities` as in `Enrolled`."""
+
+    request: RequestNumber
+    chain: Pem
+    authorities: AuthorityList
+
+
 class PeerAddress(Part, frozen=True):
     """Where a peer of a swarm can be dialled; `complete`: it holds every piece."""
 
@@ -332,11 +370,28 @@ class Forget(Message, frozen=True, tag=41):
     delete: bool
 
 
+class Revoked(Message, frozen=True, tag=42):
+    """Pushed to each host that has registered, and when a host is removed: these are not of the fleet any more.
+
+    Connections with them end at once, and none is made again. `replace`: forget what was pushed before; the first
+    message after `Registered` has it, and those right behind it carry what did not fit in.
+    """
+
+    replace: bool
+    hosts: Annotated[list[HostIdText], Meta(max_length=MAX_REVOKED)]
+
+
+FROM_STRANGER: Codec[Message] = Codec(GetAuthorities, Enrol)
+FROM_LAPSED_HOST: Codec[Message] = Codec(Renew)
 FROM_CLIENT: Codec[Message] = Codec(
-    Enrol, Register, Heartbeat, Publish, Resolve, ListHolders, ListFiles, ListHosts, Remove
+    Register, Renew, Heartbeat, Publish, Resolve, ListHolders, ListFiles, ListHosts, Remove
 )
+FROM_UNVERIFIED_MASTER: Codec[Message] = Codec(Authorities, Failure)
 FROM_MASTER: Codec[Message] = Codec(
+    Authorities,
     Enrolled,
+    Renewed,
+    Revoked,
     Registered,
     Heard,
     Published,

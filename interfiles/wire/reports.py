@@ -212,11 +212,75 @@ class TransferStateReport(Report, frozen=True, kw_only=True):
 
 
 class TokenReport(Report, frozen=True, kw_only=True):
-    """A join token. `expires_at`: seconds since 1970, UTC; `uses` nil: any number."""
+    """A join token. `expires_at`: seconds since 1970, UTC; `uses` nil: any number.
+
+    `id`: what it is listed and revoked by; `name`: of the one host that it is for, empty for any.
+    """
 
     token: str
+    id: str
     expires_at: int
     uses: int | None
+    name: str
+
+
+class TokenUseReport(Report, frozen=True, kw_only=True):
+    """A host that joined by a token. `used_at`: seconds since 1970, UTC; `address`: its IP address then."""
+
+    used_at: int
+    host: str
+    name: str
+    address: str
+
+
+class ListedTokenReport(Report, frozen=True, kw_only=True):
+    """A token that was made; never its secret. Times: seconds since 1970, UTC. `uses` nil: good for any number.
+
+    `state`: whether it would let another host in, or why not. `used`: how many hosts have joined by it; `joined` names
+    the latest of them.
+    """
+
+    id: str
+    name: str
+    state: Literal["good", "expired", "used up", "revoked"]
+    made_at: int
+    expires_at: int
+    uses: int | None
+    used: int
+    joined: list[TokenUseReport]
+
+
+class TokenListReport(Report, frozen=True, kw_only=True):
+    """The tokens, the newest first."""
+
+    tokens: list[ListedTokenReport]
+
+
+class TokenRevokedReport(Report, frozen=True, kw_only=True):
+    """The token that lets nobody in any more, and how many hosts had joined by it."""
+
+    id: str
+    used: int
+
+
+class AuthorityReport(Report, frozen=True, kw_only=True):
+    """A CA that the fleet trusts. `digest`: SHA-256 of its certificate; `made_at`: seconds since 1970, UTC.
+
+    `signs`: it is the newest, which signs. `hosts`: names of the hosts, or the first of them, whose certificate it has
+    signed, and `host_count` how many there are.
+    """
+
+    digest: str
+    made_at: int
+    signs: bool
+    host_count: int
+    hosts: list[str]
+
+
+class AuthorityListReport(Report, frozen=True, kw_only=True):
+    """The CAs that the fleet trusts, the newest first."""
+
+    authorities: list[AuthorityReport]
 
 
 class HostRemovedReport(Report, frozen=True, kw_only=True):

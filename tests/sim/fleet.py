@@ -35,7 +35,7 @@ from interfiles.wire.reports import (
     VerifyReport,
     decode_report,
 )
-from interfiles.wire.session import Identity
+
 
 MASTER = "10.0.0.254"
 CONTROL_PORT = 1
@@ -95,7 +95,7 @@ class Host:
     async def _converse(self, request: Message, kind: type[R], content: bytes) -> tuple[R, bytes]:
         cli = self.fleet.network.host(f"{self.ip}9")  # a caller on the same machine, with an address of its own
         transport = await cli.dial(Address(self.ip, CONTROL_PORT))
-        stream, _ = await greet(transport, "control", Identity())
+        stream, _ = await greet(transport, "control", "local")
         try:
             await stream.send(request, content)
             while True:

@@ -1,0 +1,125 @@
+"""This host's place in its fleet: its certificate, kept fresh, and what the master says of others'.
+
+What is told is durable before it is used, so a restart without the master trusts and refuses the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from interfiles.errors import RemoteProtocolError, StorageFailed, UntrustedPeer
+from interfiles.identity import contexts
+from interfiles.identity.authority import is_issued_by, new_key, read_certificate, request_for
+from interfiles.identity.contexts import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from daemons.client.fleet_network import FleetNetwork
+    from interfiles.storage.executor import Executor
+    from interfiles.storage.jobs import Identity, JobStore
+    from interfiles.wire.master_messages import Renewed, Revoked
+
+# At a random point of its certificate's life, so that hosts which joined together do not all renew together.
+RENEWED_FROM: Final = 0.5
+RENEWED_TO: Final = 0.8
+ROTATION_SPREAD_S: Final = 60.0  # all hosts renew within so long after the CA was rotated
+
+log = structlog.get_logger()
+
+
+def credentials_of(identity: Identity) -> Credentials:
+    """How a host proves to be it, and whom it believes."""
+    return Credentials(identity.chain, identity.key, identity.authorities)
+
+
+class Membership:
+    """Owner of this host's identity; it alone changes the credentials of `network`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        network: FleetNetwork,
+        jobs: JobStore,
+        database: Executor,
+        *,
+        rng: Random,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.identity = identity
+        self._network = network
+        self._jobs = jobs
+        self._database = database
+        self._rng = rng
+        self._wall_clock = wall_clock
+        self._next_key: str | None = None
+        self._renew_at = self._choose_renewal()
+
+    @property
+    def renewal_due_in_s(self) -> float:
+        """How long until the certificate should be renewed; zero or less: now."""
+        return self._renew_at - self._wall_clock()
+
+    def renewal_request(self) -> bytes:
+        """The signing request for a new key, which is used once the certificate for it has come."""
+        self._next_key = new_key()
+        return request_for(self._next_key)
+
+    async def on_renewed(self, answer: Renewed) -> None:
+        """The master has signed the last `renewal_request`.
+
+        Raises:
+          RemoteProtocolError: what it has sent is no certificate of this host; the old one stays.
+          StorageFailed, NoSpace: it cannot be kept; the old one stays.
+        """
+        assert self._next_key is not None
+        made = replace(self.identity, key=self._next_key, chain=answer.chain, authorities=tuple(answer.authorities))
+        await self._change(made)
+        log.info("certificate renewed", good_until=int(self._network.certified.not_after))
+
+    async def on_authorities(self, certificates: Sequence[str]) -> None:
+        """The fleet trusts these CAs, and no others.
+
+        Raises:
+          RemoteProtocolError: they are malformed; those known before stay.
+          StorageFailed, NoSpace: they cannot be kept; those known before stay.
+        """
+        if tuple(certificates) != self.identity.authorities:
+            await self._change(replace(self.identity, authorities=tuple(certificates)))
+            log.info("the fleet's CAs have changed", count=len(certificates))
+
+    async def on_revoked(self, message: Revoked) -> None:
+        """Hosts are not of the fleet any more."""
+        self._network.revoke(message.hosts, replace=message.replace)
+        await self._database.run(lambda: self._jobs.save_revoked(message.hosts, replace=message.replace))
+
+    async def on_admitted(self, *, removed: str) -> None:
+        """Whether the master knows this host: `removed` is empty if so, else what it said."""
+        if removed != self.identity.removed:
+            self.identity = replace(self.identity, removed=removed)
+            await self._database.run(self._jobs.save_identity, self.identity)
+
+    async def _change(self, made: Identity) -> None:
+        try:
+            subject = read_certificate(made.chain).subject
+            if (subject.fleet, subject.role, subject.host_id) != (made.fleet, "host", made.host_id):
+                raise UntrustedPeer(f"it is {subject}'s")
+            contexts.dialling(credentials_of(made))  # as a check that TLS takes them
+        except (StorageFailed, UntrustedPeer) as e:
+            raise RemoteProtocolError(f"the master sent a certificate that is not good: {e}") from e
+        await self._database.run(self._jobs.save_identity, made)
+        self.identity = made
+        self._network.install(credentials_of(made))
+        self._renew_at = self._choose_renewal()
+
+    def _choose_renewal(self) -> float:
+        certified = self._network.certified
+        life_s = certified.not_after - certified.not_before
+        due = certified.not_before + life_s * self._rng.uniform(RENEWED_FROM, RENEWED_TO)
+        if not is_issued_by(self.identity.chain, self.identity.authorities[0]):
+            due = min(due, self._wall_clock() + self._rng.uniform(0.0, ROTATION_SPREAD_S))
+        return due

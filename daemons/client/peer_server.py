@@ -1,0 +1,71 @@
+"""Accepts the peers that fetch from this host: who they are first, then a session each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from daemons.client.serve_session import ServedFile, serve_peer
+from daemons.supervision import contain
+from interfiles.errors import InterFilesError, PeerGone, Refused
+from interfiles.swarm.upload_queue import UploadQueue
+from interfiles.transport.lobby import Lobby
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemons.client.fleet_network import FleetNetwork
+    from interfiles.manifest import FileId
+    from interfiles.storage.executor import Executor
+    from interfiles.transport.base import Transport
+    from interfiles.transport.tls import TlsTransport
+    from interfiles.wire.handshake_messages import Role
+
+MAX_STRANGERS: Final = 64  # connections that no host has proved to be its own yet
+MAX_CONNECTIONS_A_HOST: Final = 64  # one for each file that it fetches; with more it would keep others out
+
+log = structlog.get_logger()
+
+
+class PeerServer:
+    """Serves what `find` finds."""
+
+    def __init__(self, network: FleetNetwork, find: Callable[[FileId], ServedFile | None], disk: Executor) -> None:
+        self._network = network
+        self._find = find
+        self._disk = disk
+        self._queue = UploadQueue()
+        self._lobby = Lobby(MAX_STRANGERS)
+        self._connected: Counter[str] = Counter()
+
+    async def handle(self, transport: Transport) -> None:
+        """Serve one connection to its end; no exception gets out."""
+
+        async def talk() -> None:
+            try:
+                with self._lobby.waiting(transport):
+                    secured = await self._network.accept(transport)
+                await self._serve(secured)
+            except* PeerGone as group:
+                log.debug("a peer left", reason=str(group.exceptions[0]))  # it has all that it wants, or is down
+
+        await contain("serving a peer", talk, expected=(InterFilesError,), log=log)
+
+    async def _serve(self, secured: TlsTransport) -> None:
+        host_id = secured.certified.subject.host_id if secured.certified is not None else ""
+
+        def admit() -> Role:
+            role = self._network.admit(secured)
+            if self._connected[host_id] > MAX_CONNECTIONS_A_HOST:
+                raise Refused(f"this host has {MAX_CONNECTIONS_A_HOST} connections here already")
+            return role
+
+        self._connected[host_id] += 1
+        try:
+            await serve_peer(secured, admit, self._find, self._queue, self._disk, fetcher=f"{id(secured):x}")
+        finally:
+            self._connected[host_id] -= 1
+            if not self._connected[host_id]:
+                del self._connected[host_id]

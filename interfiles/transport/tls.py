@@ -1,0 +1,203 @@
+"""TLS 1.3 over any transport.
+
+An `ssl.SSLObject` between two memory BIOs; large reads of the inner transport fill one, large writes empty the other.
+So there are few system calls whatever the size of TLS records, and it runs over the network in memory just as well.
+`trio.SSLStream` is several times slower (docs/decisions.md).
+
+The end of the stream is not authenticated: nobody sends close_notify. Every message says how long it is and every
+request has an answer, so an end that comes too early is an error already.
+
+In TLS 1.3 the dialler is done before the acceptor has seen its certificate. A refusal arrives with the first read, and
+only the greeting that follows tells both that they are connected.
+"""
+
+import os
+import ssl
+from typing import Final, cast
+
+import trio
+
+from interfiles.errors import (
+    CertificateRefused,
+    ContentChanged,
+    HandshakeFailed,
+    PeerGone,
+    PeerSilent,
+    StorageFailed,
+    TransportError,
+    UntrustedPeer,
+)
+from interfiles.identity import contexts
+from interfiles.identity.subject import Certified
+from interfiles.transport.base import Address, Transport
+
+TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
+ALERT_TIMEOUT_S: Final = 2.0
+CIPHERTEXT_BYTES: Final = 256 << 10  # read from and written to the inner transport at once
+_FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: thousands of hosts that say little cost little
+
+_END_OF_FILE: Final = "the connection ended within the handshake"
+# What OpenSSL calls the alerts of a peer that does not like our certificate (RFC 8446, 6.2).
+_ABOUT_CERTIFICATES: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+
+
+class TlsTransport:
+    """One end of a TLS connection; `secure` makes it.
+
+    `certified`: what the other end's certificate says, None where it showed none.
+    """
+
+    def __init__(self, inner: Transport, context: ssl.SSLContext, *, accepted: bool) -> None:
+        self.certified: Certified | None = None
+        self._inner = inner
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=accepted)
+        self._ciphertext = memoryview(bytearray(_FIRST_CIPHERTEXT_BYTES))
+
+    @property
+    def remote(self) -> Address | None:
+        return self._inner.remote
+
+    async def handshake(self) -> None:
+        """Agree on keys and see who the other end is.
+
+        Raises:
+          HandshakeFailed, PeerGone: see `secure`.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._fill():
+                    raise PeerGone(_END_OF_FILE) from None
+            except ssl.SSLError as e:
+                await self._tell_alert()
+                raise _handshake_error(e) from e
+        await self._flush()
+        self.certified = contexts.certified(self._tls)
+
+    async def receive_some_into(self, buffer: memoryview) -> int:
+        got = 0
+        while True:
+            try:
+                while got < len(buffer):  # one read gives at most a record, 16 KiB
+                    got += self._read_into(buffer[got:])
+                return got
+            except ssl.SSLWantReadError:
+                if got:
+                    return got
+                if not await self._fill():
+                    return 0
+            except ssl.SSLZeroReturnError:
+                return got
+            except ssl.SSLError as e:
+                raise _stream_error(e) from e
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            self._write(left[:CIPHERTEXT_BYTES])
+            left = left[CIPHERTEXT_BYTES:]
+            await self._flush()
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        end = offset + count
+        while offset < end:
+            plaintext = _read(fd, min(CIPHERTEXT_BYTES, end - offset), offset)
+            if not plaintext:
+                raise ContentChanged(f"the file ends {end - offset} bytes too early")
+            offset += len(plaintext)
+            await self.send_all(plaintext)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _read_into(self, buffer: memoryview) -> int:
+        count: object = self._tls.read(len(buffer), cast("bytearray", buffer))  # any writable buffer will do
+        assert isinstance(count, int)
+        return count
+
+    def _write(self, plaintext: memoryview) -> None:
+        try:
+            self._tls.write(plaintext)  # a memory BIO takes all of it
+        except ssl.SSLError as e:
+            raise _stream_error(e) from e
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await self._inner.send_all(self._outgoing.read())
+
+    async def _fill(self) -> bool:
+        """Wait for ciphertext; return False at the end of the stream."""
+        count = await self._inner.receive_some_into(self._ciphertext)
+        self._incoming.write(self._ciphertext[:count])
+        if count == len(self._ciphertext) < CIPHERTEXT_BYTES:
+            self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
+        return count > 0
+
+    async def _tell_alert(self) -> None:
+        """Let the other end know why, if it still listens: else it would see no more than an end."""
+        with trio.move_on_after(ALERT_TIMEOUT_S, shield=True):
+            try:
+                await self._flush()
+            except TransportError:
+                pass
+
+
+async def secure(inner: Transport, context: ssl.SSLContext, *, accepted: bool) -> TlsTransport:
+    """Make TLS of a connection; `accepted`: at the end that was dialled.
+
+    Raises:
+      UntrustedPeer: the other end's certificate is not of this fleet.
+      CertificateRefused: the other end says so of ours.
+      HandshakeFailed: what it says is no TLS 1.3.
+      PeerGone, PeerSilent: it went away, or took too long.
+        The connection is closed then, as it is on cancellation.
+    """
+    try:
+        made = TlsTransport(inner, context, accepted=accepted)
+        with trio.move_on_after(TLS_HANDSHAKE_TIMEOUT_S):
+            await made.handshake()
+            return made
+        raise PeerSilent(f"no TLS handshake within {TLS_HANDSHAKE_TIMEOUT_S:.0f} s")
+    except BaseException:
+        inner.close()
+        raise
+
+
+def _handshake_error(error: ssl.SSLError) -> TransportError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UntrustedPeer(f"the other end's certificate is not of this fleet: {error.verify_message}")
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return UntrustedPeer("the other end shows no certificate, as only a host that joins may do, to its master")
+    if _is_refusal(error):
+        return _refused(error)
+    return HandshakeFailed(f"the other end and this one do not come to TLS 1.3 ({_words(error)})")
+
+
+def _stream_error(error: ssl.SSLError) -> TransportError:
+    if _is_refusal(error):
+        return _refused(error)
+    return PeerGone(f"the connection was damaged on its way ({_words(error)})")
+
+
+def _is_refusal(error: ssl.SSLError) -> bool:
+    reason = error.reason or ""
+    return "ALERT" in reason and any(part in reason for part in _ABOUT_CERTIFICATES)
+
+
+def _refused(error: ssl.SSLError) -> CertificateRefused:
+    return CertificateRefused(f"the other end does not accept this end's certificate ({_words(error)})")
+
+
+def _words(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).replace("_", " ").lower()
+
+
+def _read(fd: int, count: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, count, offset)
+    except OSError as e:
+        raise StorageFailed(f"the disk cannot read the file: {e.strerror}") from e
