@@ -118,8 +118,8 @@ ifeq ($(DESTDIR),)
 	@if test -d /run/systemd/system; then systemctl daemon-reload; fi
 	@echo 'Installed. Next, on the host that is to be the master:'
 	@echo '  systemctl enable --now interfiles-master'
-	@echo '  interfiles token --state /var/lib/interfiles/master'
-	@echo 'On every other host put INTERFILES_TOKEN=TOKEN into /etc/interfiles/client.env, then:'
+	@echo '  interfiles token'
+	@echo 'On every host put its output into /etc/credstore/interfiles.token (mode 0600), then:'
 	@echo '  systemctl enable --now interfiles-client'
 endif
 

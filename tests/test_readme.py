@@ -126,7 +126,15 @@ def test_every_option_in_the_text_is_one_of_some_command() -> None:
 def test_all_but_the_daemons_take_json_and_those_that_ask_a_client_a_socket() -> None:
     commands = options().keys() - {"", "master", "client"}
     assert {name for name in commands if "--json" not in options()[name]} == set()
-    assert {name for name in commands if "--socket" not in options()[name]} == {"token", "hosts remove"}
+    assert {name for name in commands if "--socket" not in options()[name]} == {
+        "token",
+        "token list",
+        "token revoke",
+        "ca",
+        "ca rotate",
+        "ca retire",
+        "hosts remove",
+    }
 
 
 def make_targets() -> set[str]:
@@ -144,7 +152,14 @@ def test_every_make_target_in_the_text_exists(name: str) -> None:
 
 
 def test_the_files_that_the_text_links_to_are_there() -> None:
-    for name in ("README.md", "docs/architecture.md", "docs/decisions.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+    for name in (
+        "README.md",
+        "docs/architecture.md",
+        "docs/decisions.md",
+        "docs/security.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+    ):
         path = ROOT / name
         links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
         missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]

@@ -33,6 +33,8 @@ DEFAULT_PORT: Final = 4851
 DRAIN_S: Final = 10.0
 DISK_THREADS: Final = 8
 TOKEN_VARIABLE: Final = "INTERFILES_TOKEN"
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
+TOKEN_CREDENTIAL: Final = "interfiles.token"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -80,7 +82,7 @@ def client(
             zone=_checked(zone, ZONE_PATTERN, "zone"),
             quota=parse_size(quota) if quota is not None else None,
             token=_token(join, token_file),
-            spare_token=os.environ.get(TOKEN_VARIABLE, ""),
+            spare_token=_spare_token(),
         )
         raise_file_limit()
         with StateLock(where):
@@ -134,6 +136,15 @@ def _token(join: str | None, token_file: str | None) -> JoinToken | None:
         typer.echo("interfiles: `ps` shows a token given by --join; --token-file would hide it.", err=True)
         return JoinToken.decode(join)
     return None
+
+
+def _spare_token() -> str:
+    """What to join with if that is still to do: the variable, or what systemd keeps for this service."""
+    if chosen := os.environ.get(TOKEN_VARIABLE, ""):
+        return chosen
+    credentials = os.environ.get(CREDENTIALS_VARIABLE)
+    credential = Path(credentials, TOKEN_CREDENTIAL) if credentials else None
+    return _read_token(str(credential)) if credential is not None and credential.exists() else ""
 
 
 def _read_token(name: str) -> str:

@@ -16,6 +16,7 @@ import trio
 from daemons.client.notice import Notice
 from daemons.supervision import Backoff, first_leaf, supervise
 from interfiles.errors import (
+    CertificateRefused,
     InterFilesError,
     MasterUnreachable,
     NotAdmitted,
@@ -204,6 +205,8 @@ class MasterLink:
                 await self._talk()
         except* InterFilesError as group:
             first = first_leaf(group)
+            if isinstance(first, CertificateRefused) and self._membership.identity.removed:
+                first = NotAdmitted(self._membership.identity.removed)  # it was told so before, in words
             self.note = str(first)
             self._refusal = first if isinstance(first, NotPermitted) else None
             if isinstance(first, NotAdmitted):

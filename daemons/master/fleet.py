@@ -185,7 +185,6 @@ class Fleet:
         for other in self.connections.values():
             other.push(Revoked(False, [host.host_id]))
         log.info("removed host", host=host.name, host_id=host.host_id)
-        await self.trust.retire_if_unneeded()
         return HostRemovedReport(host=host.host_id, name=host.name)
 
     def _authorities_changed(self) -> None:

@@ -173,7 +173,10 @@ class Trust:
         self._changed()
 
     async def retire_if_unneeded(self) -> None:
-        """Let the older CA go if no host's certificate is signed by it."""
+        """Let the older CA go if no host's certificate is signed by it.
+
+        Not called as soon as a host is removed: while its CA is trusted it can be told so in words.
+        """
         if len(self._known) > 1 and not await self._stored(self._catalogue.members.not_certified_by, self.digest):
             await self.retire()
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from interfiles import __version__
-from interfiles.cli import copies, daemon, fleet, output, transfer
+from interfiles.cli import copies, daemon, fleet, output, transfer, trust
 from interfiles.cli.options import examples
 from interfiles.errors import DONE, INTERRUPTED, USAGE, InterFilesError, printable
 
@@ -54,6 +54,7 @@ def _root(
 transfer.register(app)
 copies.register(app)
 fleet.register(app)
+trust.register(app)
 daemon.register(app)
 
 

@@ -1,4 +1,4 @@
-"""The commands about the fleet: stat, ls, hosts, token."""
+"""The commands about the fleet: stat, ls, hosts."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -13,26 +13,15 @@ from interfiles.cli.options import (
     SocketOption,
     SourceArgument,
     SourceOption,
+    StateOption,
     exactly_one,
     examples,
 )
 from interfiles.errors import printable
-from interfiles.units import HOUR, format_count, format_duration, parse_duration
-from interfiles.wire.control_messages import MAX_TOKEN_USES
 
 if TYPE_CHECKING:
     from interfiles.control import Daemon
-    from interfiles.wire.reports import FileReport, TokenReport
-
-StateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        metavar="DIR",
-        help="The master's state directory [default: where `interfiles master` puts it].",
-        show_default=False,
-    ),
-]
+    from interfiles.wire.reports import FileReport
 
 hosts_app = typer.Typer(
     help="List the hosts of the fleet, or change them.",
@@ -58,14 +47,6 @@ def register(app: typer.Typer) -> None:
     )(stat)
     app.command(name="ls", epilog=examples("interfiles ls", "interfiles ls --json"))(list_files)
     app.add_typer(hosts_app, name="hosts")
-    app.command(
-        short_help="Make a join token for new hosts, on the master's host.",
-        epilog=examples(
-            "interfiles token                    good for 1 h, any number of hosts",
-            "interfiles token --ttl 10m --uses 1",
-            'interfiles client --join "$TOKEN"   on the host that joins',
-        ),
-    )(token)
 
 
 def stat(
@@ -124,39 +105,6 @@ def remove_host(
         output.emit_json(report)
     else:
         output.emit(f"Removed {printable(report.name)} from the fleet (host id {printable(report.host)}).")
-
-
-def token(
-    ttl: Annotated[
-        float | None,
-        typer.Option(
-            metavar="T",
-            parser=parse_duration,
-            help="How long it is good: 10m, 1h, 30d [default: 1h].",
-            show_default=False,
-        ),
-    ] = None,
-    uses: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_TOKEN_USES, metavar="N", help="How many hosts may join by it [default: any]."),
-    ] = None,
-    state: StateOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a join token for new hosts; run it on the master's host. The token alone goes to stdout."""
-    ttl_s = HOUR if ttl is None else ttl
-    report = on_master(state, lambda admin: admin.make_token(ttl_s=ttl_s, uses=uses))
-    if as_json:
-        output.emit_json(report)
-        return
-    output.emit(report.token)
-    if output.is_terminal(sys.stdout):
-        output.tell(_how_to_join(report, ttl_s))
-
-
-def _how_to_join(report: "TokenReport", ttl_s: float) -> str:
-    count = "any number of hosts" if report.uses is None else format_count(report.uses, "host")
-    return f"Good for {format_duration(ttl_s)} and {count}; on each: interfiles client --join TOKEN"
 
 
 async def _all_files(daemon: "Daemon") -> "list[FileReport]":

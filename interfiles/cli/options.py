@@ -40,6 +40,13 @@ def _from_root(context: typer.Context, given: str | None) -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
+def _master_state(context: typer.Context, given: str | None) -> str | None:
+    """An option of a command, or the same option of the group that the command is in: `token --state DIR list`."""
+    parent = context.parent.params.get("state") if context.parent is not None else None
+    chosen = parent if given is None else given
+    return chosen if isinstance(chosen, str) else None
+
+
 def _from_group(context: typer.Context, given: bool) -> bool:
     """A flag of a command, or the same flag before it: `hosts --json list`."""
     return given or (context.parent is not None and bool(context.parent.params.get("as_json")))
@@ -50,6 +57,16 @@ SocketOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for scripts, and nothing else on stdout.", callback=_from_group)
+]
+StateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="The master's state directory [default: where `interfiles master` puts it].",
+        callback=_master_state,
+        show_default=False,
+    ),
 ]
 SourceOption = Annotated[
     str | None,

@@ -11,9 +11,11 @@ from interfiles.units import format_bytes, format_count, format_duration, format
 
 if TYPE_CHECKING:
     from interfiles.wire.reports import (
+        AuthorityReport,
         FileReport,
         HolderReport,
         HostReport,
+        ListedTokenReport,
         LocalCopy,
         StatReport,
         StatusReport,
@@ -51,6 +53,23 @@ _HOST_COLUMNS: Final = (
     Column("FREE", right=True),
     Column("LAST SEEN"),
 )
+_TOKEN_COLUMNS: Final = (
+    Column("TOKEN"),
+    Column("STATE", is_state=True),
+    Column("USED"),
+    Column("MADE"),
+    Column("EXPIRES"),
+    Column("FOR"),
+)
+_USE_COLUMNS: Final = (Column("HOST"), Column("JOINED"), Column("FROM"), Column("HOST ID"))
+_AUTHORITY_COLUMNS: Final = (
+    Column("CA"),
+    Column("MADE"),
+    Column("STATE", is_state=True),
+    Column("CERTIFIES"),
+    Column("SHA-256"),
+)
+_TOKEN_DIGITS: Final = 16
 _TRANSFER_COLUMNS: Final = (
     Column("NAME"),
     Column("ID"),
@@ -139,6 +158,45 @@ def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
     if report.transfers:
         rows = [_transfer_row(transfer) for transfer in report.transfers]
         lines += table(_TRANSFER_COLUMNS, rows, screen, indent=_INDENT)
+    return lines
+
+
+def token_lines(tokens: Sequence["ListedTokenReport"], screen: Screen) -> list[str]:
+    """Join tokens, and below each the hosts that joined by it."""
+    lines: list[str] = []
+    for token in tokens:
+        uses = f"{token.used:,} of {token.uses:,}" if token.uses is not None else f"{token.used:,}"
+        row = (token.id, token.state, uses, moment(token.made_at), moment(token.expires_at), printable(token.name))
+        made = table(_TOKEN_COLUMNS, [row], screen)
+        lines += made if not lines else ["", *made[1:]]
+        joined = [
+            (printable(use.name), moment(use.used_at), printable(use.address), printable(use.host[:_TOKEN_DIGITS]))
+            for use in token.joined
+        ]
+        if joined:
+            lines += table(_USE_COLUMNS, joined, screen, indent=_INDENT)
+        if token.used > len(joined):
+            lines.append(f"{_INDENT}and {format_count(token.used - len(joined), 'host')} before them")
+    return lines
+
+
+def authority_lines(authorities: Sequence["AuthorityReport"], screen: Screen) -> list[str]:
+    """The CAs that the fleet trusts, and who still needs an older one."""
+    rows = [
+        (
+            printable(authority.digest[:_TOKEN_DIGITS]),
+            moment(authority.made_at),
+            "signs" if authority.signs else "trusted",
+            format_count(authority.host_count, "host"),
+            printable(authority.digest),
+        )
+        for authority in authorities
+    ]
+    lines = table(_AUTHORITY_COLUMNS, rows, screen)
+    for authority in authorities:
+        if not authority.signs:
+            names = ", ".join(printable(name) for name in authority.hosts) or "none"
+            lines.append(f"Hosts that still need {authority.digest[:_TOKEN_DIGITS]}: {names}")
     return lines
 
 

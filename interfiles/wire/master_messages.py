@@ -387,21 +387,9 @@ FROM_CLIENT: Codec[Message] = Codec(
     Register, Renew, Heartbeat, Publish, Resolve, ListHolders, ListFiles, ListHosts, Remove
 )
 FROM_UNVERIFIED_MASTER: Codec[Message] = Codec(Authorities, Failure)
+# fmt: off
 FROM_MASTER: Codec[Message] = Codec(
-    Authorities,
-    Enrolled,
-    Renewed,
-    Revoked,
-    Registered,
-    Heard,
-    Published,
-    Resolved,
-    HolderPage,
-    FilePage,
-    HostPage,
-    Removed,
-    RequestFailed,
-    Handout,
-    Forget,
-    Failure,
+    Authorities, Enrolled, Renewed, Revoked, Registered, Heard, Published, Resolved, HolderPage, FilePage,
+    HostPage, Removed, RequestFailed, Handout, Forget, Failure,
 )
+# fmt: on
