@@ -71,6 +71,15 @@ class Authority:
         public = public_key_of(newer.key)
         return _authority_certificate(other.subject, public, own.subject, self._key, now, ends, path_length=0)
 
+    def check(self) -> None:
+        """Check that the key is whole and the certificate's.
+
+        Raises:
+          StorageFailed: it is not.
+        """
+        if self._key.public_key() != _load(self.certificate).public_key():
+            raise StorageFailed("it is not the key of the CA's certificate")
+
     @property
     def _key(self) -> Ed25519PrivateKey:
         return load_key(self.key)
