@@ -25,7 +25,6 @@ from interfiles.transport.plain import dial_unix
 from interfiles.wire.control_messages import Status
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import Failure
-from interfiles.wire.session import Identity
 from tests.daemons.master.scripted import EPOCH, MASTER, Fleet
 
 
@@ -70,11 +69,11 @@ async def test_another_user_is_refused(
     monkeypatch.setattr(admin, "caller_uid", lambda _: os.geteuid() + 12345)
     transport = await dial_unix(admin_socket(fleet.state))
     with pytest.raises(NotPermitted, match="only the master's own user and root may administer it"):
-        await greet(transport, "admin", Identity())
+        await greet(transport, "admin", "local")
 
 
 async def test_what_is_no_administrators_request_ends_the_connection(fleet: Fleet, autojump_clock: MockClock) -> None:
-    stream, _ = await greet(await dial_unix(admin_socket(fleet.state)), "admin", Identity())
+    stream, _ = await greet(await dial_unix(admin_socket(fleet.state)), "admin", "local")
     await stream.transport.send_all(encode_frame(Status()))
     answered = await stream.receive()
     assert isinstance(answered, Failure)
@@ -84,11 +83,11 @@ async def test_what_is_no_administrators_request_ends_the_connection(fleet: Flee
 
 async def test_a_host_conversation_does_not_belong_there(fleet: Fleet, autojump_clock: MockClock) -> None:
     with pytest.raises(RemoteProtocolError, match="this address is for 'admin' conversations, not 'fleet'"):
-        await greet(await dial_unix(admin_socket(fleet.state)), "fleet", Identity())
+        await greet(await dial_unix(admin_socket(fleet.state)), "fleet", "master")
 
 
 async def test_whoever_asks_nothing_is_cut_off(fleet: Fleet, autojump_clock: MockClock) -> None:
-    stream, _ = await greet(await dial_unix(admin_socket(fleet.state)), "admin", Identity())
+    stream, _ = await greet(await dial_unix(admin_socket(fleet.state)), "admin", "local")
     with trio.fail_after(11), pytest.raises(PeerGone):
         await stream.receive()
     stream.close()
