@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -123,7 +123,7 @@ def read_request(request: bytes) -> Ed25519PublicKey:
         if not isinstance(key, Ed25519PublicKey):
             raise RemoteProtocolError("a signing request has another kind of key than Ed25519")
         key.verify(read.signature, read.tbs_certrequest_bytes)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as e:
         raise RemoteProtocolError(f"a signing request of {len(request)} bytes is malformed") from e
     except InvalidSignature as e:
         raise RemoteProtocolError("a signing request is not signed by its own key") from e
