@@ -10,43 +10,43 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from interfiles.identity.authority import Authority, load_key, new_key, public_key_of
 from interfiles.identity.contexts import Credentials
 from interfiles.identity.subject import Subject
-from tests.daemons.master.scripted import EPOCH, Client, Fleet
+from tests.daemons.master.scripted import EPOCH, Fleet
 
 ELSEWHERE = "e15e"
 
 
-def of_another_fleet(fleet: Fleet, victim: Client) -> Credentials:
-    """A host of another fleet, of the id that one of this fleet has; it looks for its own master."""
+def of_another_fleet(fleet: Fleet, subject: Subject) -> Credentials:
+    """A member of another fleet, of the id that one of this fleet has; it trusts its own CA."""
     other = Authority.make(ELSEWHERE, now=EPOCH)
-    return fleet.mint(Subject(ELSEWHERE, "host", victim.host_id), signer=other, trusted=other)
+    return fleet.mint(Subject(ELSEWHERE, subject.role, subject.host_id), signer=other, trusted=other)
 
 
-def by_another_ca(fleet: Fleet, victim: Client) -> Credentials:
+def by_another_ca(fleet: Fleet, subject: Subject) -> Credentials:
     """All as it should be, but for who has signed it."""
-    return fleet.mint(_subject(fleet, victim), signer=Authority.make(fleet.fleet_id, now=EPOCH))
+    return fleet.mint(subject, signer=Authority.make(fleet.fleet_id, now=EPOCH))
 
 
-def by_a_ca_of_the_same_name(fleet: Fleet, victim: Client) -> Credentials:
+def by_a_ca_of_the_same_name(fleet: Fleet, subject: Subject) -> Credentials:
     """The forger's CA is called what the fleet's own is called, and comes along in the chain."""
     own, key = fleet.authorities()[0], new_key()
     name = x509.load_pem_x509_certificate(own.certificate.encode()).subject
     forged = Authority(_certificate([], public_key_of(key), name, name, key, is_ca=True), key)
-    made = fleet.mint(_subject(fleet, victim), signer=forged)
+    made = fleet.mint(subject, signer=forged)
     return Credentials(made.chain + forged.certificate, made.key, made.authorities)
 
 
-def by_itself(fleet: Fleet, victim: Client) -> Credentials:
+def by_itself(fleet: Fleet, subject: Subject) -> Credentials:
     """Self-signed."""
     key, nobody = new_key(), x509.Name([])
-    made = _certificate([_subject(fleet, victim).uri], public_key_of(key), nobody, nobody, key)
+    made = _certificate([subject.uri], public_key_of(key), nobody, nobody, key)
     return Credentials(made, key, [fleet.authorities()[0].certificate])
 
 
-def by_a_host(fleet: Fleet, victim: Client) -> Credentials:
+def by_a_host(fleet: Fleet, subject: Subject) -> Credentials:
     """A member signs another's certificate with its own key; the chain is whole."""
     own = fleet.mint(Subject(fleet.fleet_id, "host", "ab" * 16))
     name, key = x509.Name([]), new_key()
-    made = _certificate([_subject(fleet, victim).uri], public_key_of(key), name, name, own.key)
+    made = _certificate([subject.uri], public_key_of(key), name, name, own.key)
     return Credentials(made + own.chain, key, own.authorities)
 
 
@@ -58,14 +58,10 @@ def naming(fleet: Fleet, *uris: str) -> Credentials:
     return Credentials(made, key, [own.certificate])
 
 
-FORGED: dict[str, Callable[[Fleet, Client], Credentials]] = {
+FORGED: dict[str, Callable[[Fleet, Subject], Credentials]] = {
     made.__name__.replace("_", " "): made
     for made in (of_another_fleet, by_another_ca, by_a_ca_of_the_same_name, by_itself, by_a_host)
 }
-
-
-def _subject(fleet: Fleet, victim: Client) -> Subject:
-    return Subject(fleet.fleet_id, "host", victim.host_id)
 
 
 def _certificate(

@@ -202,7 +202,6 @@ class Fleet:
         self.listen = Address("0.0.0.0", 4850)
         self.advertise: Address | None = None
         self.ahead_s = 0.0
-        self.fleet_id = ""
         self.executor: Callable[[int], Executor] = lambda _: InlineExecutor()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
@@ -273,11 +272,19 @@ class Fleet:
         stream, welcome = await greet(transport, "fleet", "master")
         return Client(stream, welcome.role, credentials)
 
+    @property
+    def fleet_id(self) -> str:
+        with self.catalogue() as catalogue:
+            return catalogue.fleet_id
+
     def authorities(self) -> list[Authority]:
-        """The fleet's CAs with their keys, the newest first, as they are in the state directory."""
-        with closing(Catalogue(self.state / CATALOGUE_NAME, new_fleet_id="", now=0)) as catalogue:
-            self.fleet_id = catalogue.fleet_id
+        """The fleet's CAs with their keys, the newest first."""
+        with self.catalogue() as catalogue:
             return [stored.authority for stored in catalogue.authorities.load()]
+
+    def catalogue(self) -> closing[Catalogue]:
+        """What is in the master's state directory now."""
+        return closing(Catalogue(self.state / CATALOGUE_NAME, new_fleet_id="", now=0))
 
     def mint(
         self,

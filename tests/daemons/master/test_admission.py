@@ -25,7 +25,7 @@ from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.session import MAY_SAY
 from tests.conftest import LogRecords
-from tests.daemons.master.forged import FORGED, naming
+from tests.daemons.master.forged import FORGED, naming, of_another_fleet
 from tests.daemons.master.scripted import Client, Fleet, manifest
 
 REMOVED = (
@@ -113,10 +113,10 @@ class TestForgers:
         fleet: Fleet,
         autojump_clock: MockClock,
         log_records: LogRecords,
-        forge: Callable[[Fleet, Client], Credentials],
+        forge: Callable[[Fleet, Subject], Credentials],
     ) -> None:
         honest = await fleet.join("honest")
-        forged = forge(fleet, honest)
+        forged = forge(fleet, Subject(fleet.fleet_id, "host", honest.host_id))
         own = Credentials(forged.chain, forged.key, [fleet.authorities()[0].certificate])
         with pytest.raises(CertificateRefused, match="the other end does not accept this end's certificate"):
             await fleet.dial(own)
@@ -129,7 +129,7 @@ class TestForgers:
     ) -> None:
         honest = await fleet.join("honest")
         with pytest.raises(UntrustedPeer, match="the other end's certificate is not of this fleet: "):
-            await fleet.dial(FORGED["of another fleet"](fleet, honest))
+            await fleet.dial(of_another_fleet(fleet, Subject(fleet.fleet_id, "host", honest.host_id)))
         assert "the other end does not accept this end's certificate" in await reasons(log_records)
 
     @pytest.mark.parametrize("names", ["none", "two", "a website"])
@@ -146,12 +146,10 @@ class TestForgers:
         assert (nobody if names == "none" else named) in await reasons(log_records)
 
     async def test_whoever_has_a_masters_certificate_is_no_host(self, fleet: Fleet, autojump_clock: MockClock) -> None:
-        fleet.authorities()
         with pytest.raises(NotAdmitted, match="only hosts connect to a master, and this certificate is not a host's"):
             await fleet.dial(fleet.mint(Subject(fleet.fleet_id, "master")))
 
     async def test_a_host_id_that_no_host_has_is_not_admitted(self, fleet: Fleet, autojump_clock: MockClock) -> None:
-        fleet.authorities()
         with pytest.raises(NotAdmitted) as caught:
             await fleet.dial(fleet.mint(Subject(fleet.fleet_id, "host", "ab" * 16)))
         assert str(caught.value) == REMOVED
