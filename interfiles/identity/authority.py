@@ -197,7 +197,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number() | _SERIAL_BIT)
         .not_valid_before(_time(begins))
-        .not_valid_after(_time(ends))
+        .not_valid_after(_time(max(ends, begins + 1.0)))  # where a CA's time is over, what it signs is over too
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -42,6 +42,8 @@ MASTER = "10.0.0.254"
 EPOCH = 1_700_000_000.0
 
 A = TypeVar("A", bound=Message)
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 def manifest(name: str = "weights", *, seed: int = 0, pieces: int = 2) -> Manifest:
@@ -184,6 +186,18 @@ class Client:
 def peers(handout: m.Handout) -> dict[str, bool]:
     """Name of each peer, and whether it has everything."""
     return {peer.name: peer.complete for peer in handout.peers}
+
+
+class SlowExecutor:
+    """One function at a time, each after a second: others get their turn meanwhile."""
+
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
+
+    async def run(self, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        async with self._turn:
+            await trio.sleep(1)
+            return function(*args)
 
 
 class Fleet:
