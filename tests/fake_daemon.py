@@ -15,7 +15,6 @@ from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import Progress, Result, TrackerContent
 from interfiles.wire.handshake_messages import Conversation, Failure
 from interfiles.wire.reports import Report, encode_report
-from interfiles.wire.session import Identity
 
 
 class Never:
@@ -81,7 +80,7 @@ class FakeDaemon:
 
     async def _converse(self, transport: SocketTransport) -> None:
         try:
-            stream, _ = await welcome(transport, self.conversation, Identity())
+            stream, _ = await welcome(transport, self.conversation, lambda: "local")
             request = await stream.receive()
             self.requests.append((request, await stream.receive_payload()))
             for reply in self.scripts.pop(0):

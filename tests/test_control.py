@@ -10,7 +10,7 @@ import trio
 
 import interfiles
 from interfiles import control_socket
-from interfiles.control import Admin, Daemon, connect
+from interfiles.control import Daemon, connect
 from interfiles.errors import (
     DaemonUnreachable,
     DestinationExists,
@@ -20,19 +20,12 @@ from interfiles.errors import (
     PathNotFound,
     RemoteProtocolError,
     UnknownFile,
-    UnknownHost,
     UsageError,
 )
 from interfiles.transport.plain import SocketTransport
 from interfiles.wire import control_messages as messages
 from interfiles.wire.control_messages import Progress
-from interfiles.wire.reports import (
-    FileListReport,
-    HostListReport,
-    HostRemovedReport,
-    TokenReport,
-    TransferStateReport,
-)
+from interfiles.wire.reports import FileListReport, HostListReport, TransferStateReport
 from tests.fake_daemon import NEVER, FakeDaemon
 from tests.samples import (
     DOWNLOAD,
@@ -62,12 +55,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
     with FakeDaemon(tmp_path / "run" / "client.sock").running() as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def fake_master(tmp_path: Path) -> Iterator[FakeDaemon]:
-    with FakeDaemon(tmp_path / "master" / "master.sock", "admin").running() as daemon:
         yield daemon
 
 
@@ -360,33 +347,3 @@ async def test_many_operations_at_once(fake: FakeDaemon) -> None:
         for _ in range(20):
             nursery.start_soon(ask, daemon)
     assert answers == [status()] * 20
-
-
-# The master
-
-
-async def test_admin(fake_master: FakeDaemon) -> None:
-    token = TokenReport(token="IF1-ABC", expires_at=1_763_806_440, uses=2)
-    removed = HostRemovedReport(host="ab" * 16, name="render-07")
-    fake_master.will(token)
-    fake_master.will(removed)
-    fake_master.will(UnknownHost("no host is called render-99"))
-    admin = Admin(fake_master.socket.parent)
-    assert await admin.make_token(ttl_s=600, uses=2) == token
-    assert await admin.remove_host("render-07") == removed
-    with pytest.raises(UnknownHost, match="no host is called render-99"):
-        await admin.remove_host("render-99")
-    assert [request for request, _ in fake_master.requests] == [
-        messages.MakeToken(600, 2),
-        messages.RemoveHost("render-07"),
-        messages.RemoveHost("render-99"),
-    ]
-
-
-async def test_no_master(tmp_path: Path) -> None:
-    with pytest.raises(DaemonUnreachable) as caught:
-        await Admin(tmp_path).make_token(ttl_s=1)
-    assert str(caught.value) == (
-        f"the master is not running (no socket at {tmp_path}/master.sock); start it with `interfiles master` on this "
-        "host, or name its state directory with --state"
-    )

@@ -122,7 +122,7 @@ class Fleet:
         )
 
     async def renew(self, host_id: str, request: bytes) -> Issued:
-        """Sign a new certificate for a host that has proved to be it.
+        """Sign a new certificate for a host that has proved to be it; once that is sent, an older CA may retire.
 
         Raises:
           NotAdmitted: it was removed.
@@ -136,7 +136,6 @@ class Fleet:
             certified_until=issued.certified_until,
         )
         log.info("renewed certificate", host_id=host_id)
-        await self.trust.retire_if_unneeded()
         return issued
 
     def attach(self, connection: Connection, host: Host) -> None:
@@ -185,6 +184,7 @@ class Fleet:
         for other in self.connections.values():
             other.push(Revoked(False, [host.host_id]))
         log.info("removed host", host=host.name, host_id=host.host_id)
+        self._revoked = await self.stored(self.catalogue.members.revoked)  # without those that are long over
         return HostRemovedReport(host=host.host_id, name=host.name)
 
     def _authorities_changed(self) -> None:

@@ -114,6 +114,7 @@ class Hosts:
                     case Renew(request=number, signing_request=request) if secured.certified is not None:
                         issued = await self._fleet.renew(secured.certified.subject.host_id, request)
                         await stream.send(Renewed(number, issued.chain, self._fleet.trust.certificates))
+                        await self._fleet.trust.retire_if_unneeded()
                     case Register() if secured.certified is not None:
                         return await self._register(stream, asked, secured.certified.subject.host_id)
                     case _:

@@ -84,6 +84,7 @@ class Requests:
             case Renew():
                 issued = await self._fleet.renew(connection.host_id, asked.signing_request)
                 await connection.answer(Renewed(asked.request, issued.chain, self._fleet.trust.certificates))
+                await self._fleet.trust.retire_if_unneeded()
             case _:
                 assert_never(asked)
 

@@ -12,7 +12,7 @@ from typing import Final, ParamSpec, TypeVar
 import structlog
 import trio
 
-from interfiles.errors import CertificateExpired, NotAdmitted, Refused
+from interfiles.errors import CertificateExpired, NoSpace, NotAdmitted, NotPermitted, Refused, StorageFailed
 from interfiles.identity import authority, contexts
 from interfiles.identity.authority import LEAF_LIFE_S, Authority
 from interfiles.identity.contexts import Credentials
@@ -63,7 +63,8 @@ class Trust:
         self._is_member = is_member
         self._changed = changed
         self._known: list[StoredAuthority] = []
-        self._renew_at = 0.0
+        self._certified_at = 0.0
+        self._changing = trio.Lock()  # of the CAs: each change is several steps
 
     async def load(self) -> None:
         """Read the CAs, or make the first, and certify this master.
@@ -78,11 +79,9 @@ class Trust:
         self._certify_itself()
 
     async def run(self) -> None:
-        """Renew this master's own certificate in time, and let an older CA go once nobody needs it; until cancelled."""
+        """Let an older CA go once nobody needs it, until cancelled: where no renewal or removal has done so."""
         while True:
             await trio.sleep(CHECK_EVERY_S)
-            if self._wall_clock() >= self._renew_at:
-                self._certify_itself()
             await self.retire_if_unneeded()
 
     # What others are told
@@ -110,6 +109,9 @@ class Trust:
         Raises:
           TransportError: as `secure`.
         """
+        # looked at here, not by a timer: a clock that was wrong when the master started jumps
+        if not 0 <= self._wall_clock() - self._certified_at < LEAF_LIFE_S / 2:
+            self._certify_itself()
         return await secure(transport, self._context, accepted=True)
 
     def admit(self, certified: Certified | None) -> Role:
@@ -150,7 +152,7 @@ class Trust:
         leaf = newest.authority.issue(authority.public_key_of(key), subject, now=now)
         credentials = Credentials(leaf + newest.cross_certificate, key, self.certificates)
         self._context = contexts.accepting(credentials, strangers=True)
-        self._renew_at = now + LEAF_LIFE_S / 2
+        self._certified_at = now
 
     # Rotation
 
@@ -160,25 +162,32 @@ class Trust:
         Raises:
           Refused: the rotation before is not over yet.
         """
-        if len(self._known) >= _MOST_AUTHORITIES:
-            raise Refused(
-                "the CA was rotated before, and hosts still need the older one (see `interfiles ca`); "
-                "wait for them, or end it with `interfiles ca retire`"
-            )
-        now, older = self._wall_clock(), self._newest.authority
-        made = Authority.make(self._catalogue.fleet_id, now=now)
-        await self._add(StoredAuthority(made, older.cross_sign(made, now=now), now))
-        log.info("rotated the CA", certificate=self.digest.hex()[:16])
-        self._certify_itself()
-        self._changed()
+        async with self._changing:
+            if len(self._known) >= _MOST_AUTHORITIES:
+                raise Refused(
+                    "the CA was rotated before, and hosts still need the older one (see `interfiles ca`); "
+                    "wait for them, or end it with `interfiles ca retire`"
+                )
+            now, older = self._wall_clock(), self._newest.authority
+            made = Authority.make(self._catalogue.fleet_id, now=now)
+            await self._add(StoredAuthority(made, older.cross_sign(made, now=now), now))
+            log.info("rotated the CA", certificate=self.digest.hex()[:16])
+            self._certify_itself()
+            self._changed()
 
     async def retire_if_unneeded(self) -> None:
-        """Let the older CA go if no host's certificate is signed by it.
+        """Let the older CA go if no host's certificate is signed by it; where the disk fails, another time.
 
         Not called as soon as a host is removed: while its CA is trusted it can be told so in words.
         """
-        if len(self._known) > 1 and not await self._stored(self._catalogue.members.not_certified_by, self.digest):
-            await self.retire()
+        async with self._changing:
+            try:
+                if len(self._known) > 1 and not await self._stored(
+                    self._catalogue.members.not_certified_by, self.digest
+                ):
+                    await self._retire()
+            except (NoSpace, NotPermitted, StorageFailed) as e:
+                log.warning("cannot retire the older CA yet", reason=str(e))
 
     async def retire(self) -> None:
         """Trust the newest CA only: a host whose certificate another one has signed must join anew.
@@ -186,8 +195,12 @@ class Trust:
         Raises:
           Refused: there is no other.
         """
-        if len(self._known) < _MOST_AUTHORITIES:
-            raise Refused("there is only one CA, which is in use; `interfiles ca rotate` makes another")
+        async with self._changing:
+            if len(self._known) < _MOST_AUTHORITIES:
+                raise Refused("there is only one CA, which is in use; `interfiles ca rotate` makes another")
+            await self._retire()
+
+    async def _retire(self) -> None:
         for known in self._known[1:]:
             await self._stored(self._catalogue.authorities.remove, known.authority)
         self._known = self._known[:1]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -71,6 +71,15 @@ class Authority:
         public = public_key_of(newer.key)
         return _authority_certificate(other.subject, public, own.subject, self._key, now, ends, path_length=0)
 
+    def check(self) -> None:
+        """Check that the key is whole and the certificate's.
+
+        Raises:
+          StorageFailed: it is not.
+        """
+        if self._key.public_key() != _load(self.certificate).public_key():
+            raise StorageFailed("it is not the key of the CA's certificate")
+
     @property
     def _key(self) -> Ed25519PrivateKey:
         return load_key(self.key)
@@ -114,7 +123,7 @@ def read_request(request: bytes) -> Ed25519PublicKey:
         if not isinstance(key, Ed25519PublicKey):
             raise RemoteProtocolError("a signing request has another kind of key than Ed25519")
         key.verify(read.signature, read.tbs_certrequest_bytes)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as e:
         raise RemoteProtocolError(f"a signing request of {len(request)} bytes is malformed") from e
     except InvalidSignature as e:
         raise RemoteProtocolError("a signing request is not signed by its own key") from e
@@ -188,7 +197,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number() | _SERIAL_BIT)
         .not_valid_before(_time(begins))
-        .not_valid_after(_time(ends))
+        .not_valid_after(_time(max(ends, begins + 1.0)))  # where a CA's time is over, what it signs is over too
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )

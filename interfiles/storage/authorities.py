@@ -46,7 +46,7 @@ class Authorities:
         """Every CA, the newest first.
 
         Raises:
-          StorageFailed: a key file is missing or cannot be read.
+          StorageFailed: a key file is missing, damaged or another's.
         """
         rows = self._database.rows(
             "SELECT certificate, cross_certificate, made_at FROM authorities ORDER BY number DESC"
@@ -64,17 +64,22 @@ class Authorities:
     def remove(self, authority: Authority) -> None:
         """Forget a CA; its key is destroyed."""
         self._database.rows("DELETE FROM authorities WHERE certificate = ?", authority.certificate)
-        self._key_path(authority.certificate).unlink(missing_ok=True)
+        path = self._key_path(authority.certificate)
+        with translated(path, "removed"):
+            path.unlink(missing_ok=True)
+            self._sync_directories()
 
     def _stored(self, certificate: str, cross_certificate: str, made_at: float) -> StoredAuthority:
         path = self._key_path(certificate)
         try:
-            key = path.read_text()
-        except OSError as e:
+            authority = Authority(certificate, path.read_text(errors="replace"))
+            authority.check()
+        except (OSError, StorageFailed) as e:
+            reason = e.strerror if isinstance(e, OSError) else str(e)
             raise StorageFailed(
-                f"the CA's key {printable(str(path))} cannot be read: {e.strerror}; put it back from a backup"
+                f"the CA's key {printable(str(path))} cannot be used: {reason}; put it back from a backup"
             ) from e
-        return StoredAuthority(Authority(certificate, key), cross_certificate, made_at)
+        return StoredAuthority(authority, cross_certificate, made_at)
 
     def _write_key(self, authority: Authority) -> None:
         path = self._key_path(authority.certificate)
@@ -85,12 +90,15 @@ class Authorities:
                 file.write(authority.key)
                 file.flush()
                 os.fsync(descriptor)
-            for directory in (self._directory, self._directory.parent):
-                descriptor = open_directory(directory)
-                try:
-                    sync_descriptor(descriptor)
-                finally:
-                    os.close(descriptor)
+            self._sync_directories()
+
+    def _sync_directories(self) -> None:
+        for directory in (self._directory, self._directory.parent):
+            descriptor = open_directory(directory)
+            try:
+                sync_descriptor(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _key_path(self, certificate: str) -> Path:
         return self._directory / f"{digest(certificate).hex()[:_SHOWN_DIGITS]}.key"

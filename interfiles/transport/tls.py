@@ -138,10 +138,18 @@ class TlsTransport:
         return count > 0
 
     async def _tell_alert(self) -> None:
-        """Let the other end know why, if it still listens: else it would see no more than an end."""
+        """Let the other end know why, if it still listens: else it would see no more than an end.
+
+        What it still sends is read and dropped until it closes: a socket that is closed over unread bytes resets the
+        connection, and the alert is lost.
+        """
+        if not self._outgoing.pending:  # it was the other end that gave up
+            return
         with trio.move_on_after(ALERT_TIMEOUT_S, shield=True):
             try:
                 await self._flush()
+                while await self._inner.receive_some_into(self._ciphertext):
+                    await trio.lowlevel.checkpoint()
             except TransportError:
                 pass
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from interfiles.errors import NOT_PERMITTED, InvalidToken
 from interfiles.identity.token import MAX_MASTERS, PREFIX, JoinToken, hash_secret
 
-TOKEN = JoinToken(("10.0.0.5:4850",), bytes(range(8)), b"sixteen byte key")
+TOKEN = JoinToken(("10.0.0.5:4850",), bytes(range(8)), b"sixteen byte key", bytes(range(100, 132)))
+HEAD = b"\x02" + bytes(8 + 16 + 32)  # layout, id, secret and digest
 
 addresses = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=255)
 tokens = st.builds(
@@ -18,6 +19,7 @@ tokens = st.builds(
     st.lists(addresses, min_size=1, max_size=MAX_MASTERS).map(tuple),
     st.binary(min_size=8, max_size=8),
     st.binary(min_size=16, max_size=16),
+    st.binary(min_size=32, max_size=32),
 )
 
 
@@ -71,25 +73,39 @@ def test_any_text_is_refused_in_a_sentence(text: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\x01",
-        b"\x01" + bytes(8 + 16),
-        b"\x01" + bytes(8 + 16) + b"\x00",
-        b"\x01" + bytes(8 + 16) + b"\x01\x05abcd",
-        b"\x01" + bytes(8 + 16) + b"\x01\x04abcdX",
-        b"\x01" + bytes(8 + 16) + b"\x01\x04ab\xff\xfe",
-        b"\x01" + bytes(8 + 16) + b"\x01\x02\x1b[",
-        b"\x01" + bytes(8 + 16) + b"\x01\x00",
+        b"\x02",
+        HEAD[:-1],
+        HEAD,
+        HEAD + b"\x00",
+        HEAD + b"\x01\x05abcd",
+        HEAD + b"\x01\x04abcdX",
+        HEAD + b"\x01\x04ab\xff\xfe",
+        HEAD + b"\x01\x02\x1b[",
+        HEAD + b"\x01\x00",
+        HEAD + bytes([MAX_MASTERS + 1]) + b"\x01a" * (MAX_MASTERS + 1),
     ],
-    ids=["nothing", "no count", "no master", "short address", "bytes after", "not ASCII", "control", "empty address"],
+    ids=[
+        "nothing",
+        "a digest cut short",
+        "no count",
+        "no master",
+        "short address",
+        "bytes after",
+        "not ASCII",
+        "control",
+        "empty address",
+        "too many masters",
+    ],
 )
 def test_hostile_content_with_a_right_checksum_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidToken, match="not one that `interfiles token` prints"):
         JoinToken.decode(written(content))
 
 
-def test_a_layout_of_the_future_is_told_from_a_mistyped_token() -> None:
-    with pytest.raises(InvalidToken, match="newer InterFiles"):
-        JoinToken.decode(written(b"\x02" + bytes(60)))
+@pytest.mark.parametrize("layout", [0, 1, 3, 255])
+def test_another_layout_is_told_from_a_mistyped_token(layout: int) -> None:
+    with pytest.raises(InvalidToken, match="made by another InterFiles; install the same version on this host"):
+        JoinToken.decode(written(bytes([layout]) + bytes(80)))
 
 
 def test_a_huge_text_is_refused_at_once() -> None:
@@ -106,20 +122,23 @@ def test_the_secret_is_never_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("masters", "token_id", "secret"),
+    ("masters", "token_id", "secret", "authority"),
     [
-        ((), bytes(8), bytes(16)),
-        (("a:1",) * (MAX_MASTERS + 1), bytes(8), bytes(16)),
-        (("",), bytes(8), bytes(16)),
-        (("a" * 256,), bytes(8), bytes(16)),
-        (("höst:1",), bytes(8), bytes(16)),
-        (("a:1",), bytes(7), bytes(16)),
-        (("a:1",), bytes(8), bytes(17)),
+        ((), bytes(8), bytes(16), bytes(32)),
+        (("a:1",) * (MAX_MASTERS + 1), bytes(8), bytes(16), bytes(32)),
+        (("",), bytes(8), bytes(16), bytes(32)),
+        (("a" * 256,), bytes(8), bytes(16), bytes(32)),
+        (("höst:1",), bytes(8), bytes(16), bytes(32)),
+        (("a:1",), bytes(7), bytes(16), bytes(32)),
+        (("a:1",), bytes(8), bytes(17), bytes(32)),
+        (("a:1",), bytes(8), bytes(16), bytes(20)),
     ],
 )
-def test_fields_out_of_bounds_make_no_token(masters: tuple[str, ...], token_id: bytes, secret: bytes) -> None:
+def test_fields_out_of_bounds_make_no_token(
+    masters: tuple[str, ...], token_id: bytes, secret: bytes, authority: bytes
+) -> None:
     with pytest.raises(ValueError, match=r"master|bytes"):
-        JoinToken(masters, token_id, secret)
+        JoinToken(masters, token_id, secret, authority)
 
 
 def test_the_stored_hash_is_not_the_secret_nor_its_plain_hash() -> None:

@@ -18,7 +18,16 @@ from interfiles.errors import InterFilesError, Refused, StorageFailed
 from interfiles.storage.jobs import FileRecord, Identity, JobStore, KnownPeer, decode_stamps, encode_stamps
 from interfiles.storage.scan import Stamp
 
-IDENTITY = Identity("7f3a", "0" * 32, "render-07", "rack-a", b"\x00secret", ("10.0.0.5:4850", "[::1]:4850"))
+IDENTITY = Identity(
+    fleet="7f3a",
+    host_id="0" * 32,
+    name="render-07",
+    zone="rack-a",
+    key="a private key",
+    chain="a certificate\nand a cross certificate\n",
+    authorities=("the newest", "the older"),
+    masters=("10.0.0.5:4850", "[::1]:4850"),
+)
 ONE, TWO = b"\x01" * 32, b"\x02" * 32
 RECORD = FileRecord(
     file_id=ONE,
@@ -61,17 +70,6 @@ def reloaded(path: Path) -> list[FileRecord]:
     found = jobs.load_all()
     jobs.close()
     return found
-
-
-def test_a_host_knows_who_it_is(path: Path, jobs: JobStore) -> None:
-    assert jobs.load_identity() is None
-    jobs.save_identity(IDENTITY)
-    assert jobs.load_identity() == IDENTITY
-    other = replace(IDENTITY, fleet="8b", masters=())
-    jobs.save_identity(other)
-    again = JobStore(path)
-    assert again.load_identity() == other
-    again.close()
 
 
 def test_records_come_back_as_they_were_in_the_order_they_were_added(path: Path, jobs: JobStore) -> None:

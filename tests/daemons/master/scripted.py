@@ -3,33 +3,47 @@
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from daemons.master.app import Environment, MasterConfig, run
+from daemons.master.app import CATALOGUE_NAME, Environment, MasterConfig, run
 from interfiles.control import Admin
 from interfiles.errors import from_wire
 from interfiles.geometry import MIN_PIECE_BYTES
+from interfiles.identity import contexts
+from interfiles.identity.authority import (
+    LEAF_LIFE_S,
+    Authority,
+    new_key,
+    public_key_of,
+    read_certificate,
+    request_for,
+)
+from interfiles.identity.contexts import Credentials
+from interfiles.identity.subject import Subject
 from interfiles.identity.token import JoinToken
 from interfiles.manifest import FileEntry, Manifest
-from interfiles.storage.executor import InlineExecutor
-from interfiles.transport.base import Address
+from interfiles.storage.catalogue import Catalogue
+from interfiles.storage.executor import Executor, InlineExecutor
+from interfiles.transport.base import Address, Transport
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream, greet
+from interfiles.transport.tls import secure
 from interfiles.wire import master_messages as m
 from interfiles.wire.codec import Message
-from interfiles.wire.handshake_messages import Failure
-from interfiles.wire.session import Identity
+from interfiles.wire.handshake_messages import Failure, Role
 
 MASTER = "10.0.0.254"
 EPOCH = 1_700_000_000.0
 
 A = TypeVar("A", bound=Message)
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 def manifest(name: str = "weights", *, seed: int = 0, pieces: int = 2) -> Manifest:
@@ -45,12 +59,15 @@ def holding(file_id: bytes, state: m.HoldingState = "complete", pieces: int = 2)
 
 @dataclass
 class Client:
-    """One connection to the master, after its greeting."""
+    """One connection to the master, after its greeting.
+
+    `role`: what the master says this end has proved to be; `credentials`: those that it has, None before it enrolled.
+    """
 
     stream: MessageStream[Message]
+    role: Role
+    credentials: Credentials | None = None
     name: str = ""
-    host_id: str = ""
-    credential: bytes = b""
     registered: m.Registered | None = None
     numbers: int = 0
     beats: int = 0
@@ -80,15 +97,31 @@ class Client:
                 raise from_wire(message.code, message.text)
             self.pushed.append(message)
 
-    async def enrol(self, token: JoinToken, name: str, *, zone: str = "") -> None:
-        await self.send(m.Enrol(token.token_id, token.secret, name, zone))
+    @property
+    def host_id(self) -> str:
+        """Its own, as its certificate says."""
+        assert self.credentials is not None
+        return read_certificate(self.credentials.chain).subject.host_id
+
+    async def enrol(self, token: JoinToken, name: str, *, zone: str = "", request: bytes = b"") -> m.Enrolled:
+        """Join; `request`: a signing request to show in place of a right one."""
+        key = new_key()
+        await self.send(m.Enrol(token.token_id, token.secret, name, zone, request or request_for(key)))
         enrolled = await self.expect(m.Enrolled)
-        self.name, self.host_id, self.credential = enrolled.name, enrolled.host_id, enrolled.credential
+        self.name, self.credentials = enrolled.name, Credentials(enrolled.chain, key, enrolled.authorities)
+        return enrolled
 
     async def register(self, *, name: str = "", zone: str = "", advertise: str = "", port: int = 4851) -> None:
-        await self.send(m.Register(self.credential, name or self.name, zone, advertise, port))
+        await self.send(m.Register(name or self.name, zone, advertise, port))
         self.registered = await self.expect(m.Registered)
         self.name = self.registered.name
+
+    async def renew(self) -> Credentials:
+        """Get a new certificate, for a new key."""
+        key = new_key()
+        answer, _ = await self.ask(m.Renewed, lambda number: m.Renew(number, request_for(key)))
+        self.credentials = Credentials(answer.chain, key, answer.authorities)
+        return self.credentials
 
     async def announce(self, *holdings: m.Holding, replace: bool = False) -> None:
         """A heartbeat, heard."""
@@ -132,11 +165,19 @@ class Client:
 
     async def handout(self) -> m.Handout:
         """The next handout that is pushed, or one that came already."""
+        return await self.next(m.Handout)
+
+    async def next(self, kind: type[A]) -> A:
+        """The next message of this kind that is pushed, or one that came already."""
         for message in self.pushed:
-            if isinstance(message, m.Handout):
+            if isinstance(message, kind):
                 self.pushed.remove(message)
                 return message
-        return await self.expect(m.Handout)
+        return await self.expect(kind)
+
+    def told(self, kind: type[A]) -> list[A]:
+        """Every message of this kind that was pushed and not taken yet."""
+        return [message for message in self.pushed if isinstance(message, kind)]
 
     def close(self) -> None:
         self.stream.close()
@@ -147,8 +188,23 @@ def peers(handout: m.Handout) -> dict[str, bool]:
     return {peer.name: peer.complete for peer in handout.peers}
 
 
+class SlowExecutor:
+    """One function at a time, each after a second: others get their turn meanwhile."""
+
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
+
+    async def run(self, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        async with self._turn:
+            await trio.sleep(1)
+            return function(*args)
+
+
 class Fleet:
-    """A master that starts and stops, on one state directory."""
+    """A master that starts and stops, on one state directory.
+
+    `ahead_s`: how much faster than trio's clock the wall clock has gone, so that a test can let a year pass at once.
+    """
 
     def __init__(self, state: Path, nursery: trio.Nursery, *, window_bytes: int) -> None:
         self.network = MemoryNetwork(random.Random(1), window_bytes=window_bytes)
@@ -159,6 +215,8 @@ class Fleet:
         self.max_connections = 100
         self.listen = Address("0.0.0.0", 4850)
         self.advertise: Address | None = None
+        self.ahead_s = 0.0
+        self.executor: Callable[[int], Executor] = lambda _: InlineExecutor()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._addresses = iter(range(1, 250))
@@ -168,6 +226,10 @@ class Fleet:
         """What the master said last."""
         return JoinToken.decode(next(line for line in reversed(self.said) if "--join" in line).split()[-1])
 
+    def now(self) -> float:
+        """The master's wall clock, in Unix seconds."""
+        return EPOCH + trio.current_time() + self.ahead_s
+
     @property
     def admin(self) -> Admin:
         return Admin(self.state)
@@ -176,10 +238,10 @@ class Fleet:
         rng = random.Random(os.urandom(8))  # a restarted master must not mint the same ids again
         environment = Environment(
             network=self.network.host(MASTER),
-            executor=lambda _: InlineExecutor(),
+            executor=self.executor,
             rng=rng,
             secret=rng.randbytes,
-            wall_clock=lambda: EPOCH + trio.current_time(),
+            wall_clock=self.now,
             outward_host=lambda: MASTER,
             say=self.said.append,
         )
@@ -209,19 +271,58 @@ class Fleet:
         self.network.crash(MASTER)
         await self.stop()
 
-    async def dial(self, *, host_id: str = "", fleet: str = "", ip: str = "") -> Client:
-        """Connect and greet, from an address of one's own."""
+    async def connect(self, *, ip: str = "") -> Transport:
+        """A connection without TLS, from an address of one's own."""
         network = self.network.host(ip or f"10.0.0.{next(self._addresses)}")
-        transport = await network.dial(Address(MASTER, 4850))
-        stream, _ = await greet(transport, "fleet", Identity(fleet=fleet, host_id=host_id))
-        return Client(stream, host_id=host_id)
+        return await network.dial(Address(MASTER, 4850))
 
-    async def enrol(self, name: str, *, token: JoinToken | None = None, zone: str = "") -> Client:
+    async def dial(self, credentials: Credentials | None = None, *, ip: str = "") -> Client:
+        """Connect and greet; without credentials as one who knows the fleet's CA and shows no certificate."""
+        if credentials is None:
+            context = contexts.joining(self.authorities()[0].certificate)
+        else:
+            context = contexts.dialling(credentials)
+        transport = await secure(await self.connect(ip=ip), context, accepted=False)
+        stream, welcome = await greet(transport, "fleet", "master")
+        return Client(stream, welcome.role, credentials)
+
+    @property
+    def fleet_id(self) -> str:
+        with self.catalogue() as catalogue:
+            return catalogue.fleet_id
+
+    def authorities(self) -> list[Authority]:
+        """The fleet's CAs with their keys, the newest first."""
+        with self.catalogue() as catalogue:
+            return [stored.authority for stored in catalogue.authorities.load()]
+
+    def catalogue(self) -> closing[Catalogue]:
+        """What is in the master's state directory now."""
+        return closing(Catalogue(self.state / CATALOGUE_NAME, new_fleet_id="", now=0))
+
+    def mint(
+        self,
+        subject: Subject,
+        *,
+        signer: Authority | None = None,
+        trusted: Authority | None = None,
+        now: float | None = None,
+        life_s: float = LEAF_LIFE_S,
+    ) -> Credentials:
+        """A certificate that no master has issued: signed by `signer`, else with the fleet's own CA."""
+        (newest, *_), key = self.authorities(), new_key()
+        made = (signer or newest).issue(
+            public_key_of(key), subject, now=self.now() if now is None else now, life_s=life_s
+        )
+        return Credentials(made, key, [(trusted or newest).certificate])
+
+    async def enrol(self, name: str, *, token: JoinToken | None = None, zone: str = "", ip: str = "") -> Client:
         """A new host, not up yet: an identity on a connection that has just been greeted."""
-        enrolling = await self.dial()
+        enrolling = await self.dial(ip=ip)
         await enrolling.enrol(token or self.token, name, zone=zone)
-        client = await self.dial(host_id=enrolling.host_id)
-        client.name, client.credential = enrolling.name, enrolling.credential
+        enrolling.close()
+        client = await self.dial(enrolling.credentials, ip=ip)
+        client.name = enrolling.name
         return client
 
     async def join(self, name: str, *, zone: str = "") -> Client:
@@ -233,8 +334,8 @@ class Fleet:
 
     async def rejoin(self, known: Client, *, holdings: Sequence[m.Holding] | None = ()) -> Client:
         """A host that is known, on a new connection; `holdings` None: it announces nothing yet."""
-        client = await self.dial(host_id=known.host_id)
-        client.name, client.credential = known.name, known.credential
+        client = await self.dial(known.credentials)
+        client.name = known.name
         await client.register()
         if holdings is not None:
             await client.announce(*holdings, replace=True)

@@ -1,5 +1,6 @@
 """The master as a whole: what it says, where it listens, and what keeps it from starting."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from trio.testing import MockClock
 
 from daemons.master.app import CATALOGUE_NAME, MasterConfig
 from interfiles.errors import AddressInUse, InterFilesError, Refused, StateInUse, StorageFailed
+from interfiles.identity.authority import new_key
 from interfiles.identity.token import JoinToken
 from interfiles.transport.base import Address
 from tests.daemons.master.scripted import MASTER, Fleet
@@ -90,6 +92,50 @@ async def test_a_damaged_catalogue_is_told_in_a_sentence(fleet: Fleet, autojump_
     error = await refusal(fleet)
     assert isinstance(error, StorageFailed)
     assert str(error).endswith("put a backup in its place, or move it away to begin a new fleet")
+
+
+@pytest.mark.parametrize("damage", ["missing", "another CA's", "cut short"])
+async def test_a_cas_key_that_is_not_right_is_told_in_a_sentence(
+    fleet: Fleet, autojump_clock: MockClock, damage: str
+) -> None:
+    await fleet.join("render")
+    await fleet.stop()
+    (path,) = (fleet.state / "ca").iterdir()
+    key = path.read_text()
+    path.unlink()
+    if damage != "missing":
+        path.write_text(new_key() if damage == "another CA's" else key[:50])
+    error = await refusal(fleet)
+    assert isinstance(error, StorageFailed)
+    assert str(error).startswith(f"the CA's key {path} cannot be used: ")
+    assert str(error).endswith("; put it back from a backup")
+    path.write_text(key)
+    await fleet.start()
+
+
+async def test_the_cas_key_is_the_users_own(fleet: Fleet, autojump_clock: MockClock) -> None:
+    (path,) = (fleet.state / "ca").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_the_fleet_and_its_ca_survive_a_crash(fleet: Fleet, autojump_clock: MockClock) -> None:
+    before, known = fleet.authorities(), await fleet.join("render")
+    await fleet.crash()
+    await fleet.start()
+    assert fleet.authorities() == before
+    await fleet.rejoin(known)
+
+
+async def test_a_crash_before_the_first_ca_was_kept_leaves_a_state_to_start_on(
+    fleet: Fleet, autojump_clock: MockClock
+) -> None:
+    await fleet.stop()
+    with fleet.catalogue() as catalogue:
+        catalogue._database.rows("DELETE FROM authorities")  # the key was written, the row was not
+    await fleet.start()
+    assert len(fleet.authorities()) == 1
+    await fleet.join("render")
 
 
 async def test_something_in_the_way_of_the_admin_socket_is_told(fleet: Fleet, autojump_clock: MockClock) -> None:

@@ -9,14 +9,16 @@ from trio.testing import MockClock
 
 from daemons.master import connection, requests
 from interfiles.errors import InterFilesError, PeerGone, RemoteProtocolError
-from interfiles.transport.base import Address, Transport
+from interfiles.identity import contexts
+from interfiles.transport.base import Transport
+from interfiles.transport.tls import secure
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
 from interfiles.wire import peer_messages as p
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Hello
-from tests.daemons.master.scripted import MASTER, Client, Fleet, holding, manifest
+from tests.daemons.master.scripted import Client, Fleet, holding, manifest
 
 FRAMES = {
     "no header": struct.pack(">II", 0, 0),
@@ -33,12 +35,15 @@ STRANGE: list[Message] = [
     p.Open(bytes(32)),
     p.Have([1]),
     c.Status(),
-    c.MakeToken(60.0, None),
+    c.MakeToken(60.0, None, ""),
     c.RemoveHost("honest"),
     m.Heard(1),
     m.Forget(bytes(32), True),
     m.Registered("honest", "10.0.0.1:1", 1.0, 3),
-    Hello("fleet", 1, 1, "", "", []),
+    Hello("fleet", 1, 1, []),
+    m.Enrol(bytes(8), bytes(16), "render", "", b"request"),
+    m.Enrolled("honest", "chain", ["certificate"]),
+    m.Revoked(True, ["0" * 32]),
 ]
 
 
@@ -50,9 +55,9 @@ def few_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MAX_UNSENT", 64)
 
 
-async def raw(fleet: Fleet) -> Transport:
+async def encrypted(fleet: Fleet) -> Transport:
     """A connection without a greeting."""
-    return await fleet.network.host("10.6.6.6").dial(Address(MASTER, 4850))
+    return await secure(await fleet.connect(), contexts.asking(), accepted=False)
 
 
 async def ended(client: Client) -> InterFilesError:
@@ -72,13 +77,15 @@ async def is_served(honest: Client) -> None:
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-@pytest.mark.parametrize("stage", ["greeting", "admission", "conversation"])
+@pytest.mark.parametrize("stage", ["TLS", "greeting", "admission", "conversation"])
 async def test_a_malformed_frame_ends_its_connection(
     fleet: Fleet, autojump_clock: MockClock, frame: bytes, stage: str
 ) -> None:
     honest = await fleet.join("honest")
-    if stage == "greeting":
-        transport = await raw(fleet)
+    if stage == "TLS":
+        transport = await fleet.connect()
+    elif stage == "greeting":
+        transport = await encrypted(fleet)
     else:
         client = await (fleet.dial() if stage == "admission" else fleet.join("hostile"))
         transport = client.stream.transport
@@ -127,7 +134,7 @@ async def test_whoever_has_not_registered_may_ask_nothing(
 ) -> None:
     honest = await fleet.join("honest")
     await honest.publish(manifest())
-    stranger = await fleet.dial(host_id=honest.host_id)
+    stranger = await fleet.dial(honest.credentials)
     await stranger.send(message)
     reason = await ended(stranger)
     assert isinstance(reason, RemoteProtocolError)
@@ -135,16 +142,10 @@ async def test_whoever_has_not_registered_may_ask_nothing(
     assert (await honest.resolve("weights"))[0].name == "weights"
 
 
-@pytest.mark.parametrize("second", ["Enrol", "Register"])
-async def test_nobody_enrols_or_registers_twice_on_a_connection(
-    fleet: Fleet, autojump_clock: MockClock, second: str
-) -> None:
+async def test_nobody_registers_twice_on_a_connection(fleet: Fleet, autojump_clock: MockClock) -> None:
     client = await fleet.join("hostile")
-    message: Message = m.Register(client.credential, "other", "", "", 1)
-    if second == "Enrol":
-        message = m.Enrol(fleet.token.token_id, fleet.token.secret, "other", "")
-    await client.send(message)
-    assert str(await ended(client)) == f"{second} came after Register"
+    await client.send(m.Register("other", "", "", 1))
+    assert str(await ended(client)) == "Register came after Register"
 
 
 async def test_a_flood_of_requests_that_nobody_reads_ends_and_others_are_served(
@@ -274,7 +275,7 @@ async def test_connections_over_the_limit_wait_until_silent_ones_are_cut_off(
     await fleet.stop()
     fleet.max_connections = 3
     await fleet.start()
-    strangers = [await raw(fleet) for _ in range(3)]
+    strangers = [await fleet.connect() for _ in range(3)]
     await trio.sleep(5)
     await is_served(await fleet.join("honest"))
     for stranger in strangers:

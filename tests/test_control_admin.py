@@ -1,0 +1,92 @@
+"""The Python API of the master against one that plays a script, at a real Unix socket."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interfiles.control import Admin
+from interfiles.errors import DaemonUnreachable, Refused, UnknownHost, UnknownToken
+from interfiles.wire import control_messages as messages
+from interfiles.wire.reports import (
+    AuthorityListReport,
+    AuthorityReport,
+    HostRemovedReport,
+    ListedTokenReport,
+    TokenListReport,
+    TokenReport,
+    TokenRevokedReport,
+    TokenUseReport,
+)
+from tests.fake_daemon import FakeDaemon
+
+
+@pytest.fixture
+def fake_master(tmp_path: Path) -> Iterator[FakeDaemon]:
+    with FakeDaemon(tmp_path / "master" / "master.sock", "admin").running() as daemon:
+        yield daemon
+
+
+async def test_tokens_are_made_and_hosts_removed(fake_master: FakeDaemon) -> None:
+    token = TokenReport(token="IF1-ABC", id="ab" * 8, expires_at=1_763_806_440, uses=1, name="render-07")
+    removed = HostRemovedReport(host="ab" * 16, name="render-07")
+    fake_master.will(token)
+    fake_master.will(removed)
+    fake_master.will(UnknownHost("no host is called render-99"))
+    admin = Admin(fake_master.socket.parent)
+    assert await admin.make_token(ttl_s=600, uses=1, name="render-07") == token
+    assert await admin.remove_host("render-07") == removed
+    with pytest.raises(UnknownHost, match="no host is called render-99"):
+        await admin.remove_host("render-99")
+    assert [request for request, _ in fake_master.requests] == [
+        messages.MakeToken(600, 1, "render-07"),
+        messages.RemoveHost("render-07"),
+        messages.RemoveHost("render-99"),
+    ]
+
+
+async def test_tokens_and_cas_are_listed_and_changed(fake_master: FakeDaemon) -> None:
+    use = TokenUseReport(used_at=1_763_806_000, host="cd" * 16, name="render-01", address="10.0.0.11")
+    listed = ListedTokenReport(
+        id="ab" * 8,
+        name="",
+        state="good",
+        made_at=1_763_800_000,
+        expires_at=1_763_806_440,
+        uses=None,
+        used=1,
+        joined=[use],
+    )
+    revoked = TokenRevokedReport(id="ab" * 8, used=1)
+    ca = AuthorityReport(digest="ef" * 32, made_at=1_763_800_000, signs=True, host_count=1, hosts=["render-01"])
+    cas = AuthorityListReport(authorities=[ca])
+    for reply in (TokenListReport(tokens=[listed]), revoked, cas, cas, cas, UnknownToken("no token"), Refused("no CA")):
+        fake_master.will(reply)
+    admin = Admin(fake_master.socket.parent)
+    assert await admin.tokens() == [listed]
+    assert await admin.revoke_token("ab") == revoked
+    assert await admin.authorities() == [ca]
+    assert await admin.rotate_authority() == [ca]
+    assert await admin.retire_authority() == [ca]
+    with pytest.raises(UnknownToken, match="no token"):
+        await admin.revoke_token("cd")
+    with pytest.raises(Refused, match="no CA"):
+        await admin.retire_authority()
+    assert [request for request, _ in fake_master.requests] == [
+        messages.ListTokens(),
+        messages.RevokeToken("ab"),
+        messages.ListAuthorities(),
+        messages.RotateAuthority(),
+        messages.RetireAuthority(),
+        messages.RevokeToken("cd"),
+        messages.RetireAuthority(),
+    ]
+
+
+async def test_no_master(tmp_path: Path) -> None:
+    with pytest.raises(DaemonUnreachable) as caught:
+        await Admin(tmp_path).make_token(ttl_s=1)
+    assert str(caught.value) == (
+        f"the master is not running (no socket at {tmp_path}/master.sock); start it with `interfiles master` on this "
+        "host, or name its state directory with --state"
+    )
