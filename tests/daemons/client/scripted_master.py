@@ -1,26 +1,51 @@
 """A master that says what a test tells it to."""
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
-from interfiles.errors import InterFilesError
+from daemons.client.joining import join
+from interfiles.errors import CertificateExpired, InterFilesError, NotAdmitted
+from interfiles.identity import contexts
+from interfiles.identity.authority import Authority, new_key, public_key_of, read_request
+from interfiles.identity.contexts import Credentials
+from interfiles.identity.subject import Certified, Subject
+from interfiles.identity.token import JoinToken
 from interfiles.manifest import Manifest
-from interfiles.transport.base import Transport
+from interfiles.storage.jobs import Identity
+from interfiles.transport.base import Address, Transport
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream, welcome
+from interfiles.transport.tls import secure
 from interfiles.wire import master_messages as m
-from interfiles.wire import session
 from interfiles.wire.codec import Message
-from tests.daemons.client.setting import DAEMON, EPOCH, FLEET, MASTER, MASTER_IP, id_of
+from interfiles.wire.handshake_messages import Role
+from tests.daemons.client.certificates import CA, MASTER_SUBJECT, join_token
+from tests.daemons.client.setting import DAEMON, DAEMON_IP, EPOCH, FLEET, MASTER, id_of
+
+Answer = Callable[[MessageStream[Message], Message], Awaitable[bool]]
+
+
+def saying(kind: type[Message], *answers: Message) -> Answer:
+    """A master that answers messages of a kind with these in place of its own, and leaves it at that."""
+
+    async def answer(stream: MessageStream[Message], message: Message) -> bool:
+        if isinstance(message, kind):
+            for each in answers:
+                await stream.send(each)
+        return isinstance(message, kind)
+
+    return answer
 
 
 @dataclass
 class Master:
-    """Admits, hears and publishes by itself; a test sees what it was told and changes what it answers.
+    """Admits, certifies, hears and publishes by itself; a test sees what it was told and changes what it answers.
 
-    `answer`: in place of its own answer to a message; returns True if it has answered.
+    `answer`: in place of its own answer to a message; returns True if it has answered. `authorities`: its CAs, the
+    newest first. `shown`: a certificate in place of its own. `removed`: ids of hosts that it has removed.
     """
 
     network: MemoryNetwork
@@ -30,8 +55,13 @@ class Master:
     heard: list[tuple[Message, bytes]] = field(default_factory=list)
     holdings: dict[bytes, m.Holding] = field(default_factory=dict)
     catalogue: dict[bytes, Manifest] = field(default_factory=dict)
-    answer: Callable[[MessageStream[Message], Message], Awaitable[bool]] | None = None
-    fleet: str = FLEET
+    answer: Answer | None = None
+    address: Address = MASTER
+    authorities: list[Authority] = field(default_factory=lambda: [CA])
+    cross_certificate: str = ""
+    shown: Credentials | None = None
+    removed: list[str] = field(default_factory=list)
+    clock_ahead_s: float = 0.0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def messages(self, kind: type[Message]) -> list[Message]:
@@ -47,10 +77,30 @@ class Master:
     async def hand_out(self, file_id: bytes, *peers: m.PeerAddress, absent: tuple[m.AbsentHolder, ...] = ()) -> None:
         await self.push(m.Handout(file_id, list(peers), list(absent)))
 
+    @property
+    def now(self) -> float:
+        """Its wall clock."""
+        return EPOCH + trio.current_time() + self.clock_ahead_s
+
+    @property
+    def certificates(self) -> list[str]:
+        return [authority.certificate for authority in self.authorities]
+
+    def issue(self, request: bytes, host_id: str) -> str:
+        """The chain for the key of a signing request."""
+        leaf = self.authorities[0].issue(read_request(request), Subject(FLEET, "host", host_id), now=self.now)
+        return leaf + self.cross_certificate
+
+    def rotate(self) -> None:
+        """Make a new CA, and say nothing of it yet."""
+        made = Authority.make(FLEET, now=self.now)
+        self.cross_certificate = self.authorities[0].cross_sign(made, now=self.now)
+        self.authorities.insert(0, made)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         self.scope = trio.CancelScope()
         with self.scope:
-            listener = await self.network.host(MASTER_IP).listen(MASTER)
+            listener = await self.network.host(self.address.host).listen(self.address)
             try:
                 async with trio.open_nursery() as nursery:
                     task_status.started()
@@ -61,7 +111,9 @@ class Master:
 
     async def _serve(self, transport: Transport) -> None:
         try:
-            stream, _ = await welcome(transport, "fleet", session.Identity(fleet=self.fleet))
+            secured = await secure(transport, contexts.accepting(self._credentials(), strangers=True), accepted=True)
+            certified = secured.certified
+            stream, _ = await welcome(secured, "fleet", lambda: self._admit(certified))
             self.connections.append(stream)
             self.connected_at.append(trio.current_time())
             while True:
@@ -69,20 +121,45 @@ class Master:
                 payload = await stream.receive_payload()
                 self.heard.append((message, payload))
                 if self.answer is None or not await self.answer(stream, message):
-                    await self._answer(stream, message, payload)
+                    await self._answer(stream, message, payload, certified)
         except InterFilesError:
             pass
         finally:
             transport.close()
 
+    def _credentials(self) -> Credentials:
+        if self.shown is not None:
+            return self.shown
+        key, newest = new_key(), self.authorities[0]
+        leaf = newest.issue(public_key_of(key), MASTER_SUBJECT, now=self.now)
+        return Credentials(leaf + self.cross_certificate, key, self.certificates)
+
+    def _admit(self, certified: Certified | None) -> Role:
+        if certified is None:
+            return "stranger"
+        if certified.subject.host_id in self.removed:
+            raise NotAdmitted("this host was removed; join it anew")
+        try:
+            certified.check_time(self.now)
+        except CertificateExpired:
+            return "lapsed"
+        return "host"
+
     async def _answer(  # noqa: C901 - one case a message
-        self, stream: MessageStream[Message], message: Message, payload: bytes
+        self, stream: MessageStream[Message], message: Message, payload: bytes, certified: Certified | None
     ) -> None:
         match message:
-            case m.Enrol(name=name):
-                await stream.send(m.Enrolled(FLEET, id_of(name), name, b"credential".ljust(32)))
+            case m.GetAuthorities():
+                await stream.send(m.Authorities(self.certificates))
+            case m.Enrol(name=name, signing_request=request):
+                await stream.send(m.Enrolled(name, self.issue(request, id_of(name)), self.certificates))
+            case m.Renew(request=number, signing_request=request) if certified is not None:
+                chain = self.issue(request, certified.subject.host_id)
+                await stream.send(m.Renewed(number, chain, self.certificates))
             case m.Register(name=name):
                 await stream.send(m.Registered(name, str(DAEMON), self.heartbeat_s, 3))
+                await stream.send(m.Authorities(self.certificates))
+                await stream.send(m.Revoked(True, self.removed))
             case m.Heartbeat(sequence=sequence):
                 if message.replace:
                     self.holdings.clear()
@@ -125,3 +202,15 @@ class Master:
             "uploader",
             3,
         )
+
+
+async def joined(network: MemoryNetwork, token: JoinToken | None = None, *, clock_ahead_s: float = 0.0) -> Identity:
+    """Join as the host `new`."""
+    return await join(
+        network.host(DAEMON_IP),
+        token or join_token(),
+        name="new",
+        zone="rack-a",
+        rng=random.Random(1),
+        wall_clock=lambda: EPOCH + trio.current_time() + clock_ahead_s,
+    )

@@ -8,7 +8,6 @@ from blake3 import blake3
 
 from interfiles.manifest import Manifest
 from interfiles.storage.executor import InlineExecutor
-from interfiles.storage.jobs import Identity
 from interfiles.tracker_file import TrackerFile
 from interfiles.transport.base import Address
 from interfiles.transport.memory_links import Link
@@ -25,10 +24,6 @@ EPOCH = 1_700_000_000.0
 def id_of(name: str) -> str:
     """The host id of a host of this name."""
     return blake3(name.encode()).hexdigest()[:32]
-
-
-def identity(name: str = "tested") -> Identity:
-    return Identity(FLEET, id_of(name), name, "", b"credential".ljust(32), (str(MASTER),))
 
 
 def tracker_of(manifest: Manifest) -> bytes:

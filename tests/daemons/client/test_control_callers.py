@@ -21,7 +21,6 @@ from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, greet
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
 from interfiles.wire import peer_messages as p
-from interfiles.wire import session
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import Failure
@@ -51,7 +50,7 @@ async def raw(world: World, *, greeted: bool = True):  # type: ignore[no-untyped
     """A caller's connection."""
     transport = await world.network.host(CALLER_IP).dial(CONTROL)
     if greeted:
-        await greet(transport, "control", session.Identity())
+        await greet(transport, "control", "local")
     return transport
 
 

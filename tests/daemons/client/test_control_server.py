@@ -21,7 +21,6 @@ from interfiles.transport.message_stream import greet
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
 from interfiles.wire import peer_messages as p
-from interfiles.wire import session
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Hello
@@ -53,7 +52,7 @@ async def raw(world: World, *, greeted: bool = True):  # type: ignore[no-untyped
     """A caller's connection."""
     transport = await world.network.host(CALLER_IP).dial(CONTROL)
     if greeted:
-        await greet(transport, "control", session.Identity())
+        await greet(transport, "control", "local")
     return transport
 
 
@@ -223,9 +222,9 @@ BAD_FRAMES = {
     + b"hello",
     "a payload over every limit": struct.pack(">II", 10, MAX_PAYLOAD_BYTES + 1),
     "a header over the limit": struct.pack(">II", MAX_HEADER_BYTES + 1, 0),
-    "a second greeting": encode_frame(Hello("control", 1, 1, "", "", [])),
+    "a second greeting": encode_frame(Hello("control", 1, 1, [])),
     "a peer's message": encode_frame(p.Open(bytes(32))),
-    "an administrator's message": encode_frame(c.MakeToken(60.0, None)),
+    "an administrator's message": encode_frame(c.MakeToken(60.0, None, "")),
     "a daemon's message": encode_frame(c.Result()),
     "noise": random.Random(4).randbytes(4096),
     "a browser": b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",

@@ -18,11 +18,11 @@ from interfiles.storage.jobs import JobStore
 from interfiles.storage.part_store import PartStore
 from interfiles.swarm.request_scheduler import RequestScheduler
 from interfiles.wire import peer_messages as m
-from interfiles.wire import session
 from interfiles.wire.codec import Message
 from tests.conftest import LogRecords
+from tests.daemons.client.certificates import fleet_network
 from tests.daemons.client.peers import Server, Stream, fetching, hand_out, honest_copy, serving
-from tests.daemons.client.setting import FLEET, id_of, link, until
+from tests.daemons.client.setting import link, until
 from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, Failing, a_file, noise, uploaded
 
@@ -305,7 +305,7 @@ async def test_cancellation_at_every_step_leaves_the_scheduler_whole(
     content = uploaded(path, piece_size=2 * MIB)
     first, second = WrongAtTimes(world, content, "first"), Server(world, content, "second")
     await serving(world, first, second)
-    network, me = world.network.host("10.0.0.77"), session.Identity(FLEET, id_of("asker"))
+    network = fleet_network(world.network, "asker", "10.0.0.77")
     steps, ended_by_itself = 0, False
     while not ended_by_itself:
         steps += 7
@@ -320,7 +320,7 @@ async def test_cancellation_at_every_step_leaves_the_scheduler_whole(
                         server.peer, content.manifest, scheduler, sink, sessions=sessions, rng=random.Random(steps)
                     )
                     sessions[server.host_id] = made
-                    nursery.start_soon(made.run, network, me)
+                    nursery.start_soon(made.run, network)
                 await until(lambda: scheduler.picker.is_complete)  # noqa: B023
                 ended_by_itself = True
                 nursery.cancel_scope.cancel()

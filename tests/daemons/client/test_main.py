@@ -14,7 +14,7 @@ from interfiles.errors import DONE, NOT_PERMITTED, REFUSED, USAGE
 from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
 from interfiles.transport.base import Address
 
-TOKEN = JoinToken(("10.0.0.254:4850",), b"token id", b"secret".ljust(16))
+TOKEN = JoinToken(("10.0.0.254:4850",), b"token id", b"secret".ljust(16), bytes(32))
 
 
 class Started:

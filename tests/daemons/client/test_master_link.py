@@ -2,7 +2,6 @@
 
 import random
 import struct
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -21,23 +20,10 @@ from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.reports import FileListReport, HostListReport
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, Stream, hand_out
+from tests.daemons.client.scripted_master import Answer, saying
 from tests.daemons.client.setting import DAEMON_IP, MASTER_IP, id_of, link, until
 from tests.daemons.client.world import World
 from tests.storage.contents import Content, a_file
-
-Answer = Callable[[Stream, Message], Awaitable[bool]]
-
-
-def saying(kind: type[Message], *answers: Message) -> Answer:
-    """A master that answers messages of a kind with these in place of its own, and leaves it at that."""
-
-    async def answer(stream: Stream, message: Message) -> bool:
-        if isinstance(message, kind):
-            for each in answers:
-                await stream.send(each)
-        return isinstance(message, kind)
-
-    return answer
 
 
 async def is_connected(world: World) -> bool:
@@ -57,7 +43,7 @@ async def reconnected(world: World) -> None:
 async def test_the_host_registers_and_announces_everything(
     world: World, content: Content, autojump_clock: MockClock
 ) -> None:
-    assert world.master.messages(m.Register) == [m.Register(b"credential".ljust(32), "tested", "", "", 4851)]
+    assert world.master.messages(m.Register) == [m.Register("tested", "", "", 4851)]
     await world.seed(content)
     await until(lambda: world.master.holdings)
     await reconnected(world)
@@ -87,7 +73,7 @@ async def test_a_master_that_refuses_this_host_is_asked_again_for_ever(world: Wo
 
 BAD_ANSWERS = {
     "another message": saying(m.Register, m.Heard(1)),
-    "another host's": saying(m.Register, m.Enrolled("ab" * 16, "cd" * 16, "x", bytes(32))),
+    "another host's": saying(m.Register, m.Enrolled("x", "chain", ["authority"])),
     "registered twice": saying(
         m.Register, m.Registered("tested", "10.0.0.1:1", 10.0, 3), m.Registered("tested", "10.0.0.1:1", 10.0, 3)
     ),
@@ -125,18 +111,6 @@ async def test_garbage_from_the_master_ends_the_link_which_is_made_again(
     await world.master.connections[-1].transport.send_all(garbage)
     await until(lambda: len(world.master.connections) == 2)
     await until(lambda: is_connected(world))
-
-
-async def test_the_credential_is_shown_to_no_other_fleets_master(
-    world: World, log_records: LogRecords, autojump_clock: MockClock
-) -> None:
-    for fleet in ("", "ab" * 16):
-        world.master.fleet = fleet
-        registered = len(world.master.messages(m.Register))
-        world.network.cut(DAEMON_IP, MASTER_IP)
-        await trio.sleep(30)
-        assert len(world.master.messages(m.Register)) == registered
-        assert "fleet" in (await world.daemon.status()).master_note
 
 
 # Silence

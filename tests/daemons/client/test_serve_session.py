@@ -26,7 +26,8 @@ from interfiles.wire.codec import Message
 from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Hello
 from tests.conftest import LogRecords
-from tests.daemons.client.peers import Fetcher, fetching, honest_copy
+from tests.daemons.client.certificates import host_credentials
+from tests.daemons.client.peers import Fetcher, dialled, fetching, honest_copy
 from tests.daemons.client.setting import DAEMON, DAEMON_IP, link, until
 from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, a_file
@@ -69,7 +70,7 @@ BAD_FRAMES = {
     "a complaint outside the file": encode_frame(m.Complaint(4)),
     "a complaint about what was not sent": encode_frame(m.Complaint(0)),
     "a second opening": encode_frame(m.Open(bytes(32))),
-    "a second greeting": encode_frame(Hello("swarm", 1, 1, "", "", [])),
+    "a second greeting": encode_frame(Hello("swarm", 1, 1, [])),
     "a server's message": encode_frame(m.Have([1])),
     "a master's message": encode_frame(master_messages.Heard(1)),
     "a command": encode_frame(c.Status()),
@@ -117,24 +118,6 @@ async def test_a_connection_begins_with_a_file_that_is_here(
     await is_served(world, content, log_records)
 
 
-async def test_a_host_of_another_fleet_is_refused(
-    world: World, content: Content, log_records: LogRecords, autojump_clock: MockClock
-) -> None:
-    file_id = await world.seed(content)
-    transport = await world.network.host(world.new_ip()).dial(DAEMON)
-    async with AsyncExitStack() as stack:
-        stack.callback(transport.close)
-        await transport.send_all(encode_frame(Hello("swarm", 1, 1, "ab" * 16, "cd" * 16, [])) + _opening(file_id))
-        buffer = memoryview(bytearray(4096))
-        count = await transport.receive_some_into(buffer)
-        assert b"fleet abab is not this fleet" in bytes(buffer[:count])
-    await is_served(world, content, log_records)
-
-
-def _opening(file_id: bytes) -> bytes:
-    return encode_frame(m.Open(file_id))
-
-
 # Silence, at each stage
 
 
@@ -149,7 +132,7 @@ async def test_half_a_message_and_then_silence_is_given_up(
     await honest_copy(world, content)
     async with world.leaving_nothing(), AsyncExitStack() as stack:
         if stage == "greeting":
-            transport = await world.network.host(world.new_ip()).dial(DAEMON)
+            transport = await dialled(world, shown=host_credentials("fetcher"))
             stack.callback(transport.close)
         else:
             named = file_id if stage == "conversation" else None

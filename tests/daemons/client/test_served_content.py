@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from interfiles.errors import PeerGone, UnknownFile
 from interfiles.geometry import Block, PieceIndex
 from interfiles.storage.piece_store import PieceStore
+from interfiles.transport import tls
 from interfiles.wire import peer_messages as m
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import Failure
@@ -150,8 +151,13 @@ async def test_content_that_changes_between_two_blocks_is_withdrawn(
 
 
 async def test_content_that_is_cut_in_the_middle_of_a_block_ends_the_connection(
-    world: World, content: Content, log_records: LogRecords, autojump_clock: MockClock
+    world: World,
+    content: Content,
+    log_records: LogRecords,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
 ) -> None:
+    monkeypatch.setattr(tls, "CIPHERTEXT_BYTES", 64 << 10)  # so that one of these blocks takes several reads
     file_id = await world.seed(content)
     world.network.set_link(DAEMON_IP, link(rate=100_000))
     async with fetching(world, file_id) as fetcher:

@@ -19,7 +19,6 @@ from interfiles.transport.base import Listener
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream, greet
 from interfiles.wire import control_messages as c
-from interfiles.wire import session
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.reports import (
@@ -34,8 +33,9 @@ from interfiles.wire.reports import (
     VerifyReport,
     decode_report,
 )
+from tests.daemons.client.certificates import identity
 from tests.daemons.client.scripted_master import Master
-from tests.daemons.client.setting import CALLER_IP, CONTROL, DAEMON, DAEMON_IP, EPOCH, identity, tracker_of, until
+from tests.daemons.client.setting import CALLER_IP, CONTROL, DAEMON, DAEMON_IP, EPOCH, tracker_of, until
 from tests.storage.contents import Content
 
 
@@ -51,6 +51,7 @@ class Daemon:
         self.quota: int | None = None
         self.token: JoinToken | None = None
         self.spare_token = ""
+        self.clock_ahead_s = 0.0
         self.disk: Executor = InlineExecutor()
         self.database: Executor = InlineExecutor()
         self.serving: app.Serving | None = None
@@ -64,6 +65,11 @@ class Daemon:
         jobs.save_identity(identity())
         jobs.close()
 
+    @property
+    def now(self) -> float:
+        """Its wall clock."""
+        return EPOCH + trio.current_time() + self.clock_ahead_s
+
     async def start(self) -> None:
         network = self.network.host(DAEMON_IP)
 
@@ -76,7 +82,7 @@ class Daemon:
             database=self.database,
             disk=self.disk,
             rng=random.Random(1),
-            wall_clock=lambda: EPOCH + trio.current_time(),
+            wall_clock=lambda: self.now,
         )
         config = app.ClientConfig(
             state=self.state,
@@ -122,7 +128,7 @@ class Daemon:
     async def calling(self, request: Message, payload: bytes = b"") -> AsyncIterator[MessageStream[Message]]:
         """Send a request; what comes back is the test's to read, and leaving is the caller's going away."""
         transport = await self.network.host(CALLER_IP).dial(CONTROL)
-        stream, _ = await greet(transport, "control", session.Identity())
+        stream, _ = await greet(transport, "control", "local")
         try:
             await stream.send(request, payload)
             yield stream
