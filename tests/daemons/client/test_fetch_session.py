@@ -12,13 +12,12 @@ from daemons.client.download import BAN_S, ban_s
 from daemons.client.local_file import LocalFile
 from interfiles.geometry import MIB
 from interfiles.piece_set import PieceSet
-from interfiles.wire import master_messages
 from interfiles.wire import peer_messages as m
 from interfiles.wire.reports import DownloadReport
 from tests.conftest import LogRecords
 from tests.daemons.client.hostile_servers import HOSTILE, PIECES, ClosesAfterEachBlock
 from tests.daemons.client.peers import Server, Stream, fetching, hand_out, serving
-from tests.daemons.client.setting import DAEMON, DAEMON_IP, MASTER, id_of, link, until
+from tests.daemons.client.setting import DAEMON_IP, link, until
 from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, a_file, checked, noise, uploaded
 
@@ -295,36 +294,6 @@ async def test_a_line_that_is_dead_for_a_while_is_nobodys_fault(
     assert (world.daemon.got / "large").read_bytes() == large.data
     assert report.pieces_rejected == 0
     assert not [line for line in fetched_from(log_records, "honest") if "order" in line["reason"]]
-
-
-# Addresses
-
-
-async def test_addresses_that_lead_nowhere_or_to_somebody_else_cost_nothing(
-    world: World, content: Content, honest: Server, log_records: LogRecords, autojump_clock: MockClock
-) -> None:
-    def peer(name: str, address: str, host_id: str = "") -> master_messages.PeerAddress:
-        return master_messages.PeerAddress(host_id or id_of(name), name, "", address, True)
-
-    strange = [
-        peer("itself", str(DAEMON), id_of("tested")),
-        peer("master", str(MASTER)),
-        peer("loopback", "127.0.0.1:22"),
-        peer("metadata", "169.254.169.254:80"),
-        peer("port", "10.0.0.9:99999"),
-        peer("none", ""),
-        peer("self-called", str(DAEMON)),
-    ]
-    await world.daemon.download(content.manifest, detach=True)
-    await serving(world, honest)
-    await world.master.hand_out(content.manifest.file_id, *strange, honest.peer)
-    report = await world.daemon.wait(content.manifest)
-    assert report.bytes_from_peers == {"honest": content.manifest.size}
-    assert all(record["level"] != "error" for record in log_records.records)
-    assert not fetched_from(log_records, "itself")
-    assert "is not an address" in fetched_from(log_records, "none")[0]["reason"]
-    assert "it is the master's address" in fetched_from(log_records, "master")[0]["reason"]
-    assert "it is this host's own address" in fetched_from(log_records, "self-called")[0]["reason"]
 
 
 async def test_a_peer_handed_out_no_more_is_not_dialled_again(
