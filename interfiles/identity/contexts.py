@@ -112,6 +112,7 @@ def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
 
 def _trust(context: ssl.SSLContext, authorities: Sequence[str]) -> None:
     try:
-        context.load_verify_locations(cadata="\n".join(authorities))
+        for authority in authorities:  # one by one: beside a good one, text of any other kind would go unnoticed
+            context.load_verify_locations(cadata=authority)
     except (ssl.SSLError, ValueError, TypeError) as e:  # TypeError: it is not even ASCII
         raise StorageFailed("a certificate of the fleet's CA is damaged; put the state directory back") from e
