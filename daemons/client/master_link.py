@@ -369,9 +369,14 @@ class MasterLink:
             try:
                 answer, _ = await self.request(lambda n: m.Renew(n, request), m.Renewed)  # noqa: B023 - called at once
                 await self._membership.on_renewed(answer)
+                if self._membership.renewal_due_in_s > 0:
+                    continue
+                log.warning(
+                    "the new certificate is as old as the one before: this host's clock or the master's is wrong"
+                )
             except InterFilesError as e:
                 log.warning("certificate not renewed", reason=str(e))
-                await trio.sleep(RENEWAL_RETRY_S)
+            await trio.sleep(RENEWAL_RETRY_S)
 
     async def publish(self, publication: Publication) -> m.FileInfo:
         """Put one file into the catalogue.
