@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -12,6 +13,7 @@ from daemons.supervision import contain
 from interfiles.errors import InterFilesError, PeerGone, Refused
 from interfiles.swarm.upload_queue import UploadQueue
 from interfiles.transport.lobby import Lobby
+from interfiles.transport.message_stream import welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,17 +57,24 @@ class PeerServer:
 
     async def _serve(self, secured: TlsTransport) -> None:
         host_id = secured.certified.subject.host_id if secured.certified is not None else ""
-
-        def admit() -> Role:
-            role = self._network.admit(secured)
-            if self._connected[host_id] > MAX_CONNECTIONS_A_HOST:
-                raise Refused(f"this host has {MAX_CONNECTIONS_A_HOST} connections here already")
-            return role
-
+        if self._connected[host_id] >= MAX_CONNECTIONS_A_HOST:
+            await self._refuse(secured)
+            return
         self._connected[host_id] += 1
         try:
+            admit = partial(self._network.admit, secured)
             await serve_peer(secured, admit, self._find, self._queue, self._disk, fetcher=f"{id(secured):x}")
         finally:
             self._connected[host_id] -= 1
             if not self._connected[host_id]:
                 del self._connected[host_id]
+
+    async def _refuse(self, secured: TlsTransport) -> None:
+        """Tell a host that it has too many connections; until it has listened it makes room as strangers do."""
+
+        def admit() -> Role:
+            self._network.admit(secured)
+            raise Refused(f"this host has {MAX_CONNECTIONS_A_HOST} connections here already")
+
+        with self._lobby.waiting(secured):
+            await welcome(secured, "swarm", admit)
