@@ -16,6 +16,7 @@ import trio
 
 from daemons.client import app as client_app
 from daemons.master import app as master_app
+from interfiles.control import Admin
 from interfiles.errors import from_wire
 from interfiles.identity.token import JoinToken
 from interfiles.storage.executor import InlineExecutor
@@ -49,6 +50,7 @@ class Host:
     ip: str
     directory: Path
     fleet: "Fleet"
+    clock_ahead_s: float = 0.0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -126,7 +128,18 @@ class Fleet:
         self._said: list[str] = []
         self._master_scope = trio.CancelScope()
         self._master_ended = trio.Event()
-        self._hosts = 0
+        self._hosts = self._master_starts = 0
+        self.clock_ahead_s = 0.0
+
+    @property
+    def now(self) -> float:
+        """Everybody's wall clock, and the master's; a host's may go wrong."""
+        return EPOCH + trio.current_time() + self.clock_ahead_s
+
+    @property
+    def admin(self) -> Admin:
+        """What the administrator does, over the real Unix socket."""
+        return Admin(self._directory / "master")
 
     @property
     def token(self) -> JoinToken:
@@ -136,13 +149,14 @@ class Fleet:
 
     async def start_master(self) -> None:
         """Start the master, on the state that it had."""
-        rng = random.Random(self._seed)
+        self._master_starts += 1
+        rng = random.Random(f"{self._seed} {self._master_starts}")  # a master never mints the same id again
         environment = master_app.Environment(
             network=self.network.host(MASTER),
             executor=lambda _: InlineExecutor(),
             rng=rng,
             secret=rng.randbytes,
-            wall_clock=lambda: EPOCH + trio.current_time(),
+            wall_clock=lambda: self.now,
             outward_host=lambda: MASTER,
             say=self._said.append,
         )
@@ -160,13 +174,21 @@ class Fleet:
         self._master_scope.cancel()
         await self._master_ended.wait()
 
-    async def add_host(self, name: str) -> Host:
-        """Start a new host, which joins."""
+    async def add_host(self, name: str, *, token: JoinToken | None = None) -> Host:
+        """Start a new host, which joins.
+
+        Raises:
+          InterFilesError: it may not.
+        """
         self._hosts += 1
         host = Host(name, f"10.0.0.{self._hosts}", self._directory / name, self)
         host.directory.mkdir()
-        await self._start(host, self.token)
+        await self._start(host, token or self.token)
         return host
+
+    async def make_token(self, *, uses: int | None = None, name: str = "", ttl_s: float = 3600.0) -> JoinToken:
+        """A new join token."""
+        return JoinToken.decode((await self.admin.make_token(ttl_s=ttl_s, uses=uses, name=name)).token)
 
     async def crash(self, host: Host, *, silent: bool = False) -> None:
         """Kill a host's daemon, or its whole machine (`silent`)."""
@@ -174,9 +196,13 @@ class Fleet:
         host.scope.cancel()
         await host.ended.wait()
 
-    async def restart(self, host: Host) -> None:
-        """Start a crashed host again on what it left on disk."""
-        await self._start(host, None)
+    async def restart(self, host: Host, token: JoinToken | None = None) -> None:
+        """Start a crashed host again on what it left on disk; with a token, to join anew.
+
+        Raises:
+          InterFilesError: it may not.
+        """
+        await self._start(host, token)
 
     async def _start(self, host: Host, token: JoinToken | None) -> None:
         network = self.network.host(host.ip)
@@ -190,7 +216,7 @@ class Fleet:
             database=InlineExecutor(),
             disk=InlineExecutor(),
             rng=random.Random(f"{self._seed} {host.name}"),
-            wall_clock=lambda: EPOCH + trio.current_time(),
+            wall_clock=lambda: self.now + host.clock_ahead_s,
         )
         state = host.directory / "state"
         state.mkdir(exist_ok=True)

@@ -33,14 +33,14 @@ def on_disk(host: Host, content: Path) -> set[int]:
     return {i for i in range(-(-len(wanted) // size)) if there[i * size :][:size] == wanted[i * size :][:size]}
 
 
-async def until(condition, *, within_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]
+async def until(condition, *, within_s: float = 60.0, every_s: float = 0.01) -> None:  # type: ignore[no-untyped-def]
     """Wait in virtual time until the condition (sync or async) holds."""
     with trio.fail_after(within_s):
         while True:
             value = condition()
             if (await value) if hasattr(value, "__await__") else value:
                 return
-            await trio.sleep(0.01)
+            await trio.sleep(every_s)
 
 
 async def download_all(hosts: list[Host], tracker: bytes) -> None:
@@ -60,14 +60,14 @@ async def test_a_file_reaches_three_hosts_and_they_share_it(
         assert [got(host, content) for host in others] == [content.read_bytes()] * 3
         sent_by_a = sum(fleet.network.bytes_sent(a.ip, host.ip) for host in others)
         assert sent_by_a < 2.2 * report.size, "the others served each other"
-        await until(lambda: _complete(a, report.id, 4))
+        await until(lambda: complete_copies(a, report.id, 4))
 
 
 async def _connected(host: Host) -> bool:
     return (await host.status()).master_state == "connected"
 
 
-async def _complete(host: Host, file_id: str, count: int) -> bool:
+async def complete_copies(host: Host, file_id: str, count: int) -> bool:
     return (await host.stat(file_id)).replicas.complete == count
 
 
@@ -92,7 +92,7 @@ async def test_the_master_dies_and_transfers_go_on(tmp_path: Path, content: Path
         assert got(b, content) == content.read_bytes()
         assert (await b.status()).master_state == "connecting"
         await fleet.start_master()
-        await until(lambda: _complete(b, report.id, 2), within_s=20)  # two heartbeats
+        await until(lambda: complete_copies(b, report.id, 2), within_s=20)  # two heartbeats
 
 
 async def _fetched(host: Host, pieces: int) -> bool:
@@ -107,7 +107,7 @@ async def test_a_restarted_master_knows_its_catalogue_and_hands_out_peers_again(
         await fleet.crash_master()
         await trio.sleep(30)
         await fleet.start_master()
-        await until(lambda: _complete(a, report.id, 1), within_s=20)
+        await until(lambda: complete_copies(a, report.id, 1), within_s=20)
         await until(lambda: _connected(b), within_s=20)
         await b.download(content.name)
         assert got(b, content) == content.read_bytes()
@@ -121,7 +121,7 @@ async def test_an_upload_while_the_master_is_away_is_published_when_it_is_back(
         report, _ = await a.upload(content)
         assert not report.published
         await fleet.start_master()
-        await until(lambda: _complete(a, report.id, 1), within_s=20)
+        await until(lambda: complete_copies(a, report.id, 1), within_s=20)
         await until(lambda: _connected(b), within_s=20)
         await b.download(report.id)
         assert got(b, content) == content.read_bytes()
@@ -223,7 +223,7 @@ async def test_a_changed_file_is_withdrawn_and_reported(
         stat = await a.stat(report.id)
         assert stat.local.state == "none"
         assert "weights.bin" in stat.local.note
-        await until(lambda: _complete(b, report.id, 0))
+        await until(lambda: complete_copies(b, report.id, 0))
 
 
 async def test_a_changed_file_that_nobody_asks_for_is_found_by_the_sweep(
@@ -241,7 +241,7 @@ async def test_no_source_says_what_it_waits_for_and_goes_on_by_itself(
 ) -> None:
     async with running_fleet(tmp_path, "a b") as (fleet, [a, b]):
         report, tracker = await a.upload(content)
-        await until(lambda: _complete(a, report.id, 1))
+        await until(lambda: complete_copies(a, report.id, 1))
         await fleet.crash(a)
         await trio.sleep(1)
         with pytest.raises(NoSource, match="a has it, last seen"):
@@ -292,7 +292,7 @@ async def test_what_was_removed_and_is_uploaded_again_stays(
         await fleet.crash_master()
         await a.upload(content)
         await fleet.start_master()
-        await until(lambda: _complete(a, report.id, 1), within_s=20)
+        await until(lambda: complete_copies(a, report.id, 1), within_s=20)
         await until(lambda: _connected(b), within_s=20)
         await b.download(report.id)
         assert got(b, content) == content.read_bytes()
