@@ -4,6 +4,7 @@ The newest CA signs. After a rotation both it and the one before are trusted, un
 more: each chain carries the cross certificate by which a host that knows only the older CA verifies it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,7 @@ class Trust:
         self._changed = changed
         self._known: list[StoredAuthority] = []
         self._certified_at = 0.0
+        self._unneeded_since = math.inf  # the older CA, by the clock of the event loop
         self._changing = trio.Lock()  # of the CAs: each change is several steps
 
     async def load(self) -> None:
@@ -176,15 +178,21 @@ class Trust:
             self._changed()
 
     async def retire_if_unneeded(self) -> None:
-        """Let the older CA go if no host's certificate is signed by it; where the disk fails, another time.
+        """Let the older CA go once no host has needed it for `CHECK_EVERY_S`; where the disk fails, another time.
 
-        Not called as soon as a host is removed: while its CA is trusted it can be told so in words.
+        Not as soon as the last host has renewed: an answer that was lost, or not kept before a crash, leaves a host
+        with its older certificate, by which it must come in to ask again. Nor as soon as a host is removed: while its
+        CA is trusted it can be told so in words.
         """
         async with self._changing:
             try:
-                if len(self._known) > 1 and not await self._stored(
-                    self._catalogue.members.not_certified_by, self.digest
-                ):
+                if len(self._known) < _MOST_AUTHORITIES:
+                    return
+                if await self._stored(self._catalogue.members.not_certified_by, self.digest):
+                    self._unneeded_since = math.inf
+                    return
+                self._unneeded_since = min(self._unneeded_since, trio.current_time())
+                if trio.current_time() - self._unneeded_since >= CHECK_EVERY_S:
                     await self._retire()
             except (NoSpace, NotPermitted, StorageFailed) as e:
                 log.warning("cannot retire the older CA yet", reason=str(e))
@@ -217,6 +225,7 @@ class Trust:
     async def _add(self, made: StoredAuthority) -> None:
         await self._stored(self._catalogue.authorities.add, made)
         self._known.insert(0, made)
+        self._unneeded_since = math.inf
 
     async def _stored(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._database.run(partial(function, *args, **kwargs))
