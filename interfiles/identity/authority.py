@@ -19,15 +19,26 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from interfiles.errors import RemoteProtocolError, StorageFailed
+from interfiles.errors import CertificateExpired, RemoteProtocolError, StorageFailed
 from interfiles.identity.subject import Certified, Subject
-from interfiles.units import DAY, HOUR
+from interfiles.units import DAY, HOUR, format_duration
 
 LEAF_LIFE_S: Final = 30.0 * DAY
 AUTHORITY_LIFE_S: Final = 3650.0 * DAY
 BACKDATED_S: Final = 1.0 * HOUR  # a host whose clock is a little behind can use its certificate at once
 
 _SERIAL_BIT: Final = 1 << 158  # serials of one length, so that certificates are too
+
+# What `cryptography` raises over certificates and requests that are not well formed or of an unknown kind.
+_MALFORMED: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
 
 Name = x509.Name
 
@@ -49,9 +60,13 @@ class Authority:
         return cls(made, _key_text(key))
 
     def issue(self, public_key: Ed25519PublicKey, subject: Subject, *, now: float, life_s: float = LEAF_LIFE_S) -> str:
-        """Sign a certificate for `subject`, good for `life_s` from `now`, but no longer than this CA."""
-        own = x509.load_pem_x509_certificate(self.certificate.encode())
-        ends = min(now + life_s, own.not_valid_after_utc.timestamp())
+        """Sign a certificate for `subject`, good for `life_s` from `now`, but no longer than this CA.
+
+        Raises:
+          CertificateExpired: this CA's own.
+        """
+        own = _load(self.certificate)
+        ends = min(now + life_s, _end_of(own, now))
         builder = (
             _builder(x509.Name([]), public_key, own.subject, self._key.public_key(), now - BACKDATED_S, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -65,9 +80,13 @@ class Authority:
         return _text(builder.sign(self._key, None))
 
     def cross_sign(self, newer: "Authority", *, now: float) -> str:
-        """Sign the CA that takes this one's place."""
+        """Sign the CA that takes this one's place.
+
+        Raises:
+          CertificateExpired: one of both is over.
+        """
         own, other = _load(self.certificate), _load(newer.certificate)
-        ends = min(own.not_valid_after_utc.timestamp(), other.not_valid_after_utc.timestamp())
+        ends = min(_end_of(own, now), _end_of(other, now))
         public = public_key_of(newer.key)
         return _authority_certificate(other.subject, public, own.subject, self._key, now, ends, path_length=0)
 
@@ -123,7 +142,7 @@ def read_request(request: bytes) -> Ed25519PublicKey:
         if not isinstance(key, Ed25519PublicKey):
             raise RemoteProtocolError("a signing request has another kind of key than Ed25519")
         key.verify(read.signature, read.tbs_certrequest_bytes)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as e:
+    except _MALFORMED as e:
         raise RemoteProtocolError(f"a signing request of {len(request)} bytes is malformed") from e
     except InvalidSignature as e:
         raise RemoteProtocolError("a signing request is not signed by its own key") from e
@@ -146,7 +165,7 @@ def read_certificate(text: str) -> Certified:
         leaf = _load(text)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound) as e:
+    except _MALFORMED as e:
         raise StorageFailed(f"a certificate is damaged: {e}") from e
     return Certified(Subject.parse(uri), leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
 
@@ -155,7 +174,7 @@ def is_issued_by(text: str, authority: str) -> bool:
     """Whether the first certificate of a PEM text was signed by this CA's key."""
     try:
         _load(text).verify_directly_issued_by(_load(authority))
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_MALFORMED, InvalidSignature):
         return False
     return True
 
@@ -164,9 +183,24 @@ def digest(certificate: str) -> bytes:
     """SHA-256 of a certificate's DER: what `openssl x509 -fingerprint -sha256` shows.
 
     Raises:
-      ValueError: the text is no PEM certificate.
+      ValueError: the text is not one PEM certificate and nothing else. Who believes a text for its digest must not be
+        made to believe a second certificate in it.
     """
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.strip())).digest()
+    der = ssl.PEM_cert_to_DER_cert(certificate.strip())
+    if ssl.DER_cert_to_PEM_cert(der).split() != certificate.split():
+        raise ValueError("something beside one certificate")
+    return hashlib.sha256(der).digest()
+
+
+def _end_of(authority: x509.Certificate, now: float) -> float:
+    """Until when what a CA signs can be good."""
+    ends = authority.not_valid_after_utc.timestamp()
+    if now >= ends:
+        raise CertificateExpired(
+            f"the fleet's CA expired {format_duration(now - ends)} ago by the clock of this host; set the clock right, "
+            "or start a new fleet"
+        )
+    return ends
 
 
 def _load(text: str) -> x509.Certificate:

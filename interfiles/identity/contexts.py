@@ -15,6 +15,7 @@ from interfiles.errors import StorageFailed, UntrustedPeer
 from interfiles.identity.subject import Certified, Subject
 
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h
+_NAMES_NOBODY: Final = "its certificate names neither a master nor a host of a fleet"
 _NO_TICKETS: Final = 0  # sessions are not resumed; and tickets that nobody reads can block a connection (trio #819)
 
 
@@ -72,14 +73,17 @@ def certified(tls: ssl.SSLObject) -> Certified | None:
     Raises:
       UntrustedPeer: it names no member of a fleet.
     """
-    shown = tls.getpeercert()
+    try:
+        shown = tls.getpeercert()
+    except ValueError as e:  # bytes that are no text
+        raise UntrustedPeer(_NAMES_NOBODY) from e
     if not shown:
         return None
     names = shown.get("subjectAltName", ())
     assert isinstance(names, tuple)
     uris = [name[1] for name in names if name[0] == "URI"]
     if len(uris) != 1:
-        raise UntrustedPeer("its certificate names neither a master nor a host of a fleet")
+        raise UntrustedPeer(_NAMES_NOBODY)
     begins, ends = (ssl.cert_time_to_seconds(str(shown[at])) for at in ("notBefore", "notAfter"))
     return Certified(Subject.parse(str(uris[0])), begins, ends)
 

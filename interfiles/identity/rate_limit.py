@@ -7,6 +7,7 @@ from typing import Final
 from interfiles.errors import RateLimited
 from interfiles.units import format_duration
 
+_ROUNDING_S: Final = 1e-4  # sums of floats come out a little over what was spent: no try is refused for that
 MAX_KEYS: Final = 4096  # the addresses remembered; more push out those that tried least recently
 
 
@@ -37,7 +38,7 @@ class RateLimiter:
         overall = _spent(self._overall, self._all_full_at, now)
         wait_s = max(own - now - self._each.burst * self._each.every_s, 0.0)
         wait_s = max(overall - now - self._overall.burst * self._overall.every_s, wait_s)
-        if wait_s > 0:
+        if wait_s > _ROUNDING_S:
             raise RateLimited(f"too many tries to join in a short time; try again in {format_duration(wait_s)}")
         self._full_at[key], self._all_full_at = own, overall
         self._full_at.move_to_end(key)

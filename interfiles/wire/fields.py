@@ -11,6 +11,7 @@ HOST_ID_PATTERN: Final = r"^[0-9a-f]{32}\Z"
 HOST_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
 ZONE_PATTERN: Final = r"^[A-Za-z0-9._-]{0,63}\Z"
 ADDRESS_PATTERN: Final = r"^(([A-Za-z0-9._-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5})?\Z"
+PEM_PATTERN: Final = r"^[\n -~]{1,8192}\Z"
 MAX_ADDRESS_LENGTH: Final = 260
 MAX_REPLICAS: Final = 1000
 MAX_TEXT_LENGTH: Final = 1000
@@ -35,7 +36,7 @@ Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port")]
 FileName = Annotated[str, Meta(min_length=1, max_length=255, description="the manifest's name")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH, description="for a person")]
 Query = Annotated[str, Meta(max_length=255, description="id, unambiguous id prefix or name")]
-Pem = Annotated[str, Meta(min_length=1, max_length=8192, description="certificates, PEM")]
+Pem = Annotated[str, Meta(pattern=PEM_PATTERN, max_length=8192, description="certificates, PEM")]
 SigningRequest = Annotated[bytes, Meta(min_length=1, max_length=1024, description="PKCS#10 in DER")]
 Code = Annotated[str, Meta(max_length=64, description="an error's code word")]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096, description="absolute, as the file system has it")]

@@ -8,12 +8,15 @@ from typing import Protocol
 
 import trio
 
+from interfiles.identity import contexts
 from interfiles.transport.base import Address, Listener, Network, Transport
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream
 from interfiles.transport.plain import SocketTransport, TcpNetwork, dial_unix, listen_unix
+from interfiles.transport.tls import TlsTransport, secure
 from interfiles.wire.codec import Message
 from interfiles.wire.peer_messages import FROM_SERVER
+from tests.identity.members import ALICE, BOB, credentials, host
 
 
 class Setup(Protocol):
@@ -79,6 +82,56 @@ class Memory:
 
     def break_connection(self, transport: Transport) -> None:
         self.cables.cut("10.0.0.1", "10.0.0.2")
+
+
+class _TlsListener:
+    """Shakes hands with who is accepted."""
+
+    def __init__(self, inner: Listener) -> None:
+        self.inner = inner
+
+    @property
+    def address(self) -> Address:
+        return self.inner.address
+
+    async def accept(self) -> Transport:
+        return await secure(await self.inner.accept(), contexts.accepting(credentials(host(BOB))), accepted=True)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class _Tls:
+    """TLS between two hosts of one fleet, over another transport. Both ends must be at it at once to connect."""
+
+    def __init__(self, inner: Setup) -> None:
+        self.inner = inner
+
+    async def listen(self) -> Listener:
+        return _TlsListener(await self.inner.listen())
+
+    async def dial(self, listener: Listener) -> Transport:
+        return await secure(
+            await self.inner.dial(listener), contexts.dialling(credentials(host(ALICE))), accepted=False
+        )
+
+    def break_connection(self, transport: Transport) -> None:
+        assert isinstance(transport, TlsTransport)
+        self.inner.break_connection(transport._inner)
+
+
+class TlsOverTcp(_Tls):
+    """TLS as it is used."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(Tcp(tmp_path))
+
+
+class TlsOverMemory(_Tls):
+    """TLS in virtual time."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(Memory(tmp_path))
 
 
 async def connected(setup: Setup) -> tuple[Transport, Transport]:

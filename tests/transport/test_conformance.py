@@ -1,4 +1,4 @@
-"""What every transport does alike, over TCP, Unix sockets and memory."""
+"""What every transport does alike: TCP, Unix sockets, memory, and TLS over them."""
 
 import hashlib
 import os
@@ -12,14 +12,33 @@ import trio.testing
 
 from interfiles.errors import AddressInUse, ConnectFailed, ContentChanged, PeerGone, PeerSilent
 from interfiles.transport.base import Address, Transport
-from tests.transport.setups import Memory, Setup, Tcp, Unix, connected, flood, receive_exactly
+from tests.transport.setups import (
+    Memory,
+    Setup,
+    Tcp,
+    TlsOverMemory,
+    TlsOverTcp,
+    Unix,
+    connected,
+    flood,
+    receive_exactly,
+)
 
 LARGE = random.Random(7).randbytes(9 << 20)
 Ends = tuple[Transport, Transport]
 
 
-@pytest.fixture(params=[Tcp, Unix, Memory], ids=["tcp", "unix", "memory"])
+@pytest.fixture(
+    params=[Tcp, Unix, Memory, TlsOverTcp, TlsOverMemory], ids=["tcp", "unix", "memory", "tls-tcp", "tls-memory"]
+)
 def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Setup:
+    made: Setup = request.param(tmp_path)
+    return made
+
+
+@pytest.fixture(params=[Tcp, Unix, Memory], ids=["tcp", "unix", "memory"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Setup:
+    """Those that listen themselves."""
     made: Setup = request.param(tmp_path)
     return made
 
@@ -227,9 +246,9 @@ class TestTime:
 
 
 class TestListening:
-    async def test_many_dial_and_each_gets_a_connection_of_its_own(self, setup: Setup) -> None:
-        listener = await setup.listen()
-        dialled = [await setup.dial(listener) for _ in range(20)]
+    async def test_many_dial_and_each_gets_a_connection_of_its_own(self, listening: Setup) -> None:
+        listener = await listening.listen()
+        dialled = [await listening.dial(listener) for _ in range(20)]
         for number, end in enumerate(dialled):
             await end.send_all(b"%2d" % number)
         accepted = [await listener.accept() for _ in range(20)]
@@ -238,16 +257,16 @@ class TestListening:
             end.close()
         listener.close()
 
-    async def test_accept_can_be_cancelled(self, setup: Setup) -> None:
-        listener = await setup.listen()
+    async def test_accept_can_be_cancelled(self, listening: Setup) -> None:
+        listener = await listening.listen()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         listener.close()
 
-    async def test_a_closed_listener_accepts_nothing_and_says_so(self, setup: Setup) -> None:
-        listener = await setup.listen()
+    async def test_a_closed_listener_accepts_nothing_and_says_so(self, listening: Setup) -> None:
+        listener = await listening.listen()
 
         async def accept() -> None:
             with pytest.raises(trio.ClosedResourceError):
@@ -260,9 +279,9 @@ class TestListening:
             listener.close()
         await accept()
 
-    async def test_who_waits_at_a_listener_that_closes_is_cut_off(self, setup: Setup) -> None:
-        listener = await setup.listen()
-        dialled = await setup.dial(listener)
+    async def test_who_waits_at_a_listener_that_closes_is_cut_off(self, listening: Setup) -> None:
+        listener = await listening.listen()
+        dialled = await listening.dial(listener)
         listener.close()
         try:
             assert await receive_exactly(dialled, 1) == b""

@@ -7,96 +7,157 @@ import pytest
 import trio
 import trio.testing
 
-from interfiles.errors import InvalidToken, PeerGone, PeerSilent, RemoteProtocolError, UnsupportedVersion
+from interfiles.errors import (
+    InvalidToken,
+    NotAdmitted,
+    NotPermitted,
+    PeerGone,
+    PeerSilent,
+    RemoteProtocolError,
+    UnsupportedVersion,
+)
 from interfiles.transport.message_stream import MessageStream, greet, welcome
 from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
-from interfiles.wire.handshake_messages import WELCOME, Failure, Hello, Welcome
+from interfiles.wire.handshake_messages import WELCOME, Failure, Hello, Role, Welcome
 from interfiles.wire.master_messages import FROM_CLIENT, Publish
-from interfiles.wire.session import Identity
-from tests.transport.setups import Memory, Setup, Tcp, Unix, connected, ends, fetching, receive_exactly
+from tests.transport.setups import (
+    Memory,
+    Setup,
+    Tcp,
+    TlsOverMemory,
+    TlsOverTcp,
+    Unix,
+    connected,
+    ends,
+    fetching,
+    receive_exactly,
+)
 
 Clock = trio.testing.MockClock
 Stream = MessageStream[Message]
 
-SERVER = Identity(fleet="f" * 32, host_id="a" * 32)
+HELLO = Hello("swarm", 1, 1, [])
+
+
+def as_host() -> Role:
+    """Every dialler is a host."""
+    return "host"
 
 
 class TestGreeting:
-    async def test_both_ends_learn_who_the_other_is_and_what_comes_next_is_not_lost(self) -> None:
+    async def test_both_ends_learn_what_comes_next_and_nothing_of_it_is_lost(self) -> None:
         peer, own = await ends()
-        await peer.send_all(encode_frame(Hello("swarm", 1, 7, "f" * 32, "b" * 32, [])) + encode_frame(m.Cancel(5)))
-        stream, hello = await welcome(own, "swarm", SERVER)
-        assert hello.host_id == "b" * 32
+        await peer.send_all(encode_frame(Hello("swarm", 1, 7, [])) + encode_frame(m.Cancel(5)))
+        stream, role = await welcome(own, "swarm", as_host)
+        assert role == "host"
         assert await stream.receive() == m.Cancel(5)
         raw = Stream(peer, m.FROM_FETCHER)
         raw._decoder.codec = WELCOME
-        assert await raw.receive() == Welcome(1, SERVER.fleet, SERVER.host_id, [])
+        assert await raw.receive() == Welcome(1, "host", [])
 
     async def test_a_greeting_over_a_real_stream(self) -> None:
         dialled, accepted = await ends()
         greeted: list[object] = []
 
         async def dial() -> None:
-            stream, welcome = await greet(dialled, "swarm", Identity(fleet="f" * 32, host_id="b" * 32))
+            stream, welcome = await greet(dialled, "swarm", "host")
             greeted.append(welcome)
             await stream.send(m.Cancel(9))
             assert await stream.receive() == m.Have([9])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dial)
-            stream, hello = await welcome(accepted, "swarm", SERVER)
+            stream, _ = await welcome(accepted, "swarm", as_host)
             assert await stream.receive() == m.Cancel(9)
             await stream.send(m.Have([9]))
-        assert (hello.host_id, hello.fleet) == ("b" * 32, "f" * 32)
-        assert greeted == [Welcome(1, SERVER.fleet, SERVER.host_id, [])]
+        assert greeted == [Welcome(1, "host", [])]
+
+    async def test_the_dialler_is_asked_who_it_is_once_it_has_said_what_it_wants(self) -> None:
+        """So that it can be told why it is not let in."""
+        peer, own = await ends()
+        asked: list[float] = []
+
+        def admit() -> Role:
+            asked.append(trio.current_time())
+            raise NotAdmitted("this host was removed")
+
+        async def accept() -> None:
+            with pytest.raises(NotAdmitted, match="this host was removed"):
+                await welcome(own, "swarm", admit)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not asked
+            with pytest.raises(NotAdmitted, match="this host was removed"):
+                await greet(peer, "swarm", "host")
+        assert len(asked) == 1
+
+    async def test_a_role_that_may_not_have_the_conversation_is_told_so_by_either_end(self) -> None:
+        peer, own = await ends()
+
+        async def accept() -> None:
+            with pytest.raises(NotPermitted, match="may not be the dialler of a 'swarm'"):
+                await welcome(own, "swarm", lambda: "lapsed")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            with pytest.raises(NotPermitted, match="a host whose certificate has expired may not be the dialler"):
+                await greet(peer, "swarm", "host")
+        peer, own = await ends()
+        with pytest.raises(NotPermitted, match="a master may not be the acceptor of a 'swarm'"):
+            await greet(own, "swarm", "master")
+        assert await receive_exactly(peer, 1) == b"", "nothing was sent, and the connection is closed"
 
     async def test_after_the_greeting_only_the_conversations_messages_are_taken(self) -> None:
         peer, own = await ends()
-        hello = encode_frame(Hello("swarm", 1, 1, "f" * 32, "", []))
+        hello = encode_frame(HELLO)
         await peer.send_all(hello + hello)
-        stream, _ = await welcome(own, "swarm", SERVER)
+        stream, _ = await welcome(own, "swarm", as_host)
         with pytest.raises(RemoteProtocolError, match="message 1 is not allowed here"):
             await stream.receive()
 
-    @pytest.mark.parametrize("sent", [b"", b"\x00", encode_frame(Hello("swarm", 1, 1, "", "", []))[:-1]])
+    @pytest.mark.parametrize("sent", [b"", b"\x00", encode_frame(HELLO)[:-1]])
     async def test_a_dialler_that_does_not_greet_is_closed(self, autojump_clock: Clock, sent: bytes) -> None:
         peer, own = await ends()
         await peer.send_all(sent)
         with pytest.raises(PeerSilent, match="no greeting within 10 s"):
-            await welcome(own, "swarm", SERVER)
+            await welcome(own, "swarm", as_host)
         assert trio.current_time() == 10
         assert await receive_exactly(peer, 1) == b""
 
-    @pytest.mark.parametrize("sent", [b"", encode_frame(Welcome(1, "", "", []))[:-1]])
+    @pytest.mark.parametrize("sent", [b"", encode_frame(Welcome(1, "host", []))[:-1]])
     async def test_an_acceptor_that_does_not_answer_is_closed(self, autojump_clock: Clock, sent: bytes) -> None:
         peer, own = await ends()
         await peer.send_all(sent)
         with pytest.raises(PeerSilent, match="no answer to the greeting within 10 s"):
-            await greet(own, "swarm", SERVER)
+            await greet(own, "swarm", "host")
         assert trio.current_time() == 10
         with pytest.raises(PeerGone):
             await peer.send_all(b"x")
 
     async def test_a_cancelled_greeting_closes_the_connection(self, autojump_clock: Clock) -> None:
-        for greeting in (greet, welcome):
+        for greeting in (
+            lambda own: greet(own, "swarm", "host"),
+            lambda own: welcome(own, "swarm", as_host),
+        ):
             peer, own = await ends()
             with trio.move_on_after(1):
-                await greeting(own, "swarm", SERVER)
+                await greeting(own)
             with pytest.raises(PeerGone):
                 await peer.send_all(b"x")
 
     @pytest.mark.parametrize(
         ("sent", "error", "code"),
         [
-            (encode_frame(Hello("swarm", 2, 3, "", "", [])), UnsupportedVersion, "unsupported-version"),
-            (encode_frame(Hello("fleet", 1, 1, "", "", [])), RemoteProtocolError, "remote-protocol"),
-            (encode_frame(Hello("swarm", 1, 1, "e" * 32, "", [])), RemoteProtocolError, "remote-protocol"),
+            (encode_frame(Hello("swarm", 2, 3, [])), UnsupportedVersion, "unsupported-version"),
+            (encode_frame(Hello("fleet", 1, 1, [])), RemoteProtocolError, "remote-protocol"),
             (encode_frame(m.Cancel(1)), RemoteProtocolError, "remote-protocol"),
             (b"GET / HTTP/1.1\r\n\r\n", RemoteProtocolError, "remote-protocol"),
         ],
-        ids=["version", "conversation", "fleet", "message", "HTTP"],
+        ids=["version", "conversation", "message", "HTTP"],
     )
     async def test_a_dialler_that_is_refused_is_told_why(
         self, autojump_clock: Clock, sent: bytes, error: type[Exception], code: str
@@ -106,7 +167,7 @@ class TestGreeting:
 
             async def accept() -> None:
                 with pytest.raises(error):
-                    await welcome(own, "swarm", SERVER)
+                    await welcome(own, "swarm", as_host)
 
             nursery.start_soon(accept)
             await peer.send_all(sent)
@@ -120,7 +181,7 @@ class TestGreeting:
         peer, own = await ends()
         await peer.send_all(encode_frame(Failure("invalid-token", "this token is spent")))
         with pytest.raises(InvalidToken, match="this token is spent"):
-            await greet(own, "fleet", Identity())
+            await greet(own, "fleet", "master")
         with pytest.raises(PeerGone):
             await peer.send_all(b"x")
 
@@ -128,13 +189,13 @@ class TestGreeting:
         peer, own = await ends()
         await peer.send_all(encode_frame(m.Have([1])))
         with pytest.raises(RemoteProtocolError):
-            await greet(own, "swarm", SERVER)
+            await greet(own, "swarm", "host")
         with pytest.raises(PeerGone):
             await peer.send_all(b"x")
 
 
 class TestFailing:
-    @pytest.mark.parametrize("setup_type", [Tcp, Unix, Memory])
+    @pytest.mark.parametrize("setup_type", [Tcp, Unix, Memory, TlsOverTcp, TlsOverMemory])
     async def test_the_words_arrive_though_the_peer_is_still_sending(
         self, tmp_path: Path, setup_type: Callable[[Path], Setup]
     ) -> None:

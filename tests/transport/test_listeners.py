@@ -160,20 +160,3 @@ async def test_running_out_of_descriptors_is_outlived_and_logged_once(
         ("accepting failed", "[Errno 24] Too many open files")
     ]
     assert len(warnings) <= 2
-
-
-async def test_one_host_cannot_keep_others_out(autojump_clock: trio.testing.MockClock) -> None:
-    server = Server()
-    listener = await server.listen()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: serve(listener, server.echo, max_connections=10, max_a_host=3))
-        greedy = [await server.dial() for _ in range(30)]
-        await trio.sleep(1)
-        assert server.active == 3
-        other = await server.network.host("10.0.0.3").dial(SERVER)
-        assert await is_answered(other)
-        for transport in greedy:
-            transport.close()
-        await trio.sleep(1)
-        assert await is_answered(await server.dial())
-        nursery.cancel_scope.cancel()

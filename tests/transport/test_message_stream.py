@@ -19,7 +19,18 @@ from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
 from interfiles.wire.master_messages import FROM_CLIENT, Heartbeat, Holding, Publish
-from tests.transport.setups import Memory, Setup, Tcp, Unix, connected, ends, fetching, receive_exactly
+from tests.transport.setups import (
+    Memory,
+    Setup,
+    Tcp,
+    TlsOverMemory,
+    TlsOverTcp,
+    Unix,
+    connected,
+    ends,
+    fetching,
+    receive_exactly,
+)
 
 Clock = trio.testing.MockClock
 Stream = MessageStream[Message]
@@ -32,7 +43,7 @@ LARGEST = Heartbeat(
 
 
 class TestPayloads:
-    @pytest.mark.parametrize("setup_type", [Tcp, Unix, Memory])
+    @pytest.mark.parametrize("setup_type", [Tcp, Unix, Memory, TlsOverTcp, TlsOverMemory])
     @pytest.mark.parametrize("length", [0, 1, STAGE - 20, STAGE, STAGE + 1, 1 << 20])
     async def test_messages_and_payloads_of_all_sizes_go_through(
         self, tmp_path: Path, setup_type: Callable[[Path], Setup], length: int

@@ -11,12 +11,15 @@ from typing import Final
 import msgspec
 from msgspec import inspect as fields
 
+from daemons.client import membership
 from interfiles import errors, geometry, manifest
-from interfiles.transport import message_stream, plain
-from interfiles.wire import codec, control_messages, framing, master_messages, peer_messages, reports, session
+from interfiles.identity import authority, token
+from interfiles.identity.subject import Subject
+from interfiles.transport import message_stream, plain, tls
+from interfiles.wire import codec, framing, master_messages, reports, session
 from interfiles.wire.codec import Message, Part
-from interfiles.wire.handshake_messages import HELLO, WELCOME
-from interfiles.wire.session import CONVERSATIONS
+from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation
+from interfiles.wire.session import MAY_SAY, End
 from tests.wire.values import message_types, struct_fields, tag_of
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -36,7 +39,10 @@ LIMITS: Final[list[tuple[str, float, str]]] = [
     ("a manifest", manifest.MAX_MANIFEST_BYTES, "bytes"),
     ("rows of a page", master_messages.PAGE_ROWS, "rows"),
     ("holdings of a `Heartbeat`", master_messages.MAX_HEARTBEAT_HOLDINGS, "holdings"),
+    ("CAs of a fleet", master_messages.MAX_AUTHORITIES, "certificates"),
+    ("hosts of a `Revoked`", master_messages.MAX_REVOKED, "hosts"),
     ("to connect", plain.CONNECT_TIMEOUT_S, "seconds"),
+    ("for the TLS handshake", tls.TLS_HANDSHAKE_TIMEOUT_S, "seconds"),
     ("to greet, and to answer a greeting", message_stream.HANDSHAKE_TIMEOUT_S, "seconds"),
     ("from the first byte of a frame to the last of its header", message_stream.HEADER_TIMEOUT_S, "seconds"),
     ("for a payload other than a block, beside the next line", message_stream.PAYLOAD_TIMEOUT_S, "seconds"),
@@ -45,35 +51,29 @@ LIMITS: Final[list[tuple[str, float, str]]] = [
     ("for the peer to close after a `Failure`", message_stream.CLOSE_TIMEOUT_S, "seconds"),
 ]
 
-Speakers = dict[type[Message], str]
-HANDSHAKE: Final[Speakers] = {
-    **dict.fromkeys(HELLO.accepted, "dialler"),
-    **dict.fromkeys(WELCOME.accepted, "acceptor"),
+# What the ends of each conversation are called: dialler and acceptor.
+ENDS: Final[dict[Conversation, dict[End, str]]] = {
+    "fleet": {"dialler": "client", "acceptor": "master"},
+    "swarm": {"dialler": "fetcher", "acceptor": "server"},
+    "control": {"dialler": "caller", "acceptor": "daemon"},
+    "admin": {"dialler": "caller", "acceptor": "daemon"},
 }
-FLEET: Final[Speakers] = {
-    **dict.fromkeys(master_messages.FROM_CLIENT.accepted, "client"),
-    **dict.fromkeys(master_messages.FROM_MASTER.accepted, "master"),
-}
-SWARM: Final[Speakers] = {
-    **dict.fromkeys(peer_messages.FROM_FETCHER.accepted, "fetcher"),
-    **dict.fromkeys(peer_messages.FROM_SERVER.accepted, "server"),
-}
-CONTROL: Final[Speakers] = {
-    **dict.fromkeys(control_messages.FROM_CLI.accepted, "caller (control)"),
-    **dict.fromkeys(control_messages.FROM_ADMIN.accepted, "caller (admin)"),
-    **dict.fromkeys(control_messages.FROM_DAEMON.accepted, "daemon"),
-}
+GREETING: Final = (*HELLO.accepted, *WELCOME.accepted)
+
+EXAMPLE_TOKEN: Final = token.JoinToken(("10.0.0.5:4850",), bytes(range(8)), bytes(range(16)), bytes(range(32)))
 
 
 def blocks() -> dict[str, str]:
     """Every made part of the document, by the name in its markers."""
     return {
         "limits": limits_table(),
+        "certificates": certificate_table(),
+        "token": token_table(),
         "numbers": numbers_table(),
-        "handshake": messages(HANDSHAKE),
-        "fleet": messages(FLEET),
-        "swarm": messages(SWARM),
-        "control": messages(CONTROL),
+        "handshake": messages(),
+        "fleet": messages("fleet"),
+        "swarm": messages("swarm"),
+        "control": messages("control", "admin"),
         "reports": report_tables(),
         "codes": code_table(),
     }
@@ -93,32 +93,88 @@ def quantity(value: float, unit: str) -> str:
     return f"{shown} {unit}".rstrip()
 
 
-def numbers_table() -> str:
-    """Which end may say which message in which conversation."""
-    rows = [("handshake", listed(HELLO.accepted), listed(WELCOME.accepted))]
-    rows += [
-        (name, listed(rules.from_dialler.accepted), listed(rules.from_acceptor.accepted))
-        for name, rules in CONVERSATIONS.items()
+def certificate_table() -> str:
+    """What certificates are like."""
+    fleet, host = "FLEET", "HOST-ID"
+    rows = [
+        ("a host's subjectAltName", f"`{Subject(fleet, 'host', host).uri}`"),
+        ("the master's subjectAltName", f"`{Subject(fleet, 'master').uri}`"),
+        ("life of a host's or master's", days(authority.LEAF_LIFE_S)),
+        ("life of a CA's", days(authority.AUTHORITY_LIFE_S)),
+        ("good already before it is made", quantity(authority.BACKDATED_S, "seconds")),
+        ("renewed in its life", f"{membership.RENEWED_FROM:.0%} to {membership.RENEWED_TO:.0%}"),
+        ("renewed after the CA was replaced within", quantity(membership.ROTATION_SPREAD_S, "seconds")),
     ]
-    return table(("conversation", "the dialler may say", "the acceptor may say"), rows)
+    return table(("of a certificate", "value"), rows)
+
+
+def days(seconds: float) -> str:
+    return quantity(seconds / 86400, "days")
+
+
+def token_table() -> str:
+    """The bytes of a join token, and an example."""
+    example = EXAMPLE_TOKEN
+    rows = [
+        ("layout", "1", str(token._LAYOUT)),
+        ("token id", str(token.TOKEN_ID_BYTES), example.token_id.hex(" ")),
+        ("secret", str(token.SECRET_BYTES), example.secret.hex(" ")),
+        ("SHA-256 of the CA's certificate", str(token.DIGEST_BYTES), example.authority.hex(" ")),
+        ("number of masters", "1", str(len(example.masters))),
+        ("for each: length of its HOST:PORT", "1", str(len(example.masters[0]))),
+        ("and the HOST:PORT, in ASCII", f"at most {token.MAX_ADDRESS_BYTES}", example.masters[0]),
+        ("checksum", str(token._CHECKSUM_BYTES), token._checksum(decoded(example)).hex(" ")),
+    ]
+    return f"{table(('field', 'bytes', 'in the example'), rows)}\n\n    {example.encode()}"
+
+
+def decoded(made: token.JoinToken) -> bytes:
+    return token._content(made.encode())
+
+
+def numbers_table() -> str:
+    """Who may say which message in which conversation: `MAY_SAY`, and the greeting before it."""
+    rows = [
+        ("any, first", "dialler", "any", listed(HELLO.accepted)),
+        ("any, first", "acceptor", "any", listed(WELCOME.accepted)),
+    ]
+    rows += [
+        (conversation, end, f"`{role}`", listed(rules.accepted)) for (conversation, end, role), rules in MAY_SAY.items()
+    ]
+    return table(("conversation", "end", "role", "may say"), rows)
 
 
 def listed(kinds: Iterable[type[Message]]) -> str:
     return ", ".join(f"{tag_of(kind)} {kind.__name__}" for kind in kinds)
 
 
-def messages(speakers: Speakers) -> str:
-    """A section for each message, then one for each record that stands in them."""
-    own = speakers.keys() if speakers is HANDSHAKE else speakers.keys() - HANDSHAKE.keys()
-    kinds = [kind for kind in message_types() if kind in own]
-    sections = [message_section(kind, speakers[kind]) for kind in kinds]
-    sections += [record_section(part) for part in records(kinds)]
+def messages(*conversations: Conversation) -> str:
+    """A section for each message of these, or else of the greeting; then one for each record that stands in them."""
+    own = [*GREETING]
+    if conversations:
+        said = {kind for key, rules in MAY_SAY.items() if key[0] in conversations for kind in rules.accepted}
+        own = [kind for kind in message_types() if kind in said and kind not in GREETING]
+    sections = [message_section(kind) for kind in own]
+    sections += [record_section(part) for part in records(own)]
     return "\n\n".join(sections)
 
 
-def message_section(kind: type[Message], speaker: str) -> str:
+def message_section(kind: type[Message]) -> str:
     payload = f"Payload: at most {quantity(kind.max_payload, 'bytes')}." if kind.max_payload else "No payload."
-    return f"#### {tag_of(kind)} {kind.__name__}\n\nFrom the {speaker}. {payload}\n\n{described(kind)}"
+    return f"#### {tag_of(kind)} {kind.__name__}\n\nFrom the {speaker(kind)}. {payload}\n\n{described(kind)}"
+
+
+def speaker(kind: type[Message]) -> str:
+    """The end that says a message, and in a fleet's conversation its roles too: "client, as `host` or `lapsed`"."""
+    if kind in GREETING:
+        return "dialler" if kind in HELLO.accepted else "acceptor"
+    said_by: dict[str, dict[str, None]] = {}  # the inner ones as ordered sets
+    for (conversation, end, role), rules in MAY_SAY.items():
+        if kind in rules.accepted:
+            roles = said_by.setdefault(ENDS[conversation][end], {})
+            roles.update({f"`{role}`": None} if conversation == "fleet" else {})
+    ((name, roles),) = said_by.items()
+    return f"{name}, as {' or '.join(roles)}" if roles else name
 
 
 def record_section(part: type[msgspec.Struct]) -> str:

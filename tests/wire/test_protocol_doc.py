@@ -1,25 +1,28 @@
 """docs/protocol.md says what the code does: tables, limits, sequences and the example."""
 
 import re
+from typing import get_args
 
 import pytest
 
+from interfiles.identity.token import JoinToken
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
-from interfiles.wire.handshake_messages import HELLO, WELCOME
+from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation, Role
 from interfiles.wire.peer_messages import Request
-from interfiles.wire.session import CONVERSATIONS, Rules
-from tests.wire.protocol_tables import DOCUMENT, blocks, renewed, report_tables
-from tests.wire.values import message_types
+from interfiles.wire.session import MAY_SAY, End
+from tests.wire.protocol_tables import DOCUMENT, EXAMPLE_TOKEN, blocks, renewed, report_tables
+from tests.wire.values import message_types, tag_of
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 PROSE = re.sub(r"<!-- made: (\w+) -->.*?<!-- end: \1 -->", "", TEXT, flags=re.DOTALL)
 
-# Who talks to whom in the sequences: dialler and acceptor, and the rules of their conversation.
-PAIRS = {
-    ("caller", "client"): CONVERSATIONS["control"],
-    ("client", "master"): CONVERSATIONS["fleet"],
-    ("client", "server"): CONVERSATIONS["swarm"],
+# Who talks to whom in the sequences: dialler and acceptor, and their conversation.
+PAIRS: dict[tuple[str, str], Conversation] = {
+    ("caller", "client"): "control",
+    ("caller", "master"): "admin",
+    ("client", "master"): "fleet",
+    ("client", "server"): "swarm",
 }
 
 
@@ -30,6 +33,7 @@ def test_the_made_parts_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in message_types()])
 def test_every_message_says_what_it_answers_or_is_answered_by(kind: type[Message]) -> None:
     unasked = {"Failure", "Cancel", "Complaint", "Have", "Withdrawn", "Handout", "Forget", "Progress", "TrackerContent"}
+    unasked.add("Revoked")
     text = kind.__doc__ or ""
     assert re.search(r"Answers (`\w+`|any request)|Answered by `\w+`|`?Result`? ", text) or kind.__name__ in unasked
 
@@ -51,11 +55,30 @@ def sequence_lines() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("sender", "receiver", "name"), sequence_lines())
 def test_the_sequences_keep_to_the_rules(sender: str, receiver: str, name: str) -> None:
-    from_dialler = (sender, receiver) in PAIRS
-    rules: Rules = PAIRS[(sender, receiver) if from_dialler else (receiver, sender)]
-    greeting: tuple[type[Message], ...] = HELLO.accepted if from_dialler else WELCOME.accepted
-    codec = rules.from_dialler if from_dialler else rules.from_acceptor
-    assert name in {kind.__name__ for kind in (*codec.accepted, *greeting)}
+    end: End = "dialler" if (sender, receiver) in PAIRS else "acceptor"
+    conversation = PAIRS[(sender, receiver) if end == "dialler" else (receiver, sender)]
+    greeting: tuple[type[Message], ...] = HELLO.accepted if end == "dialler" else WELCOME.accepted
+    said = {kind for key, rules in MAY_SAY.items() if key[:2] == (conversation, end) for kind in rules.accepted}
+    assert name in {kind.__name__ for kind in (*said, *greeting)}
+
+
+def test_the_table_of_who_may_say_what_is_the_one_that_the_code_goes_by() -> None:
+    """Read back from the document, not from what made it."""
+    rows = re.findall(r"^\| (\w+) \| (dialler|acceptor) \| `(\w+)` \| (.*) \|$", TEXT, flags=re.MULTILINE)
+    told = {(conversation, end, role): names.split(", ") for conversation, end, role, names in rows}
+    assert len(rows) == len(told)
+    assert told == {
+        key: [f"{tag_of(kind)} {kind.__name__}" for kind in rules.accepted] for key, rules in MAY_SAY.items()
+    }
+
+
+def test_every_role_is_told() -> None:
+    assert re.findall(r"^- `(\w+)`: ", PROSE, flags=re.MULTILINE) == list(get_args(Role))
+
+
+def test_the_example_token_reads_as_the_table_says() -> None:
+    (text,) = re.findall(r"^    (IF1-[A-Z2-7-]+)$", TEXT, flags=re.MULTILINE)
+    assert JoinToken.decode(text) == EXAMPLE_TOKEN
 
 
 def test_names_in_the_prose_are_names_of_the_protocol() -> None:
@@ -68,23 +91,26 @@ def test_names_in_the_prose_are_names_of_the_protocol() -> None:
 def test_words_in_the_prose_are_words_of_the_protocol() -> None:
     made = "\n".join(blocks().values())
     for word in re.findall(r"`([a-z][a-z_-]+)`", PROSE):
-        assert f"`{word}`" in made or word in {*CONVERSATIONS, "made", "end", "bin"}, word
+        assert f"`{word}`" in made or word in {*get_args(Conversation), *get_args(Role), "made", "end", "bin"}, word
 
 
 def test_the_conversations_are_all_there() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", PROSE, flags=re.MULTILINE) == list(CONVERSATIONS)
+    assert re.findall(r"^\| `(\w+)` \|", PROSE, flags=re.MULTILINE) == list(get_args(Conversation))
 
 
 def test_the_example_is_the_frame_it_says() -> None:
     assert encode_frame(Request(3, 1 << 20, 1 << 20)).hex(" ") in TEXT
 
 
+RFCS = {"4648", "5280"}
+
+
 def test_limits_are_named_in_the_table_alone() -> None:
-    """So that no number in the prose can go stale; what stays are tags, modes and versions."""
+    """So that no number in the prose can go stale; what stays are tags, modes, versions and RFCs."""
     numbers = re.findall(
         r"(?<![\w.-])\d+(?:,\d+)*(?: (?:[KM]iB|bytes|seconds|s|ms)\b)?", re.sub(r"(?m)^    .*$", "", PROSE)
     )
-    assert set(numbers) <= {"0600", "0", "1", "2", "3", "1 MiB"}
+    assert set(numbers) <= {"0600", "0", "1", "2", "3", "1 MiB"} | RFCS
 
 
 def test_a_document_without_markers_is_noticed() -> None:
