@@ -217,6 +217,10 @@ class Fleet:
         self._token = self._token or self.token()
         return JoinToken.decode(self._token)
 
+    def forget_token(self) -> None:
+        """Make another token for the next that joins."""
+        self._token = ""
+
     def cli(
         self,
         daemon: Daemon | None,

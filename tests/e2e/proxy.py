@@ -190,9 +190,12 @@ class Damage:
 
 
 class DamagingProxy(Proxy):
-    """Damages its connections, the first by the first of `damages` and so on; those that follow pass as they are."""
+    """Damages its connections, the first by the first of `damages` (None: not at all) and so on; then no more.
 
-    def __init__(self, damages: Sequence[Damage]) -> None:
+    `done`: the damages that were done.
+    """
+
+    def __init__(self, damages: Sequence[Damage | None]) -> None:
         super().__init__()
         self._damages = damages
         self.done: list[Damage] = []
