@@ -8,7 +8,7 @@ import ctypes
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -190,19 +190,23 @@ class Damage:
 
 
 class DamagingProxy(Proxy):
-    """Damages its connections, the first by the first of `damages` (None: not at all) and so on; then no more.
+    """Damages connections, once it is told to; `done`: the damages that were done."""
 
-    `done`: the damages that were done.
-    """
-
-    def __init__(self, damages: Sequence[Damage | None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._damages = damages
         self.done: list[Damage] = []
+        self._damages: dict[int, Damage] = {}
+
+    def damage(self, *damages: Damage) -> None:
+        """Cut the connections that there are; of those that follow, do the first damage to the first, and so on."""
+        with self._changed:
+            begin = len(self.links)
+            self._damages = dict(enumerate(damages, begin))
+        for link in self.links[:begin]:
+            _shut(link.client)
 
     def on_data(self, link: Link, direction: Direction, data: bytearray) -> int:
-        number = self.links.index(link)
-        damage = self._damages[number] if number < len(self._damages) else None
+        damage = self._damages.get(self.links.index(link))
         if damage is None or damage in self.done or damage.direction != direction:
             return len(data)
         left = damage.at - link.passed[direction]

@@ -81,10 +81,7 @@ def test_who_records_every_connection_sees_neither_content_nor_names_nor_the_tok
     assert all(stream.startswith(b"\x16\x03") for stream in recorded), "each began with a TLS handshake"
 
 
-# The first two connections that a host makes to its master are for joining; it is told at once if these fail.
 AT_MASTER: Final = [
-    None,
-    None,
     Damage("flip", "asked", 100),
     Damage("cut", "answered", 600),
     Damage("end", "asked", 1200),
@@ -101,10 +98,12 @@ AT_SOURCE: Final = [
 
 
 def test_flipped_bits_and_cut_connections_cost_a_retry_each_and_damage_nothing(own_fleet: Fleet) -> None:
-    at_master, at_source = DamagingProxy(AT_MASTER), DamagingProxy(AT_SOURCE)
+    at_master, at_source = DamagingProxy(), DamagingProxy()
     with between(own_fleet, at_master, at_source) as (source, reader):
+        at_master.damage(*AT_MASTER)
+        at_source.damage(*AT_SOURCE)
+        poll(lambda: len(at_master.done) == len(AT_MASTER), "all the damage at the master's port to be done")
         _, rejected = send(own_fleet, source, reader)
-        poll(lambda: len(at_master.done) == len(AT_MASTER) - 2, "all the damage at the master's port to be done")
         poll(lambda: all(host.state == "live" for host in own_fleet.ask(reader, lambda c: c.hosts())), "all to be back")
         assert at_source.done == AT_SOURCE
     assert rejected == 0, "TLS finds it before the hashes do"
