@@ -34,6 +34,7 @@ from interfiles.transport.base import Address, Transport
 TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
 ALERT_TIMEOUT_S: Final = 2.0
 CIPHERTEXT_BYTES: Final = 256 << 10  # read from and written to the inner transport at once
+MAX_SILENT_CIPHERTEXT_BYTES: Final = 64 << 10  # without content: a handshake takes a tenth, a record a quarter
 _FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: thousands of hosts that say little cost little
 
 _END_OF_FILE: Final = "the connection ended within the handshake"
@@ -53,6 +54,8 @@ class TlsTransport:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=accepted)
         self._ciphertext = memoryview(bytearray(_FIRST_CIPHERTEXT_BYTES))
+        self._was_filled = False
+        self._silent_bytes = 0
 
     @property
     def remote(self) -> Address | None:
@@ -77,13 +80,18 @@ class TlsTransport:
                 raise _handshake_error(e) from e
         await self._flush()
         self.certified = contexts.certified(self._tls)
+        self._silent_bytes = 0
 
     async def receive_some_into(self, buffer: memoryview) -> int:
         got = 0
         while True:
             try:
                 while got < len(buffer):  # one read gives at most a record, 16 KiB
-                    got += self._read_into(buffer[got:])
+                    count = self._read_into(buffer[got:])
+                    if count == 0:  # the other end says that it sends no more; an SSLZeroReturnError comes elsewhere
+                        return got
+                    got += count
+                    self._silent_bytes = 0
                 return got
             except ssl.SSLWantReadError:
                 if got:
@@ -130,11 +138,19 @@ class TlsTransport:
             await self._inner.send_all(self._outgoing.read())
 
     async def _fill(self) -> bool:
-        """Wait for ciphertext; return False at the end of the stream."""
+        """Wait for ciphertext; return False at the end of the stream.
+
+        Raises:
+          PeerGone: there was much of it already, and nothing in it: OpenSSL would change keys for ever.
+        """
+        if max(self._silent_bytes, self._outgoing.pending) > MAX_SILENT_CIPHERTEXT_BYTES:
+            raise PeerGone(f"over {MAX_SILENT_CIPHERTEXT_BYTES >> 10} KiB were about TLS alone; that is no honest host")
+        if self._was_filled and not self._silent_bytes and len(self._ciphertext) < CIPHERTEXT_BYTES:
+            self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
         count = await self._inner.receive_some_into(self._ciphertext)
         self._incoming.write(self._ciphertext[:count])
-        if count == len(self._ciphertext) < CIPHERTEXT_BYTES:
-            self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
+        self._was_filled = count == len(self._ciphertext)
+        self._silent_bytes += count
         return count > 0
 
     async def _tell_alert(self) -> None:

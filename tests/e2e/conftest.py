@@ -36,7 +36,7 @@ def _fleet(factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """An empty fleet in a directory that goes at the end, as it may be large; its path is short, for the sockets."""
     directory = factory.mktemp("fleet")
     try:
-        with Fleet(directory) as fleet:
+        with Fleet(directory, bytecode=factory.getbasetemp() / "bytecode") as fleet:
             yield fleet
     finally:
         shutil.rmtree(directory)

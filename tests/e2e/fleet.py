@@ -5,6 +5,7 @@ file. All of them are ended, by their process id, when the `Fleet` is left, and 
 before. Needs nothing but what the daemons need themselves.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -17,9 +18,10 @@ from typing import Final, Self
 
 import trio
 
+from interfiles.control import Admin, connect
 from interfiles.control import Daemon as Client
-from interfiles.control import connect
-from tests.e2e.processes import CLI, DAEMONS, Daemon, FleetError, Ran, Role, T, free_port, launch_line, poll
+from interfiles.identity.token import JoinToken
+from tests.e2e.processes import CLI, DAEMONS, Daemon, FleetError, Ran, Role, T, dialler, free_port, launch_line, poll
 
 ROOT: Final = Path(__file__).parents[2]
 READY_TIMEOUT_S: Final = 30.0
@@ -38,10 +40,14 @@ class Fleet:
 
     On leaving without an exception it also checks that every daemon ended well when it was told to, and that none
     logged an ERROR: error boundaries turn bugs into these.
+
+    `bytecode`: where processes keep what they have compiled if they may not keep it beside the sources, for others to
+    start in half the time.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, bytecode: Path | None = None) -> None:
         self.directory = directory
+        self._bytecode = bytecode
         self.daemons: dict[str, Daemon] = {}
         self._commands: list[subprocess.Popen[str]] = []
         self._errors_seen: Counter[str] = Counter()
@@ -110,8 +116,7 @@ class Fleet:
         """Start a client as a new member of the fleet."""
         daemon = self.new_client(name, *arguments, uid=uid)
         token = daemon.state.with_name(f"{name}.token")
-        self._token = self._token or self.token()
-        token.write_text(self._token)
+        token.write_text(self.join_token.encode())
         self.launch(daemon, "--token-file", str(token))
         return daemon
 
@@ -210,6 +215,16 @@ class Fleet:
         """A join token for a new client."""
         return self.cli(None, "token", "--state", str(self.master.state), *arguments).done.out.strip()
 
+    @property
+    def join_token(self) -> JoinToken:
+        """A token by which any number of hosts may join."""
+        self._token = self._token or self.token()
+        return JoinToken.decode(self._token)
+
+    def forget_token(self) -> None:
+        """Make another token for the next that joins."""
+        self._token = ""
+
     def cli(
         self,
         daemon: Daemon | None,
@@ -273,6 +288,14 @@ class Fleet:
 
         return trio.run(main)
 
+    def administer(self, operate: Callable[[Admin], Awaitable[T]]) -> T:
+        """Ask the master by the Python API, as its administrator."""
+        return trio.run(operate, Admin(self.master.state))
+
+    def dialler(self, port: int) -> str:
+        """The name of the daemon that has connected to somewhere from this local port; empty if none has."""
+        return dialler(port, self.daemons.values())
+
     def show_cli(self, daemon: Daemon, *arguments: str) -> int:
         """Run a command on this process's own terminal, and return its exit code."""
         return subprocess.call(launch_line(CLI, daemon.uid, arguments), cwd=daemon.home, env=self.environment(daemon))
@@ -287,6 +310,10 @@ class Fleet:
         path = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
         home = daemon.home if daemon else self.directory
         made = kept | {"PYTHONPATH": os.pathsep.join(path), "HOME": str(home), "INTERFILES_DEBUG": "1"}
+        if self._bytecode is not None and made.pop("PYTHONDONTWRITEBYTECODE", ""):
+            made["PYTHONPYCACHEPREFIX"] = str(self._bytecode)
+        if daemon is not None and daemon.constants:
+            made["TEST_CONSTANTS"] = json.dumps(daemon.constants)
         if daemon is None or daemon.role == "client":
             made["INTERFILES_SOCKET"] = str(daemon.socket if daemon else self.directory / "no-daemon" / "sock")
         return made

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,20 +21,26 @@ from typing import Any, Final, Literal, Self, TypeVar
 from interfiles.identity.token import JoinToken
 
 POLL_S: Final = 0.02
+_LISTENING: Final = "0A"  # a state of the kernel's table of sockets
 
 Role = Literal["master", "client"]
 T = TypeVar("T")
 
 # Runs `module:function` with the arguments that follow. The child dies with its parent (PR_SET_PDEATHSIG). To become
 # another user it first rehearses, so that all modules are loaded: that user cannot read an interpreter in root's home.
+# Constants of modules may be set to other values, so that no test has to wait for what usually takes a minute.
 _LAUNCHER: Final = """
-import contextlib, ctypes, importlib, os, sys
+import contextlib, ctypes, importlib, json, os, sys
 target, uid, rehearsal = sys.argv[1:4]
 arguments = sys.argv[4:]
+for name, value in json.loads(os.environ.pop("TEST_CONSTANTS", "{}")).items():
+    module, constant = name.split(":")
+    assert hasattr(importlib.import_module(module), constant), name
+    setattr(importlib.import_module(module), constant, value)
 module, function = target.split(":")
 main = getattr(importlib.import_module(module), function)
 if uid:
-    import concurrent.futures.thread, encodings.idna, interfiles.control
+    import _strptime, concurrent.futures.thread, encodings.idna, interfiles.control
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
         sys.argv = ["interfiles", *rehearsal.split()]
         main()
@@ -89,7 +95,10 @@ class Ran:
 
 @dataclass
 class Daemon:
-    """One daemon and what it needs to start again: `home` is where its commands are typed, and its downloads go."""
+    """One daemon and what it needs to start again: `home` is where its commands are typed, and its downloads go.
+
+    `constants`: values of module constants that are others than usual, by `module:NAME`.
+    """
 
     name: str
     role: Role
@@ -98,6 +107,7 @@ class Daemon:
     socket: Path
     arguments: list[str]
     uid: int | None = None
+    constants: dict[str, float] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     log: Path = field(init=False)
@@ -167,15 +177,33 @@ def open_fds(daemon: Daemon) -> int:
 
 def listening_port(daemon: Daemon) -> int:
     """The TCP port of 127.0.0.1 that it listens on, as the kernel knows it."""
+    sockets = _sockets(daemon)
+    for port, state, inode in _tcp_table():
+        if state == _LISTENING and inode in sockets:
+            return port
+    raise FleetError(f"{daemon.name} listens on no port")
+
+
+def dialler(port: int, daemons: Iterable[Daemon]) -> str:
+    """The name of the daemon that has connected to somewhere from this local port; empty if none of these has."""
+    inodes = {inode for local, _, inode in _tcp_table() if local == port}
+    return next((daemon.name for daemon in daemons if daemon.is_running and inodes & _sockets(daemon)), "")
+
+
+def _sockets(daemon: Daemon) -> set[str]:
+    """The inodes of its sockets."""
     inodes = set()
     for entry in os.scandir(f"/proc/{daemon.pid}/fd"):
         with suppress(OSError):
             inodes.add(os.readlink(entry.path).removeprefix("socket:[").removesuffix("]"))
+    return inodes
+
+
+def _tcp_table() -> Iterator[tuple[int, str, str]]:
+    """Local port, state and inode of every IPv4 socket."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if fields[3] == "0A" and fields[9] in inodes:  # 0A: LISTEN
-            return int(fields[1].rpartition(":")[2], 16)
-    raise FleetError(f"{daemon.name} listens on no port")
+        yield int(fields[1].rpartition(":")[2], 16), fields[3], fields[9]
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:

@@ -4,7 +4,6 @@ import os
 import shutil
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from interfiles.identity.token import JoinToken
 from interfiles.tracker_file import TrackerFile
 from tests.e2e.content import MIB, make_file
 from tests.e2e.fleet import Fleet
-from tests.e2e.processes import Daemon, Ran, poll
+from tests.e2e.processes import Daemon, Ran
 
 USAGE, UNREACHABLE, UNKNOWN, INVALID, UNAVAILABLE, NOT_PERMITTED, NO_SPACE, REFUSED = range(2, 10)
 NOBODY = 65534
@@ -344,30 +343,6 @@ def test_a_port_that_is_taken(fleet: Fleet, here: Path) -> None:
     address = JoinToken.decode(fleet.token()).masters[0]
     check(start(fleet, here, "client", "--listen", address), REFUSED, address, "--listen")
     check(start(fleet, here, "master", "--listen", address), REFUSED, address, "--listen")
-
-
-def test_bad_tokens(fleet: Fleet, here: Path) -> None:
-    made, expiring, once = JoinToken.decode(fleet.token()), fleet.token("--ttl", "1s"), fleet.token("--uses", "1")
-    expired_at = time.monotonic() + 1
-    fleet.start(fleet.new_client("once"), "--join", once)
-    poll(lambda: time.monotonic() > expired_at, "the token to expire")
-    cases = {
-        "IF2-ABC": "begins with IF1-",
-        made.encode()[:-3]: "mistyped or cut short",
-        JoinToken(made.masters, made.token_id, bytes(16)).encode(): "token",
-        JoinToken(made.masters, bytes(8), made.secret).encode(): "token",
-        expiring: "expired",
-        once: "token",
-    }
-    commands = {}
-    for number, token in enumerate(cases):
-        place = here / str(number)
-        place.mkdir()
-        (place / "token").write_text(token)
-        commands[token] = begin(fleet, place, "client", "--token-file", "token")
-    for token, command in commands.items():
-        check(fleet.finish_cli(command), NOT_PERMITTED, cases[token])
-    check(fleet.finish_cli(begin(fleet, here, "client", "--token-file", "missing")), USAGE, "missing")
 
 
 NONSENSE = (

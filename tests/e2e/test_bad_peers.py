@@ -1,73 +1,23 @@
-"""Hosts and strangers that break the rules: each harms only its own connection."""
+"""Hosts of the fleet that lie: the file comes from the others, and the liar is found out."""
 
-import random
-import socket
-import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from interfiles.errors import UnknownFile
-from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
-from interfiles.wire.handshake_messages import Hello
 from tests.e2e.content import MIB, differences, make_file
 from tests.e2e.fleet import Fleet
-from tests.e2e.processes import Daemon, listening_port, open_fds, poll
-from tests.e2e.proxy import PeerProxy
+from tests.e2e.member import Member, Spoiling, Stalling, Trickling
+from tests.e2e.processes import Daemon, poll
 
-SEED = 20_260_722
-ANSWER_TIMEOUT_S = 5.0
-HELLO = Hello("control", 1, 1, "", "", [])
-
-GARBAGE = {
-    "nothing": b"",
-    "noise": random.Random(SEED).randbytes(64 << 10),
-    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "tls": bytes.fromhex("1603010200010001fc0303") + random.Random(SEED).randbytes(500),
-    "no header": struct.pack(">II", 0, 0),
-    "a header that is too long": struct.pack(">II", MAX_HEADER_BYTES + 1, 0),
-    "a payload that is too long": struct.pack(">II", 10, 0xFFFF_FFFF),
-    "a header that is no message": struct.pack(">II", 3, 0) + b"\x93\x01\x02",
-    "nested arrays": struct.pack(">II", 4096, 0) + b"\xdc\xff\xff" * 1365 + b"\x00",
-    "another conversation": encode_frame(HELLO),
-    "no common version": encode_frame(Hello("swarm", 900, 901, "", "", [])),
-    "a greeting twice": encode_frame(Hello("swarm", 1, 1, "", "", [])) * 2,
-}
-# These end before they are complete, so whoever gets them has nothing to refuse yet.
-HALVES = [b"\0", encode_frame(HELLO)[:7], encode_frame(HELLO)[:-1], struct.pack(">II", MAX_HEADER_BYTES, 0) + b"\x90"]
-
-
-def test_a_peer_that_spoils_every_tenth_block_is_found_out_and_the_file_comes_from_others(own_fleet: Fleet) -> None:
-    with PeerProxy(spoil_every=10) as proxy:
-        own_fleet.start_master()
-        bad = own_fleet.start_client("bad", "--advertise", proxy.address)
-        proxy.target_port = listening_port(bad)
-        content = make_file(bad.home / "model.bin", 32 * MIB)
-        tracker = own_fleet.cli(bad, "upload", "-p", content.name, json=True).done.json["tracker"]
-        good, client = own_fleet.start_clients("good", "client")
-        command = own_fleet.begin_cli(client, "download", "-p", tracker, "--json")
-        poll(lambda: proxy.spoiled and "peer blamed" in client.logged, "the bad peer to be blamed")
-
-        make_file(good.home / "model.bin", 32 * MIB)
-        own_fleet.cli(good, "upload", "-p", "model.bin").done  # noqa: B018 - it raises
-        report = own_fleet.finish_cli(command).done.json
-
-    assert differences(content, client.home / content.name) == []
-    assert 1 <= report["pieces_rejected"] <= proxy.spoiled
-    assert report["bytes_from_peers"].keys() == {"bad", "good"}
-    # The bad peer was told, has looked at its disk, and rightly found nothing wrong there.
-    found = own_fleet.cli(bad, "stat", "-p", tracker, json=True).done.json
-    assert found["local"]["state"] == "complete"
-    assert found["replicas"]["complete"] == 3
+SIZE = 32 * MIB
 
 
 @pytest.fixture(scope="module")
 def daemons(module_fleet: Fleet) -> dict[str, Daemon]:
     module_fleet.start_master()
-    module_fleet.start_clients("source", "reader")
-    make_file(module_fleet.daemons["source"].home / "file", 8 * MIB)
-    module_fleet.cli(module_fleet.daemons["source"], "upload", "-p", "file").done  # noqa: B018 - it raises
+    module_fleet.start_clients("honest", "reader")
     return module_fleet.daemons
 
 
@@ -77,57 +27,55 @@ def fleet(module_fleet: Fleet, daemons: dict[str, Daemon]) -> Iterator[Fleet]:
     module_fleet.check_logs()
 
 
-def connect(daemon: Daemon, door: str) -> socket.socket:
-    """Connect to a daemon's TCP port ("tcp") or to its Unix socket."""
-    if door == "tcp":
-        return socket.create_connection(("127.0.0.1", listening_port(daemon)), timeout=ANSWER_TIMEOUT_S)
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(ANSWER_TIMEOUT_S)
-    sock.connect(str(daemon.socket if daemon.role == "client" else daemon.state / "master.sock"))
-    return sock
+@pytest.fixture
+def content(fleet: Fleet, request: pytest.FixtureRequest) -> Path:
+    """A new file on `honest`, uploaded."""
+    honest = fleet.daemons["honest"]
+    content = make_file(honest.home / request.node.name.removeprefix("test_"), SIZE, seed=len(request.node.name))
+    fleet.ask(honest, lambda client: client.upload(content, tracker=tracker(content)))
+    return content
 
 
-def fetch_again(fleet: Fleet) -> None:
-    """Download the file anew: everybody still does what they should."""
-    reader = fleet.daemons["reader"]
-    with suppress(UnknownFile):  # the first time
-        fleet.ask(reader, lambda client: client.remove("file", local=True, delete=True))
-    fleet.ask(reader, lambda client: client.download("file", directory=reader.home))
-    assert differences(fleet.daemons["source"].home / "file", reader.home / "file") == []
+def tracker(content: Path) -> Path:
+    return content.with_name(f"{content.name}.tracker")
 
 
-@pytest.mark.parametrize("door", ["tcp", "unix"])
-@pytest.mark.parametrize("name", ["master", "source"])
-def test_garbage_ends_its_connection_and_nothing_else(fleet: Fleet, name: str, door: str) -> None:
-    daemon = fleet.daemons[name]
-    before = open_fds(daemon)
-    for what, data in GARBAGE.items():
-        with connect(daemon, door) as sock:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                sock.sendall(data)
-                sock.shutdown(socket.SHUT_WR)
-            try:
-                while sock.recv(4096):
-                    pass
-            except ConnectionResetError:
-                pass
-            except TimeoutError:
-                pytest.fail(f"{what}: the connection is still open after {ANSWER_TIMEOUT_S:.0f} s")
-    poll(lambda: open_fds(daemon) <= before, "the connections' descriptors to be closed")
-    fetch_again(fleet)
+def check_download(fleet: Fleet, content: Path, report: Any) -> None:
+    assert differences(content, fleet.daemons["reader"].home / content.name) == []
+    assert report["bytes_from_peers"]["honest"] > 0
 
 
-def test_strangers_that_begin_and_never_end_keep_nobody_else_out(fleet: Fleet) -> None:
-    strangers = []
-    try:
-        for number in range(60):
-            for name, door in (("master", "tcp"), ("source", "tcp"), ("reader", "unix")):
-                sock = connect(fleet.daemons[name], door)
-                strangers.append(sock)
-                sock.sendall(HALVES[number % len(HALVES)])
-        report = fleet.cli(fleet.daemons["source"], "hosts", json=True).done.json
-        assert {host["state"] for host in report} == {"live"}
-        fetch_again(fleet)
-    finally:
-        for sock in strangers:
-            sock.close()
+def test_a_peer_that_spoils_every_tenth_block_is_found_out(fleet: Fleet, content: Path) -> None:
+    honest, reader, liar = fleet.daemons["honest"], fleet.daemons["reader"], Spoiling(every=10)
+    fleet.ask(honest, lambda client: client.pause(tracker(content)))
+    with Member(fleet, "liar", is_linked=True) as member:
+        member.claim(tracker(content), content, liar)
+        command = fleet.begin_cli(reader, "download", "-p", str(tracker(content)), "--json")
+        poll(lambda: liar.spoiled and "peer blamed" in reader.logged, "the liar to be blamed")
+        fleet.ask(honest, lambda client: client.resume(tracker(content)))
+        report = fleet.finish_cli(command).done.json
+        complaints = sum(served.complaints for served in member.served)
+    check_download(fleet, content, report)
+    assert 1 <= report["pieces_rejected"] <= liar.spoiled
+    assert report["bytes_from_peers"].keys() == {"honest", "liar"}
+    assert complaints == report["pieces_rejected"], "it was told of each"
+    assert "peer=liar" in reader.logged
+    assert "peer=honest" not in reader.logged
+
+
+@pytest.mark.parametrize("manner", [Stalling(), Trickling(pause_s=0.05)], ids=["stalls", "trickles"])
+def test_a_peer_that_claims_all_and_gives_nothing_holds_nobody_up(
+    fleet: Fleet, content: Path, manner: Stalling | Trickling
+) -> None:
+    honest, reader = fleet.daemons["honest"], fleet.daemons["reader"]
+    fleet.ask(honest, lambda client: client.pause(tracker(content)))
+    with Member(fleet, "idler", is_linked=True) as member:
+        member.claim(tracker(content), content, manner)
+        command = fleet.begin_cli(reader, "download", "-p", str(tracker(content)), "--json")
+        poll(lambda: member.served and member.served[0].requests, "the idler to be asked")
+        fleet.ask(honest, lambda client: client.resume(tracker(content)))
+        report = fleet.finish_cli(command).done.json
+    check_download(fleet, content, report)
+    assert report["pieces_rejected"] == 0
+    assert report["bytes_from_peers"].get("idler", 0) < MIB
+    assert report["seconds"] < 15

@@ -69,7 +69,7 @@ def fetch(fleet: Fleet, content: Path, *, on: str = "reader") -> Path:
 def half_way(fleet: Fleet, proxy: PeerProxy, content: Path) -> Iterator[Any]:
     """A command that downloads to `reader`, held when half of the content has come; goes on afterwards."""
     before = proxy.passed.total()
-    proxy.allow(max(proxy.passed.values(), default=0) + SIZE // 2)
+    proxy.allow(before + SIZE // 2)
     command = fleet.begin_cli(fleet.daemons["reader"], "download", "-p", tracker(content))
     try:
         poll(lambda: proxy.passed.total() - before > SIZE // 2 - MIB, "half of the file to pass")
