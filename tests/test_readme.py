@@ -69,12 +69,16 @@ def typed_lines(text: str) -> list[str]:
 # Commands and options
 
 
+GROUPS: Final = ("hosts", "token", "ca")
+
+
 @cache
 def options() -> dict[str, frozenset[str]]:
     """The options of every command, `hosts remove` and the daemons among them; of `interfiles` itself under ""."""
     root: Any = typer.main.get_command(cli_app)
     commands = {"": root, **root.commands}
-    commands |= {f"hosts {name}": command for name, command in root.commands["hosts"].commands.items()}
+    for group in GROUPS:
+        commands |= {f"{group} {name}": command for name, command in root.commands[group].commands.items()}
     commands |= {"master": typer.main.get_command(master_app), "client": typer.main.get_command(client_app)}
     return {
         name: frozenset(option for p in command.params for option in (*p.opts, *p.secondary_opts)) | {"--help"}
@@ -88,8 +92,8 @@ def command_in(line: str) -> tuple[str, list[str]]:
     words = words[words.index("interfiles") + 1 :]
     names = [word for word in words if not word.startswith("-")]
     name = names[0] if names else ""
-    if name == "hosts" and len(names) > 1:
-        name = f"hosts {names[1]}"
+    if name in GROUPS and len(names) > 1 and names[1].islower():
+        name = f"{name} {names[1]}"
     return name, [word.partition("=")[0] for word in words if word.startswith("-")]
 
 
@@ -365,7 +369,16 @@ def test_the_classes_and_functions_that_the_map_names_exist(name: str) -> None:
 
 # Names in the map that are Python's, a module's or a fixture's.
 NOT_OURS: Final = frozenset(
-    {"recv_into", "autojump_clock", "piece_set", "manifest_paths", "tracker_file", "flat_msgpack", "handshake_messages"}
+    {"SSLObject", "SSLSocket", "rate_limit"}
+    | {
+        "recv_into",
+        "autojump_clock",
+        "piece_set",
+        "manifest_paths",
+        "tracker_file",
+        "flat_msgpack",
+        "handshake_messages",
+    }
     | {"master_messages", "peer_messages", "control_messages", "part_layout", "control_socket", "tracker_place"}
     | {"state_lock", "command_line"}
 )

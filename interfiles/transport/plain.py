@@ -178,8 +178,7 @@ class TcpNetwork:
     async def dial(self, address: Address, *, check: Callable[[str, int], None] | None = None) -> SocketTransport:
         try:
             with trio.fail_after(CONNECT_TIMEOUT_S):
-                host = address.host if check is None else await _checked(address, check)
-                stream = await trio.open_tcp_stream(host, address.port)
+                stream = await (_open(address) if check is None else _open_checked(address, check))
             # trio's stream was only the way to connect (happy eyeballs): its socket goes on without it
             sock = socket.socket(fileno=stream.socket.detach())
             return _made(sock, _address(_peer_name(sock)))
@@ -199,18 +198,33 @@ class TcpNetwork:
             raise _bind_error(e, f"address {address}", "--listen") from e
 
 
-async def _checked(address: Address, check: Callable[[str, int], None]) -> str:
-    """The first IP address that the system has for it, checked: it is connected to, and no other that a name may mean
+async def _open(address: Address) -> trio.SocketStream:
+    return await trio.open_tcp_stream(address.host, address.port)
+
+
+async def _open_checked(address: Address, check: Callable[[str, int], None]) -> trio.SocketStream:
+    """Connect to one of the IP addresses that the system has for it now, each checked: to no other that a name may mean
     a moment later.
 
     Raises:
-      OSError, UnicodeError: the name means nothing.
-      ConnectFailed: what `check` raises.
+      OSError, UnicodeError: the name means nothing, or nobody answers.
+      ConnectFailed: what `check` raises, if it lets none of them through.
     """
     found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    host = str(found[0][4][0])
-    check(host.partition("%")[0], address.port)
-    return host
+    hosts = list(dict.fromkeys(str(where[0]) for *_, where in found))
+    failure: OSError | ConnectFailed | None = None
+    for host in hosts:
+        try:
+            check(host.partition("%")[0], address.port)
+            with trio.fail_after(CONNECT_TIMEOUT_S / len(hosts)):
+                return await _open(Address(host, address.port))
+        except ConnectFailed as e:
+            failure = failure or e
+        except trio.TooSlowError:
+            failure = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        except OSError as e:
+            failure = e
+    raise failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
 
 def _peer_name(sock: _Socket) -> tuple[str, int]:

@@ -1,19 +1,16 @@
-"""stat, ls, hosts and token: what they ask, print and end with."""
+"""stat, ls and hosts: what they ask, print and end with."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from interfiles.errors import MasterUnreachable, UnknownFile, UnknownHost
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import FileListReport, HostListReport, HostRemovedReport, TokenReport
+from interfiles.wire.reports import FileListReport, HostListReport, HostRemovedReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
 from tests.samples import HOSTS, ID, STAT, TRACKER, file_report
-
-TOKEN = TokenReport(token="IF1-GEZDGNBVGY3TQOJQ", expires_at=1_763_806_440, uses=2)
 
 
 def test_stat(interfiles: Command, daemon: FakeDaemon) -> None:
@@ -98,33 +95,3 @@ def test_hosts_remove_of_an_unknown_host(interfiles: Command, master: FakeDaemon
     master.will(UnknownHost("no host is called render-99"))
     outcome = interfiles("hosts", "remove", "render-99", "--state", master.socket.parent)
     assert (outcome.code, outcome.err) == (4, "interfiles: no host is called render-99.\n")
-
-
-def test_token_prints_the_token_alone(interfiles: Command, master: FakeDaemon) -> None:
-    master.will(TOKEN)
-    outcome = interfiles("token", "--state", master.socket.parent)
-    assert (outcome.code, outcome.out, outcome.err) == (0, "IF1-GEZDGNBVGY3TQOJQ\n", "")
-    assert master.request == messages.MakeToken(3600.0, None)
-
-
-def test_token_as_json(interfiles: Command, master: FakeDaemon) -> None:
-    master.will(TOKEN)
-    outcome = interfiles("token", "--ttl", "30d", "--uses", "2", "--json", "--state", master.socket.parent)
-    assert json.loads(outcome.out) == {"token": "IF1-GEZDGNBVGY3TQOJQ", "expires_at": 1_763_806_440, "uses": 2}
-    assert master.request == messages.MakeToken(30 * 86400.0, 2)
-
-
-def test_token_tells_a_person_how_to_join(
-    interfiles: Command, master: FakeDaemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    master.will(TOKEN)
-    outcome = interfiles("token", "--ttl", "10m", "--state", master.socket.parent)
-    assert outcome.out == "IF1-GEZDGNBVGY3TQOJQ\n"
-    assert outcome.err == "Good for 10 min and 2 hosts; on each: interfiles client --join TOKEN\n"
-
-
-def test_token_without_a_master(interfiles: Command, tmp_path: Path) -> None:
-    outcome = interfiles("token", "--state", tmp_path)
-    assert outcome.code == 3
-    assert outcome.err.startswith(f"interfiles: the master is not running (no socket at {tmp_path}/master.sock); ")
