@@ -116,6 +116,8 @@ def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
 
 def _trust(context: ssl.SSLContext, authorities: Sequence[str]) -> None:
     try:
+        if not authorities:
+            raise ValueError("no CA to trust")
         for authority in authorities:  # one by one: beside a good one, text of any other kind would go unnoticed
             context.load_verify_locations(cadata=authority)
     except (ssl.SSLError, ValueError, TypeError) as e:  # TypeError: it is not even ASCII

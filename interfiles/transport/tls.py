@@ -156,15 +156,17 @@ class TlsTransport:
     async def _tell_alert(self) -> None:
         """Let the other end know why, if it still listens: else it would see no more than an end.
 
-        What it still sends is read and dropped until it closes: a socket that is closed over unread bytes resets the
-        connection, and the alert is lost.
+        What it still sends is read and dropped until it closes, or goes on too long: a socket that is closed over unread
+        bytes resets the connection, and the alert is lost.
         """
         if not self._outgoing.pending:  # it was the other end that gave up
             return
         with trio.move_on_after(ALERT_TIMEOUT_S, shield=True):
             try:
                 await self._flush()
-                while await self._inner.receive_some_into(self._ciphertext):
+                left = MAX_SILENT_CIPHERTEXT_BYTES
+                while left > 0 and (count := await self._inner.receive_some_into(self._ciphertext)):
+                    left -= count
                     await trio.lowlevel.checkpoint()
             except TransportError:
                 pass

@@ -3,7 +3,7 @@
 import ipaddress
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -136,7 +136,7 @@ class Resolver(trio.abc.HostnameResolver):
 
 
 @pytest.fixture
-def resolver() -> Iterator[Resolver]:
+async def resolver() -> AsyncIterator[Resolver]:
     made = Resolver()
     trio.socket.set_custom_hostname_resolver(made)
     yield made

@@ -8,6 +8,7 @@ import ssl
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
@@ -159,6 +160,10 @@ class TestFiles:
             os.close(fd)
 
 
+# Of the first record: "it MUST be ignored for all purposes" (RFC 8446, 5.1).
+LEGACY_VERSION: Final = (1, 2)
+
+
 class TestDamage:
     @pytest.mark.parametrize("flip_at", [0, 1, 2, 3, 4, 5, 6, 20, RECORD, RECORD + 22, 50_000, 99_999])
     async def test_a_flipped_bit_gives_an_error_and_never_another_byte(self, flip_at: int) -> None:
@@ -179,7 +184,7 @@ class TestDamage:
         assert len(got) < len(sent)
         assert sent.startswith(bytes(got))
 
-    @given(st.integers(0, 2000))
+    @given(st.integers(0, 2000).filter(lambda at: at not in LEGACY_VERSION))
     @settings(max_examples=60)
     def test_a_flipped_bit_of_the_handshake_gives_a_typed_error(self, flip_at: int) -> None:
         async def shake() -> None:

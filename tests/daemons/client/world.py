@@ -1,5 +1,6 @@
 """A client daemon under test, in virtual time, and around it a master and peers that do what a test tells them to."""
 
+import gc
 import os
 import random
 from collections.abc import AsyncIterator
@@ -223,6 +224,7 @@ class World:
     async def leaving_nothing(self, within_s: float = 0.1) -> AsyncIterator[None]:
         """Fail unless there are as many tasks, connections and open files afterwards as before, soon after the end."""
         await trio.sleep(3)  # what ended just now has closed
+        gc.collect()  # so have descriptors of tests before this one
         before = self._counts()
         yield
         with trio.move_on_after(within_s):
