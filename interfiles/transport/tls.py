@@ -156,8 +156,8 @@ class TlsTransport:
     async def _tell_alert(self) -> None:
         """Let the other end know why, if it still listens: else it would see no more than an end.
 
-        What it still sends is read and dropped until it closes, within bounds: a socket that is closed over unread bytes
-        resets the connection, and the alert is lost.
+        What it still sends is read and dropped, within bounds, until it closes: a socket that is closed over unread
+        bytes resets the connection, and the alert is lost.
         """
         if not self._outgoing.pending:  # it was the other end that gave up
             return
