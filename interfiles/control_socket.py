@@ -21,7 +21,8 @@ from interfiles.errors import (
 )
 from interfiles.locations import SYSTEM_SOCKET
 from interfiles.transport.message_stream import MessageStream, greet
-from interfiles.transport.plain import SocketTransport, caller_uid, dial_unix
+from interfiles.transport.plain import SocketTransport
+from interfiles.transport.unix import caller_uid, dial_unix
 from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import Progress, Result
 from interfiles.wire.handshake_messages import Conversation, Failure

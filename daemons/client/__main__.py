@@ -25,7 +25,8 @@ from interfiles.errors import PathNotFound, UsageError, printable
 from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
 from interfiles.storage.executor import ThreadExecutor
 from interfiles.transport.base import Address, Listener
-from interfiles.transport.plain import TcpNetwork, listen_unix
+from interfiles.transport.plain import TcpNetwork
+from interfiles.transport.unix import listen_unix
 from interfiles.units import parse_size
 from interfiles.wire.fields import HOST_NAME_PATTERN, ZONE_PATTERN
 

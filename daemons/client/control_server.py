@@ -30,7 +30,8 @@ from interfiles.errors import (
 )
 from interfiles.piece_set import PieceSet
 from interfiles.transport.message_stream import MessageStream, welcome
-from interfiles.transport.plain import SocketTransport, caller_uid
+from interfiles.transport.plain import SocketTransport
+from interfiles.transport.unix import caller_uid
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
 from interfiles.wire.reports import (

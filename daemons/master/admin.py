@@ -21,7 +21,8 @@ from interfiles.errors import (
 )
 from interfiles.transport.base import Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
-from interfiles.transport.plain import SocketTransport, caller_uid
+from interfiles.transport.plain import SocketTransport
+from interfiles.transport.unix import caller_uid
 from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import MakeToken, RemoveHost, Result
 from interfiles.wire.handshake_messages import HELLO

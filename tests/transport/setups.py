@@ -11,7 +11,8 @@ import trio
 from interfiles.transport.base import Address, Listener, Network, Transport
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream
-from interfiles.transport.plain import SocketTransport, TcpNetwork, dial_unix, listen_unix
+from interfiles.transport.plain import SocketTransport, TcpNetwork
+from interfiles.transport.unix import dial_unix, listen_unix
 from interfiles.wire.codec import Message
 from interfiles.wire.peer_messages import FROM_SERVER
 

@@ -21,7 +21,7 @@ from interfiles.errors import (
 from interfiles.identity.token import JoinToken
 from interfiles.locations import admin_socket
 from interfiles.transport.message_stream import greet
-from interfiles.transport.plain import dial_unix
+from interfiles.transport.unix import dial_unix
 from interfiles.wire.control_messages import Status
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import Failure
