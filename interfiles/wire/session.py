@@ -29,7 +29,7 @@ CONVERSATIONS: Final[dict[Conversation, Rules]] = {
     "fleet": Rules(master_messages.FROM_CLIENT, master_messages.FROM_MASTER),
     "swarm": Rules(peer_messages.FROM_FETCHER, peer_messages.FROM_SERVER),
     "control": Rules(control_messages.FROM_CLI, control_messages.FROM_DAEMON),
-    "admin": Rules(control_messages.FROM_ADMIN, control_messages.FROM_DAEMON),
+    "admin": Rules(control_messages.FROM_ADMIN, control_messages.FROM_MASTER),
 }
 
 

@@ -101,8 +101,8 @@ MAY_SAY = {
     "swarm dialler": "Open Request Cancel Complaint",
     "swarm acceptor": "Bitfield Have Piece Busy NotFound Withdrawn Failure",
     "control dialler": "Upload Download Stat control.ListFiles control.ListHosts Status control.Remove Verify Pause"
-    " Resume Wait",
-    "control acceptor": "Progress Result TrackerContent Failure",
+    " Resume Wait TreeDescription HandedFiles HandedPlace",
+    "control acceptor": "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",
     "admin dialler": "MakeToken RemoveHost",
     "admin acceptor": "Progress Result TrackerContent Failure",
 }
