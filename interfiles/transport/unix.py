@@ -6,7 +6,6 @@ it, and what is not expected is closed there and then and ends the conversation.
 
 import array
 import errno
-import fcntl
 import os
 import socket
 import stat
@@ -125,19 +124,6 @@ class UnixTransport(SocketTransport):
     def close(self) -> None:
         super().close()
         self._drop()
-
-
-def status_of(descriptor: int, *, writable: bool = False) -> os.stat_result:
-    """What a descriptor that came from somebody else stands for, fit to be read from (or written to).
-
-    Raises:
-      RemoteProtocolError: it cannot be, whatever it is: opened for a path only, or the wrong way.
-    """
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    wanted = (os.O_WRONLY, os.O_RDWR) if writable else (os.O_RDONLY, os.O_RDWR)
-    if flags & os.O_PATH or flags & os.O_ACCMODE not in wanted:
-        raise RemoteProtocolError(f"a descriptor came that cannot be {'written to' if writable else 'read from'}")
-    return os.fstat(descriptor)
 
 
 async def dial_unix(path: Path) -> UnixTransport:

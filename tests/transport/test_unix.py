@@ -26,7 +26,6 @@ from interfiles.transport.unix import (
     credentials,
     dial_unix,
     listen_unix,
-    status_of,
 )
 from interfiles.wire.control_messages import FROM_CLI, Status
 from interfiles.wire.framing import encode_frame
@@ -417,32 +416,3 @@ class TestDescriptors:
             await dialled.send_all(encode_frame(Status()))
             with pytest.raises(RemoteProtocolError, match="2 descriptors came where none were asked for"):
                 await stream.receive()
-
-
-class TestStatusOf:
-    @pytest.mark.parametrize(
-        ("flags", "writable", "is_fit"),
-        [
-            (os.O_RDONLY, False, True),
-            (os.O_RDWR, False, True),
-            (os.O_WRONLY, False, False),
-            (os.O_PATH, False, False),
-            (os.O_RDONLY, True, False),
-            (os.O_RDWR, True, True),
-            (os.O_WRONLY, True, True),
-            (os.O_PATH, True, False),
-        ],
-    )
-    def test_a_descriptor_must_be_open_the_right_way(
-        self, tmp_path: Path, flags: int, writable: bool, is_fit: bool
-    ) -> None:
-        (tmp_path / "file").write_bytes(b"123")
-        descriptor = os.open(tmp_path / "file", flags)
-        try:
-            if is_fit:
-                assert status_of(descriptor, writable=writable).st_size == 3
-            else:
-                with pytest.raises(RemoteProtocolError, match="cannot be"):
-                    status_of(descriptor, writable=writable)
-        finally:
-            os.close(descriptor)
