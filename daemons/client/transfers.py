@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from interfiles.manifest import FileId
-    from interfiles.storage.executor import Executor
     from interfiles.transport.base import Network
     from interfiles.wire.session import Identity
 
@@ -34,10 +33,9 @@ log = structlog.get_logger()
 class Transfers:
     """Level-triggered: looks at what the records say and makes it so."""
 
-    def __init__(self, library: Library, network: Network, disk: Executor, rng: Random, identity: Identity) -> None:
+    def __init__(self, library: Library, network: Network, rng: Random, identity: Identity) -> None:
         self._library = library
         self._network = network
-        self._disk = disk
         self._rng = rng
         self._identity = identity
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
@@ -106,14 +104,18 @@ class Transfers:
 
     async def _remove_forgotten(self) -> None:
         seen = 0
-        while True:
-            while self._forgotten:
-                file_id, delete = self._forgotten.popitem()
-                if file := self._library.find(file_id):
-                    log.info("forgotten", file=file.label, delete=delete)
-                    remove = partial(self.remove, file, delete=delete)
-                    await contain(f"forgetting {file.label}", remove, expected=(InterFilesError,), log=log)
-            seen = await self._told_to_forget.later_than(seen)
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._forgotten:
+                    file_id, delete = self._forgotten.popitem()
+                    if file := self._library.find(file_id):
+                        nursery.start_soon(self._forget, file, delete)
+                seen = await self._told_to_forget.later_than(seen)
+
+    async def _forget(self, file: LocalFile, delete: bool) -> None:
+        log.info("forgotten", file=file.label, delete=delete)
+        remove = partial(self.remove, file, delete=delete)
+        await contain(f"forgetting {file.label}", remove, expected=(InterFilesError,), log=log)
 
     async def _keep_fetching(self, file: LocalFile) -> None:
         """Try until it is complete; a disk that is full or broken may be mended meanwhile."""
@@ -122,7 +124,7 @@ class Transfers:
 
         async def attempt() -> None:
             try:
-                await Download(file, self._library, self._network, self._disk, self._rng, self._identity).run()
+                await Download(file, self._library, self._network, self._rng, self._identity).run()
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)

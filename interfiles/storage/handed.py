@@ -150,7 +150,7 @@ class HandedContent:
 
 
 def _read(descriptor: int, start: int, stop: int, buffer: memoryview, path: Path) -> Iterator[memoryview | int]:
-    """A range of an open file in order, a buffer at a time: data, valid until the next step, or the length of a hole."""
+    """A range of an open file in order, a buffer at a time: data, valid until the next step, or a hole's length."""
     try:
         for begin, end, is_data in Holes(descriptor).segments(start, stop):
             while begin < end:

@@ -109,6 +109,11 @@ class FileRecord:
     owner: Owner | None = None
     place: Place | None = None
 
+    @property
+    def rights(self) -> Owner | None:
+        """With whose rights its content is opened, None: the daemon's own, as its own copies are."""
+        return None if self.owned else self.owner
+
 
 @dataclass(frozen=True, slots=True)
 class KnownPeer:

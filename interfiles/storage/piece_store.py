@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from interfiles.errors import ContentChanged, InterFilesError, StorageFailed
+from interfiles.errors import ContentChanged, InterFilesError, NotPermitted, StorageFailed, printable
 from interfiles.geometry import Block
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
@@ -15,6 +15,7 @@ from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress, changed_error
 from interfiles.storage.open_files import OpenFile, OpenFiles
+from interfiles.storage.system import is_fuse
 from interfiles.storage.tree import Tree
 
 # Opening a file and reading from it takes some 15 µs, so the loop is held up for a quarter of a millisecond.
@@ -131,7 +132,12 @@ class PieceStore(ABC):
 
     def _open(self, index: int) -> int:
         with acting_as(self.owner):
-            return self._tree.open(index, self._flags)
+            descriptor = self._tree.open(index, self._flags)
+        if self.owner is not None and is_fuse(descriptor):
+            os.close(descriptor)  # elsewhere, on the loop for one, closing could take for ever
+            shown = printable(str(self._tree.path(index)))
+            raise NotPermitted(f"{shown} is on a file system that a program of a user's answers for; use another disk")
+        return descriptor
 
     def _read_fully(self, index: int, descriptor: int, offset: int, view: memoryview) -> None:
         while view:

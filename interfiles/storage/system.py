@@ -4,11 +4,14 @@ import ctypes
 import errno
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 _RENAME_NOREPLACE: Final = 1
+_FUSE_MAGIC: Final = 0x65735546
+_STATFS_BYTES: Final = 256  # more than any machine's struct statfs, which begins with the magic number
 _DEFAULT_UMASK: Final = 0o022
 
 # The numbers of setgroups, setresuid and setresgid. The C library's own functions change the user of every thread.
@@ -55,6 +58,17 @@ def sync_file_system(descriptor: int) -> None:
     if _libc.syncfs(descriptor) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def is_fuse(descriptor: int) -> bool:
+    """Whether an open file is on a file system that a user's program answers for, whenever it likes.
+
+    Raises:
+      OSError: the system cannot tell.
+    """
+    found = (ctypes.c_char * _STATFS_BYTES)()
+    _checked(_libc.fstatfs(descriptor, found))
+    return int.from_bytes(found.raw[:4], sys.byteorder) == _FUSE_MAGIC
 
 
 def set_thread_user(uid: int, gid: int) -> None:

@@ -10,6 +10,8 @@ import os
 import socket
 import stat
 import struct
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,11 +42,49 @@ class Credentials:
     groups: tuple[int, ...]
 
 
+class Closers:
+    """Threads that close descriptors which came from another user.
+
+    To close a file asks its file system, and that may be a program of that user's, which never answers. So nobody waits
+    for it. `count` says how many closings of one user's are under way: who has many gets no more conversations.
+    """
+
+    def __init__(self) -> None:
+        self._lock: Final = threading.Lock()
+        self._running: Final[Counter[int]] = Counter()
+
+    def count(self, uid: int) -> int:
+        """Closings under way of what this user sent."""
+        with self._lock:
+            return self._running[uid]
+
+    def close(self, descriptors: Sequence[int], uid: int) -> None:
+        """Close descriptors, soon."""
+        if not descriptors:
+            return
+        with self._lock:
+            self._running[uid] += 1
+        threading.Thread(target=self._run, args=(list(descriptors), uid), name="closing", daemon=True).start()
+
+    def _run(self, descriptors: list[int], uid: int) -> None:
+        for descriptor in descriptors:
+            with suppress(OSError):  # the file system's last words about a file that is not ours
+                os.close(descriptor)
+        with self._lock:
+            self._running[uid] -= 1
+            if not self._running[uid]:
+                del self._running[uid]
+
+
+closers: Final = Closers()
+
+
 class UnixTransport(SocketTransport):
     """A connected Unix socket that descriptors can travel on; all that were not taken are closed with it."""
 
     def __init__(self, sock: socket.socket, remote: Address | None = None) -> None:
         super().__init__(sock, remote)
+        self._peer: Final = caller_uid(self)
         self._expected = 0
         self._received: list[int] = []
         self._to_send: Sequence[int] = ()
@@ -105,8 +145,7 @@ class UnixTransport(SocketTransport):
         raise RemoteProtocolError(reason)
 
     def _drop(self) -> None:
-        for descriptor in self.take():
-            os.close(descriptor)
+        closers.close(self.take(), self._peer)
 
     async def send_all(self, data: bytes | memoryview) -> None:
         left = memoryview(data)

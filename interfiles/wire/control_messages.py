@@ -229,6 +229,11 @@ class HandPlace(Message, frozen=True, tag=165):
     ]
 
 
+def mark_name(mark: str) -> str:
+    """The name of the file that `HandPlace` asks for."""
+    return f".interfiles-{mark}.tmp"
+
+
 FROM_CLI: Codec[Message] = Codec(
     *(Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait),
     *(TreeDescription, HandedFiles, HandedPlace),

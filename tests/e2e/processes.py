@@ -29,8 +29,8 @@ T = TypeVar("T")
 # another user it first rehearses, so that all modules are loaded: that user cannot read an interpreter in root's home.
 _LAUNCHER: Final = """
 import contextlib, ctypes, importlib, os, sys
-target, uid, rehearsal = sys.argv[1:4]
-arguments = sys.argv[4:]
+target, uid, groups, rehearsal = sys.argv[1:5]
+arguments = sys.argv[5:]
 module, function = target.split(":")
 main = getattr(importlib.import_module(module), function)
 if uid:
@@ -38,7 +38,7 @@ if uid:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
         sys.argv = ["interfiles", *rehearsal.split()]
         main()
-    os.setgroups([])
+    os.setgroups([int(group) for group in groups.split()])
     os.setgid(int(uid))
     os.setuid(int(uid))
 ctypes.CDLL(None).prctl(1, 9)
@@ -183,7 +183,8 @@ def interrupt(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def launch_line(target: str, uid: int | None, arguments: Sequence[str]) -> list[str]:
-    """The command line that runs `module:function`, as this user or as another one."""
+def launch_line(target: str, uid: int | None, arguments: Sequence[str], *, groups: Sequence[int] = ()) -> list[str]:
+    """The command line that runs `module:function`, as this user or as another one, with these supplementary groups."""
     rehearsal = _REHEARSALS[target.partition(".")[0]]
-    return [sys.executable, "-P", "-c", _LAUNCHER, target, "" if uid is None else str(uid), rehearsal, *arguments]
+    who = ["" if uid is None else str(uid), " ".join(map(str, groups))]
+    return [sys.executable, "-P", "-c", _LAUNCHER, target, *who, rehearsal, *arguments]
