@@ -30,6 +30,7 @@ class Users:
     source: Daemon
     homes: dict[int, Path]
     proxy: PeerProxy
+    content: Path = Path()
 
     def ask(self, uid: int, *arguments: str, json: bool = False, cwd: Path | None = None) -> Ran:
         process = self.begin(uid, *arguments, *(["--json"] if json else []), cwd=cwd)
