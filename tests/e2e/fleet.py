@@ -151,7 +151,7 @@ class Fleet:
             command += ["--socket", str(daemon.socket)]
         with open(daemon.log, "ab") as log, open(daemon.out, "wb") as out:
             daemon.process = subprocess.Popen(
-                launch_line(DAEMONS[daemon.role], daemon.uid, command),
+                launch_line(DAEMONS[daemon.role], daemon.uid, command, groups=daemon.groups),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,

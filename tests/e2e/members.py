@@ -18,7 +18,7 @@ from tests.e2e.processes import Daemon, Ran, listening_port
 from tests.e2e.proxy import PeerProxy
 
 GROUP = 47_000  # anna and bert are in it, carl is not
-ANNA, BERT, CARL = 47_001, 47_002, 47_003
+ANNA, BERT, CARL, SERVICE = 47_001, 47_002, 47_003, 47_004
 
 
 @dataclass
@@ -56,24 +56,28 @@ class Users:
 
 
 @contextmanager
-def shared_daemon() -> Iterator[Users]:
-    """Start the fleet."""
+def shared_daemon(uid: int | None = None) -> Iterator[Users]:
+    """Start the fleet. `uid`: the shared daemon is not root's but this user's, who is in the group too."""
     if os.geteuid() != 0:
         pytest.skip("only root can act as other users")
     directory = Path(tempfile.mkdtemp(prefix="interfiles-test-"))
     directory.chmod(0o755)
     homes = {}
-    for uid in (ANNA, BERT, CARL):
-        homes[uid] = directory / f"home-{uid}"
-        homes[uid].mkdir(mode=0o700)
-        os.chown(homes[uid], uid, uid)
+    for user in (ANNA, BERT, CARL):
+        homes[user] = directory / f"home-{user}"
+        homes[user].mkdir(mode=0o700)
+        os.chown(homes[user], user, user)
     try:
         with PeerProxy() as proxy, Fleet(directory) as fleet:
             fleet.start_master()
             source = fleet.start_client("source", "--advertise", proxy.address)
             proxy.target_port = listening_port(source)
-            shared = fleet.new_client("shared", "--socket-group", str(GROUP))
+            shared = fleet.new_client("shared", "--socket-group", str(GROUP), uid=uid)
             shared.socket = directory / "run" / "client.sock"
+            if uid is not None:
+                shared.groups = (GROUP,)
+                shared.socket.parent.mkdir(mode=0o700)
+                os.chown(shared.socket.parent, uid, uid)
             fleet.start_new(shared)
             yield Users(fleet, shared, source, homes, proxy)
     finally:

@@ -98,6 +98,7 @@ class Daemon:
     socket: Path
     arguments: list[str]
     uid: int | None = None
+    groups: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     log: Path = field(init=False)
