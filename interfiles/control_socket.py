@@ -4,7 +4,7 @@ import os
 import pwd
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -183,7 +183,8 @@ async def converse(
                 case TrackerContent():
                     raise RemoteProtocolError("TrackerContent came in place of a result")
                 case question:
-                    await handing.answer(stream, question)
+                    with suppress(PeerGone):  # as in `_send`
+                        await handing.answer(stream, question)
     finally:
         handing.end()
 

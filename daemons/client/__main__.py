@@ -160,10 +160,10 @@ def _read_token(name: str) -> str:
 def _group(given: str) -> int:
     """The number of a group, once it is known that the daemon can do as its members could."""
     try:
-        number = int(given) if given.isdecimal() else grp.getgrnam(given).gr_gid
+        number = int(given) if re.fullmatch("[0-9]{1,10}", given) else grp.getgrnam(given).gr_gid
         if number > LAST_GROUP:
             raise KeyError(given)
-    except KeyError as e:
+    except (KeyError, ValueError) as e:
         raise UsageError(f"there is no group {printable(given)} on this host; name one with --socket-group") from e
     with acting_as(Owner(NOBODY, NOBODY)):
         return number

@@ -127,7 +127,7 @@ class Uploader:
             file = await self._copy_handed(call, found, draft, replicas or 0, progress)
         else:
             content = HandedContent(found.root, draft)
-            await receive(call, content, threads, progress)
+            await receive(call, content, self._library.disks.of(owner), progress)
             manifest = await threads.run(lambda: replace(draft, hashes=bytes(content.hashes)))
             found = replace(found, stamps=tuple(content.stamps))
             await self._check_found(found, manifest, owner)

@@ -1,14 +1,9 @@
-"""Members of the socket's group that hand over what they were not asked for, in a daemon that goes on serving others.
-
-The test itself speaks the protocol, on a socket that it has connected with the member's rights.
-"""
+"""Members of the socket's group that hand over what they were not asked for, in a daemon that serves others too."""
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -19,26 +14,18 @@ from interfiles.errors import (
     NotPermitted,
     Refused,
     RemoteProtocolError,
-    from_wire,
 )
-from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.hashing import draft_manifest
 from interfiles.storage.scan import scan
-from interfiles.transport.message_stream import MessageStream, greet
 from interfiles.transport.unix import UnixTransport
 from interfiles.wire import control_messages as c
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
-from interfiles.wire.handshake_messages import Failure
-from interfiles.wire.session import Identity
 from tests.e2e.content import MIB
-from tests.e2e.members import ANNA, BERT, GROUP, Users, put_together, shared_daemon
-from tests.e2e.processes import open_fds, poll, rss
+from tests.e2e.members import ANNA, Users, put_together, shared_daemon
+from tests.e2e.raw_callers import Stream, calling, hear, leaving_nothing, run, say
 
 pytestmark = pytest.mark.root
-
-MEMBER, OTHER = Owner(ANNA, ANNA, (GROUP,)), Owner(BERT, BERT, (GROUP,))
-Stream = MessageStream[Message]
 
 
 @pytest.fixture(scope="module")
@@ -51,53 +38,8 @@ def users() -> Iterator[Users]:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(users: Users) -> Iterator[None]:
-    """After each test: no more descriptors, little more memory, nothing new that is served, and others are answered."""
-    before = open_fds(users.shared), rss(users.shared)
-    files = users.fleet.ask(users.shared, lambda client: client.status()).files
-    yield
-    poll(lambda: open_fds(users.shared) <= before[0], f"no more than {before[0]} descriptors", timeout_s=10)
-    assert rss(users.shared) - before[1] < 64 * MIB
-    users.fleet.check_logs()
-    assert users.fleet.ask(users.shared, lambda client: client.status()).files == files
-    run(lambda: answers(users, OTHER))
-
-
-async def answers(users: Users, member: Owner) -> None:
-    async with calling(users, member) as stream:
-        await say(stream, c.Status())
-        await hear(stream, c.Result)
-
-
-@asynccontextmanager
-async def calling(users: Users, member: Owner | None = None) -> AsyncIterator[Stream]:
-    """A conversation as a member, Anna unless another one is named."""
-    sock = socket.socket(socket.AF_UNIX)
-    with acting_as(member or MEMBER):
-        sock.connect(str(users.shared.socket))
-    sock.setblocking(False)
-    transport = UnixTransport(sock)
-    stream, _ = await greet(transport, "control", Identity())
-    try:
-        yield stream
-    finally:
-        stream.close()
-
-
-async def say(stream: Stream, message: Message, descriptors: Sequence[int] = (), payload: bytes = b"") -> None:
-    assert isinstance(stream.transport, UnixTransport)
-    stream.transport.attach(descriptors)
-    await stream.send(message, payload)
-
-
-async def hear(stream: Stream, kind: type[Message]) -> Any:
-    """The next message but progress; a failure is raised."""
-    while True:
-        message = await stream.receive()
-        if isinstance(message, Failure):
-            raise from_wire(message.code, message.text)
-        if not isinstance(message, c.Progress) or kind is c.Progress:
-            assert isinstance(message, kind)
-            return message
+    with leaving_nothing(users):
+        yield
 
 
 async def upload(users: Users, stream: Stream, path: Path, *, copy: bool = False) -> c.HandFiles:
@@ -152,14 +94,6 @@ class Opened:
     def __exit__(self, *_: object) -> None:
         for descriptor in self.all:
             os.close(descriptor)
-
-
-def run(main: Callable[[], Any]) -> None:
-    async def bounded() -> None:
-        with trio.fail_after(20):
-            await main()
-
-    trio.run(bounded)
 
 
 @pytest.mark.parametrize("copy", [False, True])
@@ -223,10 +157,10 @@ def test_descriptors_that_nobody_asked_for_end_the_conversation(users: Users, co
 @pytest.mark.parametrize(
     ("payload", "root", "error"),
     [
-        (b"", b"/home/x", InvalidManifest),
-        (b"\xc1" * 100, b"/home/x", InvalidManifest),
+        (b"", b"/srv/x", InvalidManifest),
+        (b"\xc1" * 100, b"/srv/x", InvalidManifest),
         (None, b"relative", RemoteProtocolError),
-        (None, b"/home/../etc/shadow", RemoteProtocolError),
+        (None, b"/srv/../etc/shadow", RemoteProtocolError),
         (None, b"/a\0b", RemoteProtocolError),
         (None, b"/", RemoteProtocolError),
     ],
@@ -291,131 +225,6 @@ def test_a_caller_that_leaves_in_the_middle_leaves_nothing_open(users: Users) ->
 
     run(main)
     users.fleet.cli(users.shared, "rm", "-p", "file", "--local", "--yes", cwd=Path("/"))
-
-
-# Places
-
-
-class Places:
-    """What a member may say that it has opened and made; each kind of nonsense is a method's name."""
-
-    def __init__(self, users: Users) -> None:
-        self.home = users.homes[ANNA]
-        self.roots = users.fleet.directory / "roots"
-        self.roots.mkdir(exist_ok=True)
-        self.before = set(os.listdir(self.home))
-        self.name = ""
-
-    def path_of(self, kind: str) -> Path:
-        """The directory that is asked for."""
-        if kind == "through_a_symlink":
-            (self.home / "link").symlink_to(".")
-            return self.home / "link"
-        return self.roots if kind in ("file_elsewhere", "another_path") else self.home
-
-    def clean(self) -> None:
-        for name in set(os.listdir(self.home)) - self.before:
-            (self.home / name).unlink()
-
-    def directory(self, flags: int = os.O_RDONLY) -> int:
-        return os.open(self.home, flags | os.O_DIRECTORY)
-
-    def made(self, flags: int = os.O_WRONLY, *, name: str = "", uid: int = ANNA) -> int:
-        path = self.home / (name or self.name)
-        descriptor = os.open(path, flags | os.O_CREAT, 0o600)
-        os.chown(path, uid, uid)
-        return descriptor
-
-    def nothing(self) -> list[int]:
-        return []
-
-    def no_file(self) -> list[int]:
-        return [self.directory()]
-
-    def three(self) -> list[int]:
-        return [self.directory(), self.made(), os.open(self.home / "file", os.O_RDONLY)]
-
-    def file_for_directory(self) -> list[int]:
-        return [os.open(self.home / "file", os.O_RDONLY), self.made()]
-
-    def directory_for_file(self) -> list[int]:
-        return [self.directory(), self.directory()]
-
-    def directory_for_a_path(self) -> list[int]:
-        return [self.directory(os.O_PATH), self.made()]
-
-    def file_for_reading(self) -> list[int]:
-        os.close(self.made())
-        return [self.directory(), os.open(self.home / self.name, os.O_RDONLY)]
-
-    def fifo(self) -> list[int]:
-        os.mkfifo(self.home / self.name)
-        return [self.directory(), os.open(self.home / self.name, os.O_RDWR)]
-
-    def file_of_another_name(self) -> list[int]:
-        return [self.directory(), self.made(name="other")]
-
-    def file_elsewhere(self) -> list[int]:
-        return [os.open(self.roots, os.O_RDONLY), self.made()]
-
-    def second_link(self) -> list[int]:
-        made = self.made()
-        os.link(self.home / self.name, self.home / "second")
-        return [self.directory(), made]
-
-    def file_of_another_user(self) -> list[int]:
-        return [self.directory(), self.made(uid=BERT)]
-
-    def another_path(self) -> list[int]:
-        return [self.directory(), self.made()]
-
-    def through_a_symlink(self) -> list[int]:
-        return [self.directory(), self.made()]
-
-
-@pytest.mark.parametrize(
-    ("kind", "error", "says"),
-    [
-        ("nothing", RemoteProtocolError, "0 descriptors came where 2 were asked for"),
-        ("no_file", RemoteProtocolError, "1 descriptors came where 2 were asked for"),
-        ("three", RemoteProtocolError, "3 descriptors came where 2 were asked for"),
-        ("file_for_directory", RemoteProtocolError, "is of no directory"),
-        ("directory_for_file", RemoteProtocolError, "cannot be written to"),
-        ("directory_for_a_path", RemoteProtocolError, "cannot be read from"),
-        ("file_for_reading", RemoteProtocolError, "cannot be written to"),
-        ("fifo", RemoteProtocolError, "is of no regular file"),
-        ("file_of_another_name", NotPermitted, "it was not shown that you may write to"),
-        ("file_elsewhere", NotPermitted, "it was not shown that you may write to"),
-        ("second_link", NotPermitted, "it was not shown that you may write to"),
-        ("file_of_another_user", NotPermitted, "it was not shown that you may write to"),
-        ("another_path", NotPermitted, "the daemon finds another directory"),
-        ("through_a_symlink", NotPermitted, "the daemon finds another directory"),
-    ],
-)
-def test_a_right_to_write_that_was_not_shown_is_none(
-    users: Users, kind: str, error: type[InterFilesError], says: str
-) -> None:
-    places = Places(users)
-
-    async def main() -> None:
-        async with calling(users) as stream:
-            request = c.Download("", os.fsencode(places.path_of(kind)), False, False, None)
-            await say(stream, request, payload=Path(users.tracker(users.content)).read_bytes())
-            places.name = c.mark_name((await hear(stream, c.HandPlace)).mark)
-            descriptors: list[int] = getattr(places, kind)()
-            try:
-                await say(stream, c.HandedPlace(0o022), descriptors)
-                with pytest.raises(error, match=says):
-                    await hear(stream, c.Result)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
-    try:
-        run(main)
-    finally:
-        places.clean()
-    assert os.listdir(places.roots) == []
 
 
 def test_large_requests_of_one_member_are_counted(users: Users) -> None:
