@@ -20,6 +20,7 @@ import trio
 from interfiles import locations
 from interfiles.control_socket import ControlSocket, ProgressCallback, converse
 from interfiles.errors import InterFilesError, RemoteProtocolError
+from interfiles.handing import HandingContent, HandingPlace
 from interfiles.source import Source, read_source
 from interfiles.tracker_place import TrackerPlace, absolute, real
 from interfiles.wire import control_messages as messages
@@ -55,13 +56,14 @@ _ABANDONED: Final = "before the upload was done; start it again and repeat the u
 async def connect(socket: AnyPath | None = None) -> AsyncIterator["Daemon"]:
     """Find the client daemon of this host, and check that it answers.
 
-    `socket`: its Unix socket; None: INTERFILES_SOCKET, or where the daemon puts it by default.
+    `socket`: its Unix socket; None: INTERFILES_SOCKET, or where this user's daemon puts it by default, or if there is
+    none, that of the system, where this user may use it.
 
     Raises:
       DaemonUnreachable: no daemon answers there.
       NotPermitted: the socket or the daemon is another user's.
     """
-    daemon = Daemon(locations.client_socket() if socket is None else Path(socket))
+    daemon = Daemon(locations.socket_to_ask() if socket is None else Path(socket))
     await daemon.check()
     yield daemon
 
@@ -114,7 +116,9 @@ class Daemon:
         place = await trio.to_thread.run_sync(TrackerPlace.choose, content, tracker)
         request = messages.Upload(os.fsencode(content), replicas, copy)
         async with self._socket.open(if_gone=_ABANDONED) as stream:
-            report = await converse(stream, request, UploadReport, on_progress=on_progress)
+            report = await converse(
+                stream, request, UploadReport, on_progress=on_progress, handing=HandingContent(content)
+            )
             received = await stream.receive()
             if not isinstance(received, messages.TrackerContent):
                 raise RemoteProtocolError(f"{type(received).__name__} came in place of the tracker file")
@@ -152,7 +156,11 @@ class Daemon:
         place = await trio.to_thread.run_sync(real, directory)
         request = messages.Download(found.query, os.fsencode(place), overwrite, detach, timeout_s)
         return await self._socket.ask(
-            request, DownloadReport, content=found.content, on_progress=on_progress, if_gone=_GOES_ON
+            *(request, DownloadReport),
+            content=found.content,
+            on_progress=on_progress,
+            handing=HandingPlace(place),
+            if_gone=_GOES_ON,
         )
 
     async def wait(

@@ -2,11 +2,14 @@
 
 import os
 import pwd
+import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import trio
 
 from interfiles.errors import (
     DaemonUnreachable,
@@ -19,11 +22,13 @@ from interfiles.errors import (
     from_wire,
     printable,
 )
+from interfiles.handing import Handing, HandingNothing
 from interfiles.locations import SYSTEM_SOCKET
 from interfiles.transport.message_stream import MessageStream, greet
-from interfiles.transport.plain import SocketTransport, caller_uid, dial_unix
+from interfiles.transport.plain import SocketTransport
+from interfiles.transport.unix import caller_uid, dial_unix
 from interfiles.wire.codec import Message
-from interfiles.wire.control_messages import Progress, Result
+from interfiles.wire.control_messages import Progress, Result, TrackerContent
 from interfiles.wire.handshake_messages import Conversation, Failure
 from interfiles.wire.reports import R, decode_report
 
@@ -71,9 +76,12 @@ class ControlSocket:
         *,
         content: bytes = b"",
         on_progress: ProgressCallback | None = None,
+        handing: Handing | None = None,
         if_gone: str = _UNANSWERED,
     ) -> R:
         """Send one request on a connection of its own, and return its report.
+
+        `handing`: what a daemon of another user may ask to be given meanwhile.
 
         Raises:
           DaemonUnreachable, NotPermitted: as `open`.
@@ -83,7 +91,7 @@ class ControlSocket:
           Closes the connection: a download goes on, anything else is abandoned.
         """
         async with self.open(if_gone=if_gone) as stream:
-            return await converse(stream, request, kind, content=content, on_progress=on_progress)
+            return await converse(stream, request, kind, content=content, on_progress=on_progress, handing=handing)
 
     async def _greet(self) -> MessageStream[Message]:
         transport = await self._dial()
@@ -112,7 +120,7 @@ class ControlSocket:
         except OSError as e:
             raise self._unreachable(f"socket {self._shown} cannot be used: {e.strerror or e}") from e
         server, user = caller_uid(transport), os.geteuid()
-        if user != 0 and server not in (0, user):
+        if user != 0 and server not in (0, user) and not await trio.to_thread.run_sync(_is_kept_by, self.path, server):
             transport.close()  # whoever squats on a socket's path must not get to see what is asked there
             raise NotPermitted(self._foreign(server))
         return transport
@@ -149,25 +157,35 @@ async def converse(
     *,
     content: bytes = b"",
     on_progress: ProgressCallback | None = None,
+    handing: Handing | None = None,
 ) -> R:
-    """Send one request, with `content` as its payload, and return its report.
+    """Send one request, with `content` as its payload, and return its report; `handing` as in `ControlSocket.ask`.
 
     Raises:
       UsageError: the protocol has no way to say this request.
       InterFilesError: the daemon refused or failed, in its words; or the conversation broke.
     """
+    handing = handing or HandingNothing()
     await _send(stream, request, content)
-    while True:
-        match await stream.receive():
-            case Result():
-                return decode_report(await stream.receive_payload(), kind)
-            case Progress() as progress:
-                if on_progress is not None:
-                    on_progress(progress)
-            case Failure(code, text):
-                raise from_wire(code, printable(text))
-            case other:
-                raise RemoteProtocolError(f"{type(other).__name__} came in place of a result")
+    try:
+        while True:
+            message = await stream.receive()
+            handing.end()
+            match message:
+                case Result():
+                    return decode_report(await stream.receive_payload(), kind)
+                case Progress() as progress:
+                    if on_progress is not None:
+                        on_progress(progress)
+                case Failure(code, text):
+                    raise from_wire(code, printable(text))
+                case TrackerContent():
+                    raise RemoteProtocolError("TrackerContent came in place of a result")
+                case question:
+                    with suppress(PeerGone):  # as in `_send`
+                        await handing.answer(stream, question)
+    finally:
+        handing.end()
 
 
 async def _send(stream: MessageStream[Message], request: Message, content: bytes) -> None:
@@ -177,6 +195,21 @@ async def _send(stream: MessageStream[Message], request: Message, content: bytes
         raise UsageError(f"the request cannot be sent: {e}") from e
     except PeerGone:
         pass  # a daemon that refuses may close early: its reason can still be received
+
+
+def _is_kept_by(path: Path, uid: int) -> bool:
+    """Whether nobody but this user and root can have put a socket at this path."""
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        return real.lstat().st_uid == uid and all(_is_closed_to_others(above, uid) for above in real.parents)
+    except OSError:
+        return False
+
+
+def _is_closed_to_others(directory: Path, uid: int) -> bool:
+    found = directory.stat()
+    is_shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    return found.st_uid in (0, uid) and not is_shared
 
 
 def _user(uid: int) -> str:

@@ -59,6 +59,18 @@ def client_socket(
     return (state or state_directory("client", environ=environ, uid=uid)) / _CLIENT_SOCKET_NAME
 
 
+def socket_to_ask() -> Path:
+    """Where a command looks for a client daemon: that of the caller, or where there is none the system's, if it may.
+
+    Raises:
+      UsageError: as `client_socket`.
+    """
+    own = client_socket()
+    if SOCKET_VARIABLE not in os.environ and not own.exists() and os.access(SYSTEM_SOCKET, os.W_OK):
+        return SYSTEM_SOCKET
+    return own
+
+
 def admin_socket(state: Path) -> Path:
     """The Unix socket for administration of the master whose state directory is `state`."""
     return state / _ADMIN_SOCKET_NAME

@@ -10,7 +10,8 @@ import trio
 
 from interfiles.errors import InterFilesError, PeerGone
 from interfiles.transport.message_stream import MessageStream, welcome
-from interfiles.transport.plain import SocketListener, SocketTransport, listen_unix
+from interfiles.transport.plain import SocketListener, SocketTransport
+from interfiles.transport.unix import listen_unix
 from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import Progress, Result, TrackerContent
 from interfiles.wire.handshake_messages import Conversation, Failure

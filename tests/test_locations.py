@@ -53,3 +53,24 @@ def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(UsageError, match="name a place with --state and --socket"):
         locations.state_directory("client", environ={}, uid=USER)
+
+
+def test_a_command_asks_the_systems_daemon_where_the_user_has_none_and_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, own = tmp_path / "system.sock", tmp_path / "own" / "interfiles" / "client.sock"
+    monkeypatch.setattr(locations, "SYSTEM_SOCKET", system)
+    monkeypatch.setattr(locations, "_is_root", lambda _: False)
+    monkeypatch.delenv("INTERFILES_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "own"))
+    assert locations.socket_to_ask() == own, "there is neither"
+    system.touch()
+    assert locations.socket_to_ask() == system
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert locations.socket_to_ask() == own
+    own.unlink()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert locations.socket_to_ask() == own
+    monkeypatch.setenv("INTERFILES_SOCKET", "/chosen")
+    assert locations.socket_to_ask() == Path("/chosen")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import platform
 import random
@@ -15,6 +16,7 @@ import trio
 import typer
 
 from daemons.client.app import ClientConfig, Environment, Serving, run
+from daemons.client.disks import MEMBER_THREADS
 from daemons.command_line import run_command
 from daemons.logs import configure_logging, stderr_is_journal
 from daemons.notify import Notifier
@@ -23,9 +25,11 @@ from daemons.supervision import exit_with_sentence, raise_file_limit, run_daemon
 from interfiles import locations
 from interfiles.errors import PathNotFound, UsageError, printable
 from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
+from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.executor import ThreadExecutor
 from interfiles.transport.base import Address, Listener
-from interfiles.transport.plain import TcpNetwork, listen_unix
+from interfiles.transport.plain import TcpNetwork
+from interfiles.transport.unix import listen_unix
 from interfiles.units import parse_size
 from interfiles.wire.fields import HOST_NAME_PATTERN, ZONE_PATTERN
 
@@ -35,6 +39,8 @@ DISK_THREADS: Final = 8
 TOKEN_VARIABLE: Final = "INTERFILES_TOKEN"
 CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
 TOKEN_CREDENTIAL: Final = "interfiles.token"
+NOBODY: Final = 65534
+LAST_GROUP: Final = 2**32 - 2
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -57,6 +63,10 @@ def client(
         Path | None, typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False)
     ] = None,
     socket: Annotated[Path | None, typer.Option(metavar="PATH", help="Where commands reach this daemon.")] = None,
+    socket_group: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="A group whose members may command this daemon too, each with own rights."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="This host's name in the fleet; by default its host name.")] = None,
     zone: Annotated[str, typer.Option(help="Where the host is: a rack, a room, an office.")] = "",
     quota: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for own copies, such as 500GB.")] = None,
@@ -83,6 +93,7 @@ def client(
             quota=parse_size(quota) if quota is not None else None,
             token=_token(join, token_file),
             spare_token=_spare_token(),
+            socket_group=_group(socket_group) if socket_group is not None else None,
         )
         raise_file_limit()
         with StateLock(where):
@@ -90,13 +101,17 @@ def client(
 
 
 async def _main(config: ClientConfig) -> None:
+    async def listen_control(path: Path) -> Listener:
+        return listen_unix(path, group=config.socket_group)
+
     environment = Environment(
         network=TcpNetwork(),
-        listen_control=_listen_control,
+        listen_control=listen_control,
         database=ThreadExecutor(1),
         disk=ThreadExecutor(DISK_THREADS),
         rng=random.SystemRandom(),
         wall_clock=time.time,
+        make_member_disk=lambda: ThreadExecutor(MEMBER_THREADS),
     )
 
     async def main(*, task_status: trio.TaskStatus[None]) -> None:
@@ -106,10 +121,6 @@ async def _main(config: ClientConfig) -> None:
             task_status.started()
 
     await run_daemon(main, drain_timeout_s=DRAIN_S, notifier=Notifier.from_environment(os.environ))
-
-
-async def _listen_control(path: Path) -> Listener:
-    return listen_unix(path)
 
 
 def _tell(config: ClientConfig, serving: Serving) -> None:
@@ -155,6 +166,18 @@ def _read_token(name: str) -> str:
             return file.read(MAX_TOKEN_CHARACTERS)
     except OSError as e:
         raise PathNotFound(f"token file {printable(name)} cannot be read: {e.strerror or e}") from e
+
+
+def _group(given: str) -> int:
+    """The number of a group, once it is known that the daemon can do as its members could."""
+    try:
+        number = int(given) if re.fullmatch("[0-9]{1,10}", given) else grp.getgrnam(given).gr_gid
+        if number > LAST_GROUP:
+            raise KeyError(given)
+    except (KeyError, ValueError) as e:
+        raise UsageError(f"there is no group {printable(given)} on this host; name one with --socket-group") from e
+    with acting_as(Owner(NOBODY, NOBODY)):
+        return number
 
 
 def _host_name(name: str | None) -> str:

@@ -16,6 +16,7 @@ import trio
 from daemons.client import joining
 from daemons.client.announcements import Announcements
 from daemons.client.control_server import ControlServer
+from daemons.client.disks import Disks
 from daemons.client.downloads import Downloader
 from daemons.client.fleet_network import FleetNetwork
 from daemons.client.library import Library
@@ -48,6 +49,7 @@ class ClientConfig:
 
     `token`: to join with now, an error on a host that has joined; `spare_token`: the text of one to join with if that
     is still to do, for a service that is started with the same environment each time; by then it may be anything.
+    `socket_group`: the group (its number) whose members may command the daemon too.
     """
 
     state: Path
@@ -59,13 +61,15 @@ class ClientConfig:
     quota: int | None = None
     token: JoinToken | None = None
     spare_token: str = ""
+    socket_group: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """The world outside: replaced as a whole by tests in virtual time.
 
-    `database` runs one function at a time, for the job store; `disk` several.
+    `database` runs one function at a time, for the job store; `disk` several. `make_member_disk` makes an executor for
+    another user that the daemon works for; None: all share `disk`.
     """
 
     network: Network
@@ -74,6 +78,7 @@ class Environment:
     disk: Executor
     rng: random.Random
     wall_clock: Callable[[], float]
+    make_member_disk: Callable[[], Executor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +167,11 @@ async def _serve(
     )
     membership = Membership(identity, network, jobs, environment.database, rng=rng, wall_clock=environment.wall_clock)
     copies = config.state / "copies"
-    library = Library(jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota)
-    transfers = Transfers(library, network, disk, rng)
+    disks = Disks(disk, environment.make_member_disk or (lambda: disk))
+    library = Library(
+        jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota, disks=disks
+    )
+    transfers = Transfers(library, network, rng)
     link = MasterLink(
         network,
         membership,
@@ -184,9 +192,9 @@ async def _serve(
         wall_clock=environment.wall_clock,
     )
     sources = Sources(library, link, disk)
-    downloader = Downloader(library, transfers, disk)
+    downloader = Downloader(library, transfers)
     reporter = Reporter(library, link, identity, address=str(config.advertise or listener.address), state=config.state)
-    server = ControlServer(library, link, transfers, uploader, downloader, sources, reporter)
+    server = ControlServer(library, link, transfers, uploader, downloader, sources, reporter, group=config.socket_group)
     peers = PeerServer(network, library.find, disk)
 
     async def handle_control(transport: Transport) -> None:

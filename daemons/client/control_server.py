@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
+from daemons.client.callers import Call, Caller, Calls, who_calls
+from daemons.client.handovers import receive_place
 from daemons.client.reporting import Reporter, download_report, here_report
 from daemons.client.uploads import HashingProgress
 from daemons.supervision import first_leaf
@@ -20,7 +22,6 @@ from interfiles.errors import (
     LocalProtocolError,
     NoSource,
     NotPermitted,
-    PeerGone,
     PeerSilent,
     Refused,
     RemoteProtocolError,
@@ -30,7 +31,8 @@ from interfiles.errors import (
 )
 from interfiles.piece_set import PieceSet
 from interfiles.transport.message_stream import MessageStream, welcome
-from interfiles.transport.plain import SocketTransport, caller_uid
+from interfiles.transport.plain import SocketTransport
+from interfiles.transport.unix import caller_uid
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
 from interfiles.wire.reports import (
@@ -52,24 +54,12 @@ if TYPE_CHECKING:
     from interfiles.manifest import FileId
     from interfiles.transport.base import Transport
     from interfiles.wire.codec import Message
-    from interfiles.wire.handshake_messages import Role
 
 REQUEST_TIMEOUT_S: Final = 30.0  # for the caller to say what it wants, a large tracker file included
 PROGRESS_S: Final = 0.1  # between two progress messages
 NO_PEER_YET_S: Final = 1.0  # before "waiting" is shown: finding peers takes a moment
 
 log = structlog.get_logger()
-
-
-def check_caller(transport: Transport) -> Role:
-    """Let only this user and root command the daemon: the role that they have.
-
-    Raises:
-      NotPermitted: somebody else is at the other end.
-    """
-    if isinstance(transport, SocketTransport) and caller_uid(transport) not in (0, os.geteuid()):
-        raise NotPermitted("this daemon belongs to another user; start your own with interfiles client")
-    return "local"
 
 
 class ControlServer:
@@ -84,6 +74,8 @@ class ControlServer:
         downloader: Downloader,
         sources: Sources,
         reporter: Reporter,
+        *,
+        group: int | None = None,
     ) -> None:
         self._library = library
         self._link = link
@@ -92,24 +84,39 @@ class ControlServer:
         self._downloader = downloader
         self._sources = sources
         self._reporter = reporter
+        self._group = group
+        self._calls = Calls()
 
     async def handle(self, transport: Transport) -> None:
-        """One connection: greet, check the caller, answer one request; abandon it when the caller leaves.
+        """One connection: greet, find out who calls, answer one request; abandon it when the caller leaves.
+
+        Another user with too many of them is given no answer.
 
         Raises:
           TransportError, ProtocolError: the conversation broke.
         """
-        stream, _ = await welcome(transport, "control", lambda: check_caller(transport))
+        uid = caller_uid(transport) if isinstance(transport, SocketTransport) else 0
+        if uid in (0, os.geteuid()):
+            await self._converse(transport)
+            return
+        with self._calls.counted(uid) as is_room:
+            if is_room:
+                await self._converse(transport)
+            else:
+                log.info("a user calls too often", uid=uid)
+
+    async def _converse(self, transport: Transport) -> None:
+        stream, _ = await welcome(transport, "control", lambda: "local")
         try:
+            caller = who_calls(transport, self._group)
             with trio.move_on_after(REQUEST_TIMEOUT_S) as scope:
                 request = await stream.receive()
-                payload = await stream.receive_payload()
+                with self._sized(caller, stream.payload_left):
+                    payload = await stream.receive_payload()
+                    scope.deadline = float("inf")
+                    await self._carry_out(Call(stream, caller), request, payload)
             if scope.cancelled_caught:
                 raise PeerSilent(f"no request came within {REQUEST_TIMEOUT_S:.0f} s")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
-                await self._answer(stream, request, payload)
-                nursery.cancel_scope.cancel()
         except* LocalProtocolError:
             raise  # a bug of ours
         except* InterFilesError as group:
@@ -117,71 +124,95 @@ class ControlServer:
         finally:
             stream.close()
 
-    async def _answer(self, stream: MessageStream[Message], request: Message, payload: bytes) -> None:
+    def _sized(self, caller: Caller, payload_bytes: int) -> AbstractContextManager[None]:
+        return nullcontext() if caller.owner is None else self._calls.sized(caller.owner.uid, payload_bytes)
+
+    async def _carry_out(self, call: Call, request: Message, payload: bytes) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call.listen, nursery.cancel_scope)
+                await self._answer(call, request, payload)
+                nursery.cancel_scope.cancel()
+        finally:
+            call.close()
+
+    async def _answer(self, call: Call, request: Message, payload: bytes) -> None:
         report: Report
         match request:
             case c.Upload():
-                await self._upload(stream, request)
+                await self._upload(call, request)
                 return
             case c.Download():
-                report = await self._download(stream, request, payload)
+                report = await self._download(call, request, payload)
             case c.Wait():
-                report = await self._wait(stream, request, payload)
+                report = await self._wait(call, request, payload)
             case c.Verify():
-                report = await self._verify(stream, request, payload)
+                report = await self._verify(call, request, payload)
             case c.Stat():
-                report = await self._reporter.stat(await self._sources.find(request.query, payload))
+                report = await self._reporter.stat(await self._sources.find(request.query, payload), call.caller)
             case c.ListFiles():
                 report = await self._reporter.files(request.start)
             case c.ListHosts():
                 report = await self._reporter.hosts()
             case c.Status():
-                report = self._reporter.status()
+                report = self._reporter.status(call.caller)
             case c.Remove():
-                report = await self._remove(request, payload)
+                report = await self._remove(call.caller, request, payload)
             case c.Pause() | c.Resume():
-                report = await self._set_paused(request, payload)
+                report = await self._set_paused(call.caller, request, payload)
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is not a request")
-        await stream.send(c.Result(), encode_report(report))
+        await call.say(c.Result(), encode_report(report))
+
+    async def _find_own(self, caller: Caller, query: str, payload: bytes) -> LocalFile:
+        """This host's file, if it is the caller's to command."""
+        file = await self._sources.find_here(query, payload)
+        caller.check_owns(file)
+        return file
 
     # Commands that take time
 
-    async def _upload(self, stream: MessageStream[Message], request: c.Upload) -> None:
+    async def _upload(self, call: Call, request: c.Upload) -> None:
         progress = HashingProgress()
-        path = Path(os.fsdecode(request.path))
-        async with _shown(stream, "hashing", progress):
-            report, tracker = await self._uploader.upload(
-                path, replicas=request.replicas, copy=request.copy, progress=progress
-            )
-        await stream.send(c.Result(), encode_report(report))
-        await stream.send(c.TrackerContent(), tracker)
+        async with _shown(call, "hashing", progress):
+            if call.caller.owner is not None:
+                report, tracker = await self._uploader.upload_handed(
+                    call, replicas=request.replicas, copy=request.copy, progress=progress
+                )
+            else:
+                path = Path(os.fsdecode(request.path))
+                report, tracker = await self._uploader.upload(
+                    path, replicas=request.replicas, copy=request.copy, progress=progress
+                )
+        await call.say(c.Result(), encode_report(report))
+        await call.say(c.TrackerContent(), tracker)
 
-    async def _download(self, stream: MessageStream[Message], request: c.Download, payload: bytes) -> Report:
+    async def _download(self, call: Call, request: c.Download, payload: bytes) -> Report:
         source, began = await self._sources.find(request.query, payload), trio.current_time()
+        directory, owner, place = Path(os.fsdecode(request.directory)), None, None
+        if call.caller.owner is not None:
+            owner, place = await receive_place(call, directory, self._library.disks)
         compared = HashingProgress(name=source.manifest.name, total=source.manifest.size)
-        async with _shown(stream, "checking", compared):
+        async with _shown(call, "checking", compared):
             taken = await self._downloader.start(
-                source, Path(os.fsdecode(request.directory)), overwrite=request.overwrite, progress=compared.add
+                source, directory, overwrite=request.overwrite, progress=compared.add, owner=owner, place=place
             )
         if taken.is_here:
             return here_report(taken.file, taken.destination, seconds=trio.current_time() - began)
         if request.detach and not taken.file.is_complete:
             return download_report(taken.file, taken.destination, "detached")
-        return await self._follow(stream, taken.file, request.timeout_s, taken.destination)
+        return await self._follow(call, taken.file, request.timeout_s, taken.destination)
 
-    async def _wait(self, stream: MessageStream[Message], request: c.Wait, payload: bytes) -> Report:
-        file = await self._sources.find_here(request.query, payload)
-        return await self._follow(stream, file, request.timeout_s, Path(os.fsdecode(file.record.path)))
+    async def _wait(self, call: Call, request: c.Wait, payload: bytes) -> Report:
+        file = await self._find_own(call.caller, request.query, payload)
+        return await self._follow(call, file, request.timeout_s, Path(os.fsdecode(file.record.path)))
 
-    async def _follow(
-        self, stream: MessageStream[Message], file: LocalFile, timeout_s: float | None, destination: Path
-    ) -> Report:
+    async def _follow(self, call: Call, file: LocalFile, timeout_s: float | None, destination: Path) -> Report:
         """Stream a download's progress until it is complete; the caller may leave at any time.
 
         `timeout_s`: seconds without any progress after which to give up watching.
         """
-        if await self._show_fetching(stream, file, float("inf") if timeout_s is None else timeout_s):
+        if await self._show_fetching(call, file, float("inf") if timeout_s is None else timeout_s):
             return download_report(file, destination, "complete")
         short = file.file_id.hex()[:12]
         if file.phase == "waiting" or not file.verified:
@@ -191,7 +222,7 @@ class ControlServer:
             f"{file.label} got nothing for {timeout_s:g} s; the download stays queued: interfiles wait {short}"
         )
 
-    async def _show_fetching(self, stream: MessageStream[Message], file: LocalFile, timeout_s: float) -> bool:
+    async def _show_fetching(self, call: Call, file: LocalFile, timeout_s: float) -> bool:
         """Return True once the file is complete, False after `timeout_s` without progress."""
         moved_at, moved, waiting_since = trio.current_time(), -1, float("inf")
         known = file.failure  # from before: whoever asks now may just have mended the cause
@@ -210,7 +241,7 @@ class ControlServer:
             if phase == "waiting" and now - waiting_since < NO_PEER_YET_S:
                 phase = "fetching"
             text = self._reporter.waiting_for(file) if phase == "waiting" else printable(file.note)
-            await stream.send(
+            await call.say(
                 c.Progress(
                     phase,
                     file.manifest.name,
@@ -227,8 +258,8 @@ class ControlServer:
                 await file.changed.later_than(seen)
         return True
 
-    async def _verify(self, stream: MessageStream[Message], request: c.Verify, payload: bytes) -> Report:
-        file = await self._sources.find_here(request.query, payload)
+    async def _verify(self, call: Call, request: c.Verify, payload: bytes) -> Report:
+        file = await self._find_own(call.caller, request.query, payload)
         await self._library.check_unchanged(file)
         pieces = (
             PieceSet.full(file.manifest.piece_count)
@@ -236,7 +267,7 @@ class ControlServer:
             else file.verified.copy()
         )
         progress, began = HashingProgress(name=file.manifest.name, total=file.manifest.size), trio.current_time()
-        async with _shown(stream, "verifying", progress):
+        async with _shown(call, "verifying", progress):
             good = await self._library.check(file, pieces, progress.add)
         bad = [piece for piece in pieces if piece not in good]
         if bad:
@@ -253,14 +284,21 @@ class ControlServer:
 
     # Commands that are quick
 
-    async def _remove(self, request: c.Remove, payload: bytes) -> Report:
+    async def _remove(self, caller: Caller, request: c.Remove, payload: bytes) -> Report:
         hosts, file = 0, None
         if request.local:
-            file = await self._sources.find_here(request.query, payload)
+            file = await self._find_own(caller, request.query, payload)
             manifest = file.manifest
         else:
             manifest = (await self._sources.find(request.query, payload)).manifest
             file = self._library.find(manifest.file_id)
+            if file is not None:
+                caller.check_owns(file)
+            elif caller.owner is not None:
+                raise NotPermitted(
+                    f"{printable(manifest.name)} is not on this host, so it is not yours to take out of the fleet; ask "
+                    "an administrator of this host"
+                )
             hosts = await self._remove_everywhere(manifest.file_id, request, is_here=file is not None)
         path = os.fsdecode(file.record.path) if file is not None and file.record.part is None else ""
         deleted = file is not None and (file.record.owned or (request.delete and not file.record.in_place))
@@ -284,23 +322,13 @@ class ControlServer:
             return 0  # never published, or removed already: only this host has it
         return answer.hosts - 1 if is_here and answer.hosts else answer.hosts
 
-    async def _set_paused(self, request: c.Pause | c.Resume, payload: bytes) -> Report:
-        file = await self._sources.find_here(request.query, payload)
+    async def _set_paused(self, caller: Caller, request: c.Pause | c.Resume, payload: bytes) -> Report:
+        file = await self._find_own(caller, request.query, payload)
         if isinstance(request, c.Pause):
             await self._transfers.pause(file)
         else:
             await self._transfers.resume(file)
         return TransferStateReport(id=file.file_id.hex(), name=file.manifest.name, state=file.record.state)
-
-
-async def _cancel_when_gone(stream: MessageStream[Message], scope: trio.CancelScope) -> None:
-    """A caller that leaves abandons its request; one that says more breaks the rules."""
-    try:
-        message = await stream.receive()
-    except (PeerGone, PeerSilent):
-        scope.cancel()
-        return
-    raise RemoteProtocolError(f"{type(message).__name__} came while a request was under way")
 
 
 async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterFilesError]) -> None:
@@ -310,11 +338,11 @@ async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterF
 
 
 @asynccontextmanager
-async def _shown(stream: MessageStream[Message], phase: c.Phase, progress: HashingProgress) -> AsyncIterator[None]:
+async def _shown(call: Call, phase: c.Phase, progress: HashingProgress) -> AsyncIterator[None]:
     """Stream the progress of what runs inside; a message begun is sent whole, for the result comes right after it."""
     done, failure = trio.Event(), None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_show, stream, phase, progress, done)
+        nursery.start_soon(_show, call, phase, progress, done)
         try:
             yield
         except InterFilesError as e:
@@ -324,7 +352,7 @@ async def _shown(stream: MessageStream[Message], phase: c.Phase, progress: Hashi
         raise failure
 
 
-async def _show(stream: MessageStream[Message], phase: c.Phase, progress: HashingProgress, done: trio.Event) -> None:
+async def _show(call: Call, phase: c.Phase, progress: HashingProgress, done: trio.Event) -> None:
     began = trio.current_time()
     while True:
         with trio.move_on_after(PROGRESS_S):
@@ -333,4 +361,4 @@ async def _show(stream: MessageStream[Message], phase: c.Phase, progress: Hashin
         now = "publishing" if progress.publishing else phase
         text = "copying" if progress.copying else ""
         rate = int(progress.done / (trio.current_time() - began))
-        await stream.send(c.Progress(now, progress.name, progress.done, progress.total, rate, 0, text))
+        await call.say(c.Progress(now, progress.name, progress.done, progress.total, rate, 0, text))

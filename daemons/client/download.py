@@ -26,6 +26,7 @@ from interfiles.errors import (
 )
 from interfiles.piece_set import PieceSet
 from interfiles.storage import finishing
+from interfiles.storage.acting import can_act
 from interfiles.storage.part_store import PartStore
 from interfiles.swarm.request_scheduler import RequestScheduler
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from interfiles.geometry import Block, PieceIndex
-    from interfiles.storage.executor import Executor
     from interfiles.wire.master_messages import PeerAddress
 
 MAX_SESSIONS: Final = 12  # peers of one file at once
@@ -61,13 +61,12 @@ class Download:
         file: LocalFile,
         library: Library,
         network: FleetNetwork,
-        disk: Executor,
         rng: Random,
     ) -> None:
         self._file = file
         self._library = library
         self._network = network
-        self._disk = disk
+        self._disk = library.disk_of(file)
         self._rng = rng
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         self._sessions: dict[str, FetchSession] = {}
@@ -112,7 +111,10 @@ class Download:
         assert record.part is not None
         part = Path(os.fsdecode(record.part))
         file.phase, file.checked_bytes = "checking", 0
-        store = await self._disk.run(PartStore.open, part, file.manifest, file.durable, self._library.open_files)
+        open_files, durable = self._library.open_files, file.durable
+        store = await self._disk.run(
+            lambda: PartStore.open(part, file.manifest, durable, open_files, record.rights, record.place)
+        )
         file.store = store
         file.verified = PieceSet(store.held.count, store.held.bits)
         doubtful = PieceSet(store.held.count, store.doubtful.bits & ~store.held.bits)
@@ -128,10 +130,15 @@ class Download:
 
     async def _reuse(self, store: PartStore) -> PieceSet:
         """Copy what the content to be replaced has of the same pieces."""
-        wanted, replaced = self._file.verified.complement(), Path(os.fsdecode(self._file.record.path))
+        record, wanted = self._file.record, self._file.verified.complement()
+        if record.rights is not None and not can_act():
+            return PieceSet(wanted.count)  # the daemon may read what the owner may not
+        replaced = Path(os.fsdecode(record.path))
         return await run_cancellable(
             self._disk,
-            lambda cancelled: store.reuse(replaced, wanted, progress=self._count_checked, cancelled=cancelled),
+            lambda cancelled: store.reuse(
+                replaced, wanted, owner=record.rights, progress=self._count_checked, cancelled=cancelled
+            ),
         )
 
     def _count_checked(self, count: int) -> None:
@@ -156,8 +163,11 @@ class Download:
         file.phase = "finishing"
         self._library.phase_changed(file)
         part, destination = Path(os.fsdecode(record.part)), Path(os.fsdecode(record.path))
+        mask = record.owner.umask if record.owner is not None else None
         stamps = await self._disk.run(
-            lambda: finishing.finish(part, destination, file.manifest, overwrite=record.overwrite)
+            lambda: finishing.finish(
+                *(part, destination, file.manifest), overwrite=record.overwrite, place=record.place, mask=mask
+            )
         )
         with trio.CancelScope(shield=True):  # else the record would not know of what stands there now
             await self._library.complete(file, destination, stamps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from daemons.client.callers import Caller
 from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES, LocalFile
 from daemons.client.sources import Source
@@ -27,6 +29,7 @@ from interfiles.errors import (
     printable,
 )
 from interfiles.piece_set import PieceSet
+from interfiles.storage.acting import can_act
 from interfiles.storage.existing import matches_existing, same_structure
 from interfiles.storage.jobs import FileRecord, encode_stamps
 from interfiles.storage.part_store import PartStore, discard_part, part_path
@@ -37,8 +40,9 @@ if TYPE_CHECKING:
 
     from daemons.client.library import Library
     from daemons.client.transfers import Transfers
-    from interfiles.storage.executor import Executor
+    from interfiles.storage.acting import Owner
     from interfiles.storage.jobs import FileState
+    from interfiles.storage.places import Place
     from interfiles.storage.scan import Stamp
 
 
@@ -62,6 +66,8 @@ class _Order:
     directory: Path
     overwrite: bool
     progress: Callable[[int], None]
+    owner: Owner | None = None
+    place: Place | None = None
     done: trio.Event = field(default_factory=trio.Event)
     taken: Taken | None = None
     refused: InterFilesError | None = None
@@ -74,10 +80,10 @@ class Downloader:
     finds the download taken on, whatever moment it left at.
     """
 
-    def __init__(self, library: Library, transfers: Transfers, disk: Executor) -> None:
+    def __init__(self, library: Library, transfers: Transfers) -> None:
         self._library = library
         self._transfers = transfers
-        self._disk = disk
+        self._under_way: Counter[int] = Counter()  # by user: one whose disk does not answer must not fill the memory
         self._orders, self._due = trio.open_memory_channel[_Order](MAX_ORDERS)
 
     async def run(self) -> None:
@@ -87,21 +93,31 @@ class Downloader:
                 nursery.start_soon(self._carry_out, order)
 
     async def start(
-        self, source: Source, directory: Path, *, overwrite: bool, progress: Callable[[int], None]
+        self,
+        source: Source,
+        directory: Path,
+        *,
+        overwrite: bool,
+        progress: Callable[[int], None],
+        owner: Owner | None = None,
+        place: Place | None = None,
     ) -> Taken:
         """Make sure that the file is at `directory` or on its way there.
 
-        `progress` hears, from a thread, of bytes compared with what is on the disk already.
+        `progress` hears, from a thread, of bytes compared with what is on the disk already. `owner`: the member of the
+        socket's group that asks, and has shown that it may write in `directory`, which is `place`.
 
         Raises:
           DestinationExists: other content is there and may not be overwritten.
           PathNotFound, NotPermitted, NoSpace, StorageFailed: the place is not fit; nothing was written.
-          Refused: the file is on its way to another place.
+          Refused: the file is on its way to another place, or this member has too many requests under way.
 
         Cancellation:
           The request is carried out all the same.
         """
-        order = _Order(source, directory, overwrite, progress)
+        order = _Order(source, directory, overwrite, progress, owner, place)
+        if owner is not None and self._under_way[owner.uid] >= MAX_ORDERS:
+            raise Refused(f"{MAX_ORDERS} downloads of yours are still being looked at; try again in a moment")
         await self._orders.send(order)
         await order.done.wait()
         if order.taken is None:
@@ -117,37 +133,57 @@ class Downloader:
             except InterFilesError as e:
                 order.refused = e
 
+        uid = order.owner.uid if order.owner is not None else 0
+        self._under_way[uid] += 1
         try:
             await contain("taking a download on", take, expected=(), log=log)
         finally:
             order.done.set()
+            self._under_way[uid] -= 1
 
     async def _take(self, order: _Order) -> Taken:
-        source, manifest = order.source, order.source.manifest
-        directory = await self._disk.run(_checked_directory, order.directory)
+        manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
+        directory = await disk.run(_checked_directory, order.directory) if order.place is None else order.directory
         destination = directory / manifest.name
         known = self._library.find(manifest.file_id)
+        owns_known = known is not None and Caller(order.owner).owns(known)
+        if known is not None and not owns_known:
+            _check_free(known)
         if known is not None and known.record.part is not None:
             return await self._go_on(known, destination, overwrite=order.overwrite)
-        if await self._disk.run(same_structure, destination, manifest) is not None:  # else no need to read it all
-            existing = await run_cancellable(
-                self._disk,
-                lambda cancelled: matches_existing(destination, manifest, progress=order.progress, cancelled=cancelled),
+        if order.owner is None or can_act():  # else the daemon might read what the owner may not
+            stamps = await self._existing(order, destination)
+            if stamps is not None:
+                return Taken(await self._adopt(known, order, destination, stamps), destination, is_here=True)
+        elif order.overwrite:
+            raise NotPermitted(
+                "this daemon is not root's, so it cannot tell what you may replace; move it away yourself, and leave "
+                "--overwrite out"
             )
-            if existing.stamps is not None:
-                return Taken(await self._adopt(known, source, destination, existing.stamps), destination, is_here=True)
         if known is not None and os.fsdecode(known.record.path) == str(destination):
             with suppress(ContentChanged):
                 await self._library.check_unchanged(known)
-        overwrite = order.overwrite or (known is not None and _is_damaged_download(known, destination))
-        if not overwrite and await self._disk.run(os.path.lexists, destination):
+        is_damaged = known is not None and owns_known and _is_damaged_download(known, destination)
+        overwrite = order.overwrite or is_damaged
+        if not overwrite and await disk.run(os.path.lexists, destination):
             raise DestinationExists(
                 f"{printable(str(destination))} exists and differs; use --overwrite, or -o for another place"
             )
         if known is not None and known.is_complete and os.fsdecode(known.record.path) != str(destination):
-            await self._copy(known, destination, overwrite=overwrite, progress=order.progress)
+            await self._copy(known, order, destination, overwrite=overwrite)
             return Taken(known, destination, is_here=True)
-        return Taken(await self._begin(source, destination, overwrite=overwrite), destination, is_here=False)
+        return Taken(await self._begin(order, destination, overwrite=overwrite), destination, is_here=False)
+
+    async def _existing(self, order: _Order, destination: Path) -> Sequence[Stamp] | None:
+        """The stamps of what is at the destination, if it is the very content that is wanted."""
+        manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
+        if await disk.run(same_structure, destination, manifest) is None:
+            return None  # no need to read it all
+        existing = await run_cancellable(
+            disk,
+            lambda cancelled: matches_existing(destination, manifest, progress=order.progress, cancelled=cancelled),
+        )
+        return existing.stamps
 
     async def _go_on(self, known: LocalFile, destination: Path, *, overwrite: bool) -> Taken:
         """The file is being downloaded, or was paused."""
@@ -163,60 +199,64 @@ class Downloader:
         return Taken(known, destination, is_here=False)
 
     async def _adopt(
-        self, known: LocalFile | None, source: Source, destination: Path, stamps: Sequence[Stamp]
+        self, known: LocalFile | None, order: _Order, destination: Path, stamps: Sequence[Stamp]
     ) -> LocalFile:
         """The very content is there already: serve it from there."""
         if known is not None and known.is_complete:
             with suppress(ContentChanged):
                 await self._library.check_unchanged(known)
                 return known
+        manifest = order.source.manifest
         is_ours = known is not None and os.fsdecode(known.record.path) == str(destination)
         in_place = known.record.in_place if known is not None and is_ours else True
-        record = self._record(source, destination, None, "complete", overwrite=False, stamps=stamps)
-        store = SeedStore(destination, source.manifest, stamps, self._library.open_files)
-        return await self._library.add(replace(record, in_place=in_place), source.manifest, store)
+        record = self._record(order, destination, None, "complete", overwrite=False, stamps=stamps)
+        store = SeedStore(destination, manifest, stamps, self._library.open_files, order.owner)
+        return await self._library.add(replace(record, in_place=in_place), manifest, store)
 
-    async def _begin(self, source: Source, destination: Path, *, overwrite: bool) -> LocalFile:
+    async def _open_part(self, order: _Order, part: Path) -> PartStore:
+        manifest, none = order.source.manifest, PieceSet(order.source.manifest.piece_count)
+        return await self._library.disks.of(order.owner).run(
+            lambda: PartStore.open(part, manifest, none, self._library.open_files, order.owner, order.place)
+        )
+
+    async def _begin(self, order: _Order, destination: Path, *, overwrite: bool) -> LocalFile:
         """Make the part, then the record; a part that a crash left between the two is gone on with."""
-        manifest, none = source.manifest, PieceSet(source.manifest.piece_count)
+        manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
         part = part_path(destination.parent, manifest)
-        is_new = not await self._disk.run(os.path.lexists, part)
-        store = await self._disk.run(PartStore.open, part, manifest, none, self._library.open_files)
-        store.close()  # the transfer opens it, as after a restart
-        record = self._record(source, destination, part, "downloading", overwrite=overwrite, stamps=())
+        is_new = not await disk.run(os.path.lexists, part)
+        (await self._open_part(order, part)).close()  # the transfer opens it, as after a restart
+        record = self._record(order, destination, part, "downloading", overwrite=overwrite, stamps=())
         try:
             return await self._library.add(record, manifest, None)
         except InterFilesError:
             if is_new:
-                await self._disk.run(discard_part, part)
+                await disk.run(discard_part, part, order.place)
             raise
 
-    async def _copy(
-        self, known: LocalFile, destination: Path, *, overwrite: bool, progress: Callable[[int], None]
-    ) -> None:
+    async def _copy(self, known: LocalFile, order: _Order, destination: Path, *, overwrite: bool) -> None:
         """This host has the file elsewhere: copy it, every piece checked, and keep serving the first."""
-        manifest, part = known.manifest, part_path(destination.parent, known.manifest)
-        none = PieceSet(manifest.piece_count)
-        store = await self._disk.run(PartStore.open, part, manifest, none, self._library.open_files)
+        disk, rights = self._library.disks.of(order.owner), known.record.rights
+        store = await self._open_part(order, part_path(destination.parent, known.manifest))
         try:
             wanted = store.held.complement()
             root = Path(os.fsdecode(known.record.path))
             copied = await run_cancellable(
-                self._disk, lambda cancelled: store.reuse(root, wanted, progress=progress, cancelled=cancelled)
+                disk,
+                lambda cancelled: store.reuse(root, wanted, owner=rights, progress=order.progress, cancelled=cancelled),
             )
             if copied != wanted:
-                raise ContentChanged(f"{printable(str(root))} changed while it was copied; run interfiles verify on it")
-            await self._disk.run(store.sync)
-            await self._disk.run(lambda: store.finish(destination, overwrite=overwrite))
+                raise ContentChanged(f"{known.label} changed while it was copied; run interfiles verify on it")
+            await disk.run(store.sync)
+            await disk.run(lambda: store.finish(destination, overwrite=overwrite))
         except BaseException:
             with trio.CancelScope(shield=True):
-                await self._disk.run(store.discard)
+                await disk.run(store.discard)
             raise
         store.close()
 
     def _record(
         self,
-        source: Source,
+        order: _Order,
         destination: Path,
         part: Path | None,
         state: FileState,
@@ -224,7 +264,7 @@ class Downloader:
         overwrite: bool,
         stamps: Sequence[Stamp],
     ) -> FileRecord:
-        count = source.manifest.piece_count
+        source, count = order.source, order.source.manifest.piece_count
         complete = state in COMPLETE_STATES
         return FileRecord(
             file_id=source.manifest.file_id,
@@ -245,7 +285,17 @@ class Downloader:
             seconds=0.0,
             note="",
             owned=False,
+            owner=order.owner,
+            place=order.place,
         )
+
+
+def _check_free(known: LocalFile) -> None:
+    """Let nobody take over what another user of this host fetches, or does not want to be served."""
+    if known.record.part is not None:
+        raise Refused(f"{known.label} is being downloaded here by another user; ask again when that is done")
+    if known.record.state == "paused":
+        raise Refused(f"{known.label} is paused on this host by another user; only that user can resume it")
 
 
 def _is_damaged_download(file: LocalFile, destination: Path) -> bool:

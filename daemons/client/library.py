@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,9 +16,10 @@ import structlog
 import trio
 
 from daemons.client.cancellable import run_cancellable
+from daemons.client.disks import Disks
 from daemons.client.local_file import LocalFile
 from daemons.client.notice import Notice
-from daemons.supervision import contain
+from daemons.client.rounds import rounds
 from interfiles.errors import AmbiguousFile, ContentChanged, InterFilesError, NotPermitted, printable
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
@@ -31,7 +31,7 @@ from interfiles.units import format_count
 from interfiles.wire.master_messages import FileInfo, Handout, PeerAddress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import FileRecord, FileState, JobStore
@@ -56,8 +56,10 @@ class Library:
         *,
         state: Path,
         quota: int | None,
+        disks: Disks | None = None,
     ) -> None:
         self.open_files: Final = open_files
+        self.disks: Final = disks or Disks(disk, lambda: disk)
         self.announcements: Final = Notice()
         self.attention: Final = Notice()
         self.work: Final = Notice()
@@ -100,7 +102,7 @@ class Library:
         """Read the records and open what is complete; downloads are opened by those who go on with them."""
         for record in await self._database.run(self._jobs.load_all):
             manifest = await self._disk.run(Manifest.decode, record.manifest)
-            file = LocalFile(record, manifest, self.attention, now=trio.current_time())
+            file = self._made(record, manifest)
             self._files[manifest.file_id] = file
             if record.part is None and record.state != "withdrawn":
                 self._open(file)
@@ -114,9 +116,18 @@ class Library:
         for file in self:
             file.change_store(None)
 
+    def _made(self, record: FileRecord, manifest: Manifest) -> LocalFile:
+        file = LocalFile(record, manifest, self.attention, now=trio.current_time())
+        file.disk = self.disks.of(record.rights)
+        return file
+
     def _open(self, file: LocalFile) -> None:
-        path = Path(os.fsdecode(file.record.path))
-        file.store = SeedStore(path, file.manifest, decode_stamps(file.record.stamps), self.open_files)
+        path, rights = Path(os.fsdecode(file.record.path)), file.record.rights
+        file.store = SeedStore(path, file.manifest, decode_stamps(file.record.stamps), self.open_files, rights)
+
+    def disk_of(self, file: LocalFile) -> Executor:
+        """Where the disk work of a file is done: in the threads and with the rights of whom it belongs to."""
+        return self.disks.of(file.record.rights)
 
     # Changes
 
@@ -141,7 +152,7 @@ class Library:
             old.changed.tell()
             if old.record.owned and old.record.path != record.path:
                 await self._disk.run(_remove_copy, old)
-        file = LocalFile(record, manifest, self.attention, now=trio.current_time())
+        file = self._made(record, manifest)
         file.store = store
         self._files[manifest.file_id] = file
         self._told(file)
@@ -183,7 +194,7 @@ class Library:
         await self._database.run(lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable))
         file.update(state="complete", path=raw, part=None, stamps=stamped, note="")
         file.note, file.failure, file.phase = "", None, "idle"
-        file.change_store(SeedStore(path, file.manifest, stamps, self.open_files))
+        file.change_store(SeedStore(path, file.manifest, stamps, self.open_files, file.record.rights))
         self._told(file)
 
     async def remove(self, file: LocalFile, *, delete: bool) -> None:
@@ -195,12 +206,14 @@ class Library:
         file.changed_reason = "the file was removed from this host"
         file.change_store(None)
         self._told(file)
+        place = file.record.place
         if file.record.part is not None:
-            await self._disk.run(discard_part, Path(os.fsdecode(file.record.part)))
+            await self.disk_of(file).run(discard_part, Path(os.fsdecode(file.record.part)), place)
         elif file.record.owned:
             await self._disk.run(_remove_copy, file)
         elif delete and not file.record.in_place:
-            await self._disk.run(remove_content, Path(os.fsdecode(file.record.path)), file.manifest)
+            path = Path(os.fsdecode(file.record.path))
+            await self.disk_of(file).run(remove_content, path, file.manifest, place)
 
     def _told(self, file: LocalFile) -> None:
         file.changed.tell()
@@ -219,20 +232,17 @@ class Library:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep)
             seen = 0
-            while True:
-                await self._for_each(self._attend)
-                with trio.move_on_after(SWEEP_S):  # what failed is tried again
-                    seen = await self.attention.later_than(seen)
+            async with rounds(self, self._attend) as go_round:
+                while True:
+                    await go_round()
+                    with trio.move_on_after(SWEEP_S):  # what failed is tried again
+                        seen = await self.attention.later_than(seen)
 
     async def _sweep(self) -> None:
-        while True:
-            await self._for_each(self._look_over)
-            await trio.sleep(SWEEP_S)
-
-    async def _for_each(self, look: Callable[[LocalFile], Awaitable[None]]) -> None:
-        """Look after every file; trouble with one, or with the database, does not end it."""
-        for file in self:
-            await contain(f"looking after {file.label}", partial(look, file), expected=(InterFilesError,), log=log)
+        async with rounds(self, self._look_over) as go_round:
+            while True:
+                await go_round()
+                await trio.sleep(SWEEP_S)
 
     async def _attend(self, file: LocalFile) -> None:
         if file.changed_reason is not None and file.record.state != "withdrawn":
@@ -264,7 +274,7 @@ class Library:
         if not isinstance(file.store, SeedStore):
             return
         with file.using():
-            changed = await self._disk.run(file.store.changed)
+            changed = await self.disk_of(file).run(file.store.changed)
         if changed is not None:
             reason = f"{printable(changed)} changed on disk; put it back, or upload it again"
             file.content_changed(reason)
@@ -275,8 +285,8 @@ class Library:
         if file.record.part is not None:
             return
         path, stamps = Path(os.fsdecode(file.record.path)), decode_stamps(file.record.stamps)
-        store = SeedStore(path, file.manifest, stamps, self.open_files)
-        if await self._disk.run(store.changed) is not None:
+        store = SeedStore(path, file.manifest, stamps, self.open_files, file.record.rights)
+        if await self.disk_of(file).run(store.changed) is not None:
             store.close()
             return
         log.info("restored", file=file.label)
@@ -305,7 +315,7 @@ class Library:
         """Hash pieces on disk again; return those that match. `progress` hears of bytes hashed, from a thread."""
         with file.using() as store:
             return await run_cancellable(
-                self._disk, lambda cancelled: store.check(pieces, progress=progress, cancelled=cancelled)
+                self.disk_of(file), lambda cancelled: store.check(pieces, progress=progress, cancelled=cancelled)
             )
 
     async def report_bad(self, file: LocalFile, bad: Sequence[int]) -> None:

@@ -37,6 +37,7 @@ class LocalFile:
 
     `verified`: pieces that match their hashes and may be served; `durable`: those among them that survive a crash.
     `gained`: pieces in the order in which they were verified since the daemon started.
+    `disk`: where its disk work is done, None: where the daemon does its own.
     `note`: in words what is the matter; `failure`: why the last run of the download ended, None if it goes on.
     `attention`: told when the library has to look: at `suspects`, or at `changed_reason`, why the content is not what
     was hashed.
@@ -47,6 +48,7 @@ class LocalFile:
         self.record = record
         self.manifest = manifest
         self.store: PieceStore | None = None
+        self.disk: Executor | None = None
         self._users: dict[PieceStore, int] = {}
         recorded = PieceSet.from_bytes(manifest.piece_count, record.durable)
         self.durable = recorded if record.state != "withdrawn" else PieceSet(manifest.piece_count)
@@ -164,7 +166,7 @@ class LocalFile:
           ContentChanged, StorageFailed: as `reading`.
         """
         with self.using() as store:
-            return await disk.run(store.read, block)
+            return await (self.disk or disk).run(store.read, block)
 
     @contextmanager
     def using(self) -> Iterator[PieceStore]:
@@ -203,6 +205,8 @@ class LocalFile:
     def holding(self, now: float) -> Holding:
         """What the master is told."""
         pieces, note = len(self.verified), printable(self.note)[:200]
+        if note and self.record.owner is not None:  # it may name paths of theirs, and the fleet shows it to everybody
+            note = "the user whose file it is can see why by interfiles status on that host"
         down, up = self.rates(now)
         match self.record.state:
             case "withdrawn":

@@ -27,6 +27,7 @@ from interfiles.wire.reports import (
 )
 
 if TYPE_CHECKING:
+    from daemons.client.callers import Caller
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
@@ -44,8 +45,11 @@ class Reporter:
         self._address = address
         self._state = state
 
-    async def stat(self, source: Source) -> StatReport:
-        """Who has what of a file; only this host's part of it while the master is away."""
+    async def stat(self, source: Source, caller: Caller) -> StatReport:
+        """Who has what of a file; only this host's part of it while the master is away.
+
+        Where it lies here is told to whom it belongs.
+        """
         manifest, file = source.manifest, self._library.find(source.manifest.file_id)
         info, complete, holders = await self._holders(source)
         return StatReport(
@@ -60,7 +64,7 @@ class Reporter:
             pieces=manifest.piece_count,
             hosts=[_holder_report(holder, manifest.piece_count) for holder in holders],
             replicas=ReplicaCount(wanted=info.replicas_wanted if info else self._wanted(source), complete=complete),
-            local=_local_copy(file),
+            local=_local_copy(file, is_own=file is None or caller.owns(file)),
             complete_info=info is not None or self._link.is_connected,
         )
 
@@ -125,8 +129,8 @@ class Reporter:
             if not page.more or not page.hosts:
                 return HostListReport(hosts=[_host_report(row) for row in rows])
 
-    def status(self) -> StatusReport:
-        """This daemon: who it is and what it does."""
+    def status(self, caller: Caller) -> StatusReport:
+        """This daemon: who it is and what it does. Single files are listed to whom they belong."""
         now, (used, free) = trio.current_time(), self._library.room()
         files = list(self._library)
         transfers = [
@@ -142,7 +146,7 @@ class Reporter:
                 note=self.waiting_for(file) if file.phase == "waiting" else file.note,
             )
             for file in files
-            if not file.is_complete
+            if not file.is_complete and caller.owns(file)
         ]
         return StatusReport(
             host=self._identity.host_id,
@@ -160,7 +164,9 @@ class Reporter:
             down=sum(file.rates(now)[0] for file in files),
             up=sum(file.rates(now)[1] for file in files),
             transfers=transfers,
-            held=[file.file_id.hex() for file in files if file.verified and file.store is not None],
+            held=[
+                file.file_id.hex() for file in files if file.verified and file.store is not None and caller.owns(file)
+            ],
         )
 
     def waiting_for(self, file: LocalFile) -> str:
@@ -219,16 +225,16 @@ def _local_state(file: LocalFile | None) -> CopyState:
     return "complete" if file.is_complete else "partial"
 
 
-def _local_copy(file: LocalFile | None) -> LocalCopy:
+def _local_copy(file: LocalFile | None, *, is_own: bool) -> LocalCopy:
     if file is None:
         return LocalCopy(state="none", pieces=0, path="", doing="", note="")
     doing = file.phase if file.is_fetching and file.phase != "idle" else file.record.state
     return LocalCopy(
         state=_local_state(file),
         pieces=len(file.verified),
-        path=os.fsdecode(file.record.path),
+        path=os.fsdecode(file.record.path) if is_own else "",
         doing="" if file.is_complete else doing,
-        note=file.note,
+        note=file.note if is_own else "",
     )
 
 

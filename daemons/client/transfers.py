@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from interfiles.manifest import FileId
-    from interfiles.storage.executor import Executor
 
 RETRY_FLOOR_S: Final = 2.0
 RETRY_CAP_S: Final = 30.0  # a disk that was full is noticed within so long after room is made
@@ -33,10 +32,9 @@ log = structlog.get_logger()
 class Transfers:
     """Level-triggered: looks at what the records say and makes it so."""
 
-    def __init__(self, library: Library, network: FleetNetwork, disk: Executor, rng: Random) -> None:
+    def __init__(self, library: Library, network: FleetNetwork, rng: Random) -> None:
         self._library = library
         self._network = network
-        self._disk = disk
         self._rng = rng
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
         self._held: set[FileId] = set()
@@ -104,14 +102,18 @@ class Transfers:
 
     async def _remove_forgotten(self) -> None:
         seen = 0
-        while True:
-            while self._forgotten:
-                file_id, delete = self._forgotten.popitem()
-                if file := self._library.find(file_id):
-                    log.info("forgotten", file=file.label, delete=delete)
-                    remove = partial(self.remove, file, delete=delete)
-                    await contain(f"forgetting {file.label}", remove, expected=(InterFilesError,), log=log)
-            seen = await self._told_to_forget.later_than(seen)
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._forgotten:
+                    file_id, delete = self._forgotten.popitem()
+                    if file := self._library.find(file_id):
+                        nursery.start_soon(self._forget, file, delete)
+                seen = await self._told_to_forget.later_than(seen)
+
+    async def _forget(self, file: LocalFile, delete: bool) -> None:
+        log.info("forgotten", file=file.label, delete=delete)
+        remove = partial(self.remove, file, delete=delete)
+        await contain(f"forgetting {file.label}", remove, expected=(InterFilesError,), log=log)
 
     async def _keep_fetching(self, file: LocalFile) -> None:
         """Try until it is complete; a disk that is full or broken may be mended meanwhile."""
@@ -120,7 +122,7 @@ class Transfers:
 
         async def attempt() -> None:
             try:
-                await Download(file, self._library, self._network, self._disk, self._rng).run()
+                await Download(file, self._library, self._network, self._rng).run()
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)

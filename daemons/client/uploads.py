@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from daemons.client.callers import Caller
 from daemons.client.cancellable import run_cancellable
-from interfiles.errors import NoSpace, Refused, printable
+from daemons.client.handovers import describe, receive
+from interfiles.errors import ContentChanged, NoSpace, NotPermitted, Refused, printable
 from interfiles.geometry import choose_piece_size
 from interfiles.manifest import HASH_BYTES, Manifest
 from interfiles.piece_set import PieceSet
-from interfiles.storage.copying import copy_tree
+from interfiles.storage.copying import TreeCopy, copy_tree
 from interfiles.storage.failures import translated
+from interfiles.storage.handed import HandedContent
 from interfiles.storage.hashing import DiskContent, draft_manifest, hash_range, slices
 from interfiles.storage.jobs import FileRecord, encode_stamps
 from interfiles.storage.scan import Scan, scan
@@ -26,12 +29,14 @@ from interfiles.units import format_bytes
 from interfiles.wire.reports import UploadReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from daemons.client.callers import Call
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
+    from interfiles.storage.acting import Owner
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import Identity
 
@@ -92,10 +97,81 @@ class Uploader:
         began = trio.current_time()
         found = await run_cancellable(self._disk, lambda cancelled: scan(path, cancelled=cancelled))
         progress.name, progress.total = found.name, found.size
-        async with self._copied(found, progress) if copy else nullcontext(found) as content:
+
+        async def make(place: Path) -> None:
+            await run_cancellable(self._disk, lambda cancelled: _copy_to(place, found, cancelled))
+
+        async with self._copied(found, progress, make) if copy else nullcontext(found) as content:
             manifest = await self._hash(content, progress)
             async with self._library.claimed(manifest.file_id):
                 file = await self._remember(content, manifest, replicas or 0, owned=copy)
+        return await self._published(file, progress, began)
+
+    async def upload_handed(
+        self, call: Call, *, replicas: int | None, copy: bool, progress: HashingProgress
+    ) -> tuple[UploadReport, bytes]:
+        """Do the same for a member of the socket's group, who opens everything and hands it over.
+
+        Raises:
+          RemoteProtocolError: what is handed over is not what was asked for.
+          NotPermitted: the daemon cannot serve it from where it is; other errors as `upload`.
+
+        Cancellation:
+          As `upload`.
+        """
+        began, owner = trio.current_time(), call.caller.owner
+        threads = self._library.disks.threads_of(owner)
+        found, draft = await describe(call, threads)
+        progress.name, progress.total = found.name, found.size
+        if copy:
+            file = await self._copy_handed(call, found, draft, replicas or 0, progress)
+        else:
+            content = HandedContent(found.root, draft)
+            await receive(call, content, self._library.disks.of(owner), progress)
+            manifest = await threads.run(lambda: replace(draft, hashes=bytes(content.hashes)))
+            found = replace(found, stamps=tuple(content.stamps))
+            await self._check_found(found, manifest, owner)
+            async with self._library.claimed(manifest.file_id):
+                file = await self._remember(found, manifest, replicas or 0, owned=False, owner=owner)
+        return await self._published(file, progress, began)
+
+    async def _copy_handed(
+        self, call: Call, found: Scan, draft: Manifest, replicas: int, progress: HashingProgress
+    ) -> LocalFile:
+        owner = call.caller.owner
+        threads = self._library.disks.threads_of(owner)
+
+        async def make(place: Path) -> None:
+            making = await threads.run(_begin_copy, place, found)
+            try:
+                copied = HashingProgress()
+                await receive(call, HandedContent(found.root, draft, making), threads, copied)
+                await threads.run(making.end)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._disk.run(making.abandon)
+
+        async with self._copied(found, progress, make) as content:
+            manifest = await self._hash(content, progress)
+            async with self._library.claimed(manifest.file_id):
+                file = await self._remember(content, manifest, replicas, owned=True, owner=owner)
+            if os.fsdecode(file.record.path) != str(content.root):  # somebody else shares the very same from here
+                await self._disk.run(lambda: shutil.rmtree(content.root.parent, ignore_errors=True))
+        return file
+
+    async def _check_found(self, found: Scan, manifest: Manifest, owner: Owner | None) -> None:
+        """Find what was handed over again by its path, as will be done each time that it is served."""
+        store = SeedStore(found.root, manifest, found.stamps, self._library.open_files, owner)
+        differs = await self._library.disks.of(owner).run(store.changed)
+        if differs is not None:
+            raise NotPermitted(
+                f"the daemon does not find {printable(differs)} of {printable(str(found.root))} as it was handed over: "
+                "it has changed, or the daemon may not read it there; --copy serves a copy"
+            )
+
+    async def _published(self, file: LocalFile, progress: HashingProgress, began: float) -> tuple[UploadReport, bytes]:
+        """Wait for the master, and make the report and the tracker file's content."""
+        manifest = file.manifest
         progress.publishing = True
         with trio.move_on_after(PUBLISH_TIMEOUT_S):
             await self._wait_published(file)
@@ -122,10 +198,12 @@ class Uploader:
         return report, await self._disk.run(tracker.encode)
 
     @asynccontextmanager
-    async def _copied(self, found: Scan, progress: HashingProgress) -> AsyncIterator[Scan]:
+    async def _copied(
+        self, found: Scan, progress: HashingProgress, make: Callable[[Path], Awaitable[None]]
+    ) -> AsyncIterator[Scan]:
         """Make an own copy under the state directory, within the quota: what is hashed and served then is the copy.
 
-        It is removed again if what is done with it fails.
+        `make(path)` makes it there. It is removed again if what is done with it fails.
         """
         used = self._library.owned_bytes() + self._reserved
         if self._quota is not None and used + found.size > self._quota:
@@ -137,7 +215,7 @@ class Uploader:
         self._reserved += found.size
         progress.copying = True
         try:
-            await run_cancellable(self._disk, lambda cancelled: _copy_to(place, found, cancelled))
+            await make(place)
             progress.copying = False
             yield await run_cancellable(self._disk, lambda cancelled: scan(place, cancelled=cancelled))
         except BaseException:
@@ -168,8 +246,17 @@ class Uploader:
                 nursery.start_soon(work)
         return await self._disk.run(lambda: replace(draft, hashes=bytes(hashes)))
 
-    async def _remember(self, found: Scan, manifest: Manifest, replicas: int, *, owned: bool) -> LocalFile:
+    async def _remember(
+        self, found: Scan, manifest: Manifest, replicas: int, *, owned: bool, owner: Owner | None = None
+    ) -> LocalFile:
         known = self._library.find(manifest.file_id)
+        if known is not None and not Caller(owner).owns(known):
+            with suppress(ContentChanged):
+                await self._library.check_unchanged(known)
+            if known.record.state == "paused":
+                raise Refused(f"{known.label} is paused on this host by another user; only that user can resume it")
+            if known.is_complete:
+                return known  # this host serves it already, and goes on as its owner wants it
         if known is not None and known.record.part is not None:
             raise Refused(f"{known.label} is being downloaded here; wait for it, or stop it with interfiles rm --local")
         stamps = list(found.stamps)
@@ -193,8 +280,9 @@ class Uploader:
             note="",
             owned=owned,
             in_place=not owned,
+            owner=owner,
         )
-        store = SeedStore(found.root, manifest, stamps, self._library.open_files)
+        store = SeedStore(found.root, manifest, stamps, self._library.open_files, record.rights)
         return await self._library.add(record, manifest, store)
 
     async def _wait_published(self, file: LocalFile) -> None:
@@ -202,6 +290,12 @@ class Uploader:
         while not file.record.published and self._link.is_connected:
             with trio.move_on_after(0.5):
                 await file.changed.later_than(file.changed.count)
+
+
+def _begin_copy(place: Path, found: Scan) -> TreeCopy:
+    with translated(place.parent, "written"):
+        place.parent.mkdir(parents=True)
+    return TreeCopy(found, place)
 
 
 def _copy_to(place: Path, found: Scan, cancelled: Callable[[], bool]) -> None:

@@ -24,7 +24,8 @@ from interfiles.errors import (
 from interfiles.identity.authority import digest
 from interfiles.transport.base import Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
-from interfiles.transport.plain import SocketTransport, caller_uid
+from interfiles.transport.plain import SocketTransport
+from interfiles.transport.unix import caller_uid
 from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import (
     ListAuthorities,

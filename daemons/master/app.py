@@ -24,7 +24,7 @@ from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import Executor
 from interfiles.transport.base import Address, Listener, Network
 from interfiles.transport.listeners import serve
-from interfiles.transport.plain import listen_unix
+from interfiles.transport.unix import listen_unix
 from interfiles.units import HOUR, format_count, format_duration
 
 DEFAULT_LISTEN: Final = Address("0.0.0.0", 4850)

@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -37,24 +37,18 @@ def copy_tree(scanned: Scan, destination: Path, *, progress: Progress, cancelled
       NoSpace, NotPermitted, StorageFailed, DestinationExists: the file system refuses.
       Stopped: `cancelled` answered yes.
     """
-    manifest = draft_manifest(scanned, choose_piece_size(scanned.size))
-    name = os.fsencode(destination.name)
-    with translated(destination, "written"):
-        parent = open_directory(destination.parent)
-        try:
-            anchor = _make_root(parent, destination, manifest)
+    copy = TreeCopy(scanned, destination)
+    try:
+        for index, stamp in enumerate(scanned.stamps):
+            source = copy.open_source(index)
             try:
-                stamps = _Copying(scanned, manifest, destination, anchor, progress, cancelled).perform()
-                sync_descriptor(parent)
-            except BaseException:
-                with suppress(OSError):
-                    remove_below(parent, name)
-                raise
+                copy.add(source, stamp, progress=progress, cancelled=cancelled)
             finally:
-                os.close(anchor)
-        finally:
-            os.close(parent)
-    return replace(scanned, root=destination, stamps=stamps)
+                os.close(source)
+        return copy.end()
+    except BaseException:
+        copy.abandon()
+        raise
 
 
 def _make_root(parent: int, destination: Path, manifest: Manifest) -> int:
@@ -70,61 +64,38 @@ def _make_root(parent: int, destination: Path, manifest: Manifest) -> int:
         raise DestinationExists(f"{printable(str(destination))} exists already; remove it") from e
 
 
-class _Copying:
-    """One copy under way, into the open directory `anchor`."""
+class TreeCopy:
+    """A copy under way, to which files are added in the order of the manifest; either `end` or `abandon` closes it.
 
-    def __init__(
-        self,
-        scanned: Scan,
-        manifest: Manifest,
-        destination: Path,
-        anchor: int,
-        progress: Progress,
-        cancelled: Cancelled,
-    ) -> None:
-        self._stamps: Final = scanned.stamps
+    Raises, from every method: as `copy_tree`. All are called in threads.
+    """
+
+    def __init__(self, scanned: Scan, destination: Path) -> None:
+        """Make all directories. The stamps of `scanned` may be missing: then no file is looked up by its path."""
+        self._scanned: Final = scanned
+        manifest = draft_manifest(scanned, choose_piece_size(scanned.size))
         self._source: Final = Tree(scanned.root, manifest)
-        self._target: Final = Tree(destination, manifest, anchor)
-        self._anchor: Final = anchor
-        self._progress: Final = progress
-        self._cancelled: Final = cancelled
+        self._name: Final = os.fsencode(destination.name)
+        self._added = 0
+        self._is_open = True
         self._can_clone = True
         self._can_copy_in_kernel = True
-
-    def perform(self) -> tuple[Stamp, ...]:
-        """Make everything in the copy, and return the stamps of its files."""
-        manifest = self._target.manifest
-        make_directories(self._anchor, manifest)
-        for index in range(len(manifest.files)):
-            self._copy_file(index)
-        for entry in manifest.entries:
-            if isinstance(entry, SymlinkEntry):
-                make_symlink(self._anchor, entry)
-        paths = [self._target.below_anchor(file.entry.path) for file in manifest.files]
-        if manifest.is_directory:
-            paths += [*(path.encode() for path in directories(manifest)), b"."]
-        sync_paths(self._anchor, paths)
-        return tuple([stamp_of(self._target.status(index)) for index in range(len(manifest.files))])
-
-    def _copy_file(self, index: int) -> None:
-        if self._cancelled():
-            raise Stopped
-        entry = self._target.manifest.files[index].entry
-        source = self._open_source(index)
-        try:
-            self._compare(index, source)
-            path = self._target.below_anchor(entry.path)
-            target = open_below(self._anchor, path, os.O_WRONLY | os.O_CREAT)
+        with translated(destination, "written"), ExitStack() as opened:
+            self._parent: Final = open_directory(destination.parent)
+            opened.callback(os.close, self._parent)
+            self._anchor: Final = _make_root(self._parent, destination, manifest)
+            opened.callback(os.close, self._anchor)
+            self._target: Final = Tree(destination, manifest, self._anchor)
             try:
-                os.fchmod(target, 0o700 if entry.executable else 0o600)
-                self._copy_content(index, source, target)
-            finally:
-                os.close(target)
-            self._compare(index, source)
-        finally:
-            os.close(source)
+                make_directories(self._anchor, manifest)
+            except BaseException:
+                with suppress(OSError):
+                    remove_below(self._parent, self._name)
+                raise
+            self._opened: Final = opened.pop_all()
 
-    def _open_source(self, index: int) -> int:
+    def open_source(self, index: int) -> int:
+        """Open a file of the original by its path."""
         try:
             return self._source.open(index)
         except OSError as e:
@@ -132,12 +103,51 @@ class _Copying:
                 raise changed_error(self._source.path(index)) from e
             raise failure(e, self._source.path(index), "read") from e
 
-    def _compare(self, index: int, source: int) -> None:
-        if stamp_of(os.fstat(source)) != self._stamps[index]:
+    def add(self, source: int, stamp: Stamp, *, progress: Progress, cancelled: Cancelled) -> None:
+        """Copy the next file from an open descriptor, whose stamp must be this one before and after."""
+        if cancelled():
+            raise Stopped
+        index, self._added = self._added, self._added + 1
+        entry = self._target.manifest.files[index].entry
+        with translated(self._target.root, "written"):
+            self._compare(index, source, stamp)
+            target = open_below(self._anchor, self._target.below_anchor(entry.path), os.O_WRONLY | os.O_CREAT)
+            try:
+                os.fchmod(target, 0o700 if entry.executable else 0o600)
+                self._copy_content(index, source, target, progress, cancelled)
+            finally:
+                os.close(target)
+            self._compare(index, source, stamp)
+
+    def end(self) -> Scan:
+        """Make it whole and durable."""
+        manifest = self._target.manifest
+        with translated(self._target.root, "written"):
+            for entry in manifest.entries:
+                if isinstance(entry, SymlinkEntry):
+                    make_symlink(self._anchor, entry)
+            paths = [self._target.below_anchor(file.entry.path) for file in manifest.files]
+            if manifest.is_directory:
+                paths += [*(path.encode() for path in directories(manifest)), b"."]
+            sync_paths(self._anchor, paths)
+            stamps = tuple([stamp_of(self._target.status(index)) for index in range(len(manifest.files))])
+            sync_descriptor(self._parent)
+        self._opened.close()
+        self._is_open = False
+        return replace(self._scanned, root=self._target.root, stamps=stamps)
+
+    def abandon(self) -> None:
+        """Remove what was made; nothing happens after `end`."""
+        if self._is_open:
+            with self._opened, suppress(OSError):
+                remove_below(self._parent, self._name)
+
+    def _compare(self, index: int, source: int, stamp: Stamp) -> None:
+        if stamp_of(os.fstat(source)) != stamp:
             raise changed_error(self._source.path(index))
 
-    def _copy_content(self, index: int, source: int, target: int) -> None:
-        size = self._stamps[index].size
+    def _copy_content(self, index: int, source: int, target: int, progress: Progress, cancelled: Cancelled) -> None:
+        size = self._target.manifest.files[index].entry.size
         if size and self._can_clone:
             try:
                 fcntl.ioctl(target, _FICLONE, source)
@@ -147,34 +157,46 @@ class _Copying:
                 self._can_clone = False
                 self._check_space(index)
             else:
-                self._progress(size)
+                progress(size)
                 return
         os.ftruncate(target, size)
         for start, end, is_data in Holes(source).segments(0, size):
             if is_data:
-                self._copy_range(index, source, target, start, end)
+                self._copy_range(index, source, target, start, end, progress, cancelled)
             else:
-                self._progress(end - start)
+                progress(end - start)
 
     def _check_space(self, first: int) -> None:
         """Check that there is room for the files from `first` on, now that they share no blocks."""
-        remaining, needed = range(first, len(self._stamps)), 0
-        for index in remaining:
-            try:
-                needed += self._source.status(index).st_blocks * STAT_BLOCK_BYTES
-            except OSError as e:
-                raise changed_error(self._source.path(index)) from e
+        files = self._source.manifest.files[first:]
+        needed = sum(file.entry.size for file in files)
+        if self._scanned.stamps:  # they can be looked up, and may be sparse
+            needed = 0
+            for index in range(first, first + len(files)):
+                try:
+                    needed += self._source.status(index).st_blocks * STAT_BLOCK_BYTES
+                except OSError as e:
+                    raise changed_error(self._source.path(index)) from e
         name = self._source.manifest.name
-        check_space(self._anchor, self._target.root.parent, name, needed_bytes=needed, needed_files=len(remaining))
+        check_space(self._anchor, self._target.root.parent, name, needed_bytes=needed, needed_files=len(files))
 
-    def _copy_range(self, index: int, source: int, target: int, start: int, end: int) -> None:
+    def _copy_range(
+        self,
+        index: int,
+        source: int,
+        target: int,
+        start: int,
+        end: int,
+        progress: Progress,
+        cancelled: Cancelled,
+    ) -> None:
         while start < end:
-            if self._cancelled():
+            if cancelled():
                 raise Stopped
             count = self._copy_some(source, target, start, min(end - start, _STEP_BYTES))
             if count == 0:
                 raise changed_error(self._source.path(index))
-            self._progress(count)
+            progress(count)
             start += count
 
     def _copy_some(self, source: int, target: int, offset: int, count: int) -> int:

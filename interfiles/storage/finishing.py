@@ -26,13 +26,13 @@ from interfiles.manifest import FileEntry, Manifest, SymlinkEntry
 from interfiles.storage.existing import matches_existing
 from interfiles.storage.failures import translated
 from interfiles.storage.part_layout import directories
+from interfiles.storage.places import Place, open_place
 from interfiles.storage.scan import Stamp, stamp_of
 from interfiles.storage.syncing import sync_descriptor, sync_paths
 from interfiles.storage.system import rename_exclusively, umask
 from interfiles.storage.tree import (
     Tree,
     link_target,
-    open_directory,
     open_directory_below,
     parent_below,
     remove_below,
@@ -45,10 +45,19 @@ _CANNOT_RENAME_EXCLUSIVELY: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno
 _CANNOT_LINK: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-def finish(part: Path, destination: Path, manifest: Manifest, *, overwrite: bool) -> tuple[Stamp, ...]:
+def finish(
+    part: Path,
+    destination: Path,
+    manifest: Manifest,
+    *,
+    overwrite: bool,
+    place: Place | None = None,
+    mask: int | None = None,
+) -> tuple[Stamp, ...]:
     """Give a complete part its modes, symlinks and name, durably, and return the stamps of its files.
 
-    `destination` is in the directory of `part`. With `overwrite`, what is there is replaced and then removed. After a
+    `destination` is in the directory of `part`, which must be `place`. `mask`: what is taken off the usual modes; None:
+    this process's own. With `overwrite`, what is there is replaced and then removed. After a
     crash at any step, calling it again completes the work: so a job that was finishing calls this before all else, and
     does not open the part.
 
@@ -59,20 +68,22 @@ def finish(part: Path, destination: Path, manifest: Manifest, *, overwrite: bool
     if destination.parent != part.parent:
         raise ValueError("a part is finished in the directory that it is in")
     with translated(destination, "written"):
-        parent = open_directory(part.parent)
+        parent = open_place(part.parent, place)
         try:
-            stamps = _finish(parent, part, destination, manifest, overwrite)
+            stamps = _finish(parent, part, destination, manifest, overwrite, umask() if mask is None else mask)
         finally:
             os.close(parent)
     return stamps
 
 
-def _finish(parent: int, part: Path, destination: Path, manifest: Manifest, overwrite: bool) -> tuple[Stamp, ...]:
+def _finish(
+    parent: int, part: Path, destination: Path, manifest: Manifest, overwrite: bool, mask: int
+) -> tuple[Stamp, ...]:
     aside = os.fsencode(part.with_suffix(".old").name)
     if _status(parent, os.fsencode(part.name)) is not None:
         move = _Move(parent, os.fsencode(part.name), destination, aside, overwrite)
         move.check()
-        stamps = _complete(part, manifest)
+        stamps = _complete(parent, part, manifest, mask)
         move.perform()
     else:  # an earlier attempt moved it
         stamps = _stamps_in_place(part, destination, manifest)
@@ -81,10 +92,9 @@ def _finish(parent: int, part: Path, destination: Path, manifest: Manifest, over
     return stamps
 
 
-def _complete(part: Path, manifest: Manifest) -> tuple[Stamp, ...]:
+def _complete(parent: int, part: Path, manifest: Manifest, mask: int) -> tuple[Stamp, ...]:
     """Make everything as it shall be in the end, but for the name, and durable."""
-    mask = umask()
-    anchor = open_directory(part if manifest.is_directory else part.parent)
+    anchor = open_directory_below(parent, os.fsencode(part.name) if manifest.is_directory else b"")
     try:
         tree = Tree(part, manifest, anchor)
         for index in range(len(manifest.files)):

@@ -81,6 +81,31 @@ def hash_range(
     return bytes(hashes)
 
 
+class PieceHasher:
+    """Hashes one piece; one that is all holes costs nothing."""
+
+    def __init__(self) -> None:
+        self._hasher: blake3 | None = None
+        self._zeros = 0
+
+    def update(self, data: memoryview | int) -> None:
+        """Take the next bytes, or the length of a hole."""
+        if isinstance(data, int) and self._hasher is None:
+            self._zeros += data
+            return
+        if self._hasher is None:
+            self._hasher = blake3()
+            _update_with_zeros(self._hasher, self._zeros)
+        if isinstance(data, int):
+            _update_with_zeros(self._hasher, data)
+        else:
+            self._hasher.update(data)
+
+    def digest(self) -> bytes:
+        """The BLAKE3 of what was taken."""
+        return _hash_of_zeros(self._zeros) if self._hasher is None else self._hasher.digest()
+
+
 class PieceReader:
     """Reads pieces of a content one after another, in one thread, keeping the file that it is in open.
 
@@ -110,20 +135,10 @@ class PieceReader:
 
     def hash(self, piece: PieceIndex) -> bytes:
         """The BLAKE3 of a piece."""
-        hasher: blake3 | None = None
-        zeros = 0
+        hasher = PieceHasher()
         for data in self._segments(piece):
-            if isinstance(data, int) and hasher is None:
-                zeros += data
-                continue
-            if hasher is None:
-                hasher = blake3()
-                _update_with_zeros(hasher, zeros)
-            if isinstance(data, int):
-                _update_with_zeros(hasher, data)
-            else:
-                hasher.update(data)
-        return _hash_of_zeros(zeros) if hasher is None else hasher.digest()
+            hasher.update(data)
+        return hasher.digest()
 
     def read(self, piece: PieceIndex) -> bytearray:
         """The bytes of a piece."""

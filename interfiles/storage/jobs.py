@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, cast
 
+from interfiles.storage.acting import Owner
 from interfiles.storage.database import Database, Row, Value
+from interfiles.storage.places import Place
 from interfiles.storage.scan import Stamp
 
 FileState = Literal["seeding", "downloading", "finishing", "paused", "complete", "withdrawn"]
@@ -34,7 +36,7 @@ _SCHEMA: Final = (
         path BLOB NOT NULL, part BLOB, state TEXT NOT NULL, overwrite INTEGER NOT NULL,
         uploaded_at INTEGER NOT NULL, uploaded_by TEXT NOT NULL, replicas INTEGER NOT NULL,
         published INTEGER NOT NULL, note TEXT NOT NULL, owned INTEGER NOT NULL,
-        in_place INTEGER NOT NULL
+        in_place INTEGER NOT NULL, owner TEXT NOT NULL, place TEXT NOT NULL
     ) STRICT;
     CREATE TABLE manifests (
         file_id BLOB PRIMARY KEY REFERENCES files (file_id) ON DELETE CASCADE, manifest BLOB NOT NULL
@@ -57,7 +59,7 @@ _SCHEMA: Final = (
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
            durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned,
-           in_place
+           in_place, owner, place
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
@@ -90,7 +92,8 @@ class FileRecord:
     by `encode_stamps`, empty until known. `durable`: bitfield of the pieces that survive a crash. `uploaded_at` in Unix
     seconds; `replicas` wanted, 0 for the master's default; `published`: the master has it in its catalogue.
     `bytes_local`: found on this host; `seconds` that its download has taken. `owned`: the copy is the daemon's own;
-    `in_place`: it is the person's, from before, so nothing ever removes it.
+    `in_place`: it is the person's, from before, so nothing ever removes it. `owner`: the other user on whose behalf it
+    is held, if it is; `place`: the directory in which that user has shown a right to write.
     """
 
     file_id: bytes
@@ -112,6 +115,13 @@ class FileRecord:
     note: str
     owned: bool
     in_place: bool = False
+    owner: Owner | None = None
+    place: Place | None = None
+
+    @property
+    def rights(self) -> Owner | None:
+        """With whose rights its content is opened, None: the daemon's own, as its own copies are."""
+        return None if self.owned else self.owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +251,12 @@ class JobStore:
             self._change(
                 """
                 INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
-                                   note, owned, in_place)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                   note, owned, in_place, owner, place)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
                 *(r.published, r.note, r.owned, r.in_place),
+                *(r.owner.encode() if r.owner else "", r.place.encode() if r.place else ""),
             )
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)
             self._change("INSERT INTO stamps VALUES (?, ?)", r.file_id, r.stamps)
@@ -331,8 +342,10 @@ class JobStore:
 
 
 def _record(row: Row) -> FileRecord:
-    fields = dict(zip(FileRecord.__slots__, row, strict=True))
+    fields: dict[str, object] = dict(zip(FileRecord.__slots__, row, strict=True))
     fields["bytes_from_peers"] = json.loads(cast("str", fields["bytes_from_peers"]))
     for flag in ("overwrite", "published", "owned", "in_place"):
         fields[flag] = bool(fields[flag])
+    fields["owner"] = Owner.decode(cast("str", fields["owner"])) if fields["owner"] else None
+    fields["place"] = Place.decode(cast("str", fields["place"])) if fields["place"] else None
     return FileRecord(**fields)  # type: ignore[arg-type]  # the table's columns have the record's types

@@ -13,8 +13,9 @@ from interfiles.errors import DestinationExists, NoSpace, PathNotFound, printabl
 from interfiles.manifest import DirectoryEntry, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.failures import GONE, failure
+from interfiles.storage.places import Place, open_place
 from interfiles.storage.system import fallocate
-from interfiles.storage.tree import Tree, open_below, open_directory, open_directory_below, parent_below, remove_below
+from interfiles.storage.tree import Tree, open_below, open_directory_below, parent_below, remove_below
 from interfiles.units import format_bytes, format_count
 
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -39,10 +40,10 @@ class Layout:
     intact: PieceSet
 
 
-def lay_out(part: Path, manifest: Manifest, *, is_new: bool) -> Layout:
+def lay_out(part: Path, manifest: Manifest, *, is_new: bool, place: Place | None = None) -> Layout:
     """Make a part, or what is missing of one; `PartStore.create` and `open` tell what is raised."""
     try:
-        parent = open_directory(part.parent)
+        parent = open_place(part.parent, place)
     except (FileNotFoundError, NotADirectoryError) as e:
         shown = printable(str(part.parent))
         raise PathNotFound(f"{shown} is no directory; make it, or choose another place with -o") from e

@@ -12,15 +12,17 @@ from interfiles.manifest import Manifest, short_id
 from interfiles.manifest_paths import MAX_NAME_BYTES
 from interfiles.piece_set import PieceSet
 from interfiles.storage import Stopped
+from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.failures import failure, translated
 from interfiles.storage.finishing import finish
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress
 from interfiles.storage.open_files import OpenFiles
 from interfiles.storage.part_layout import Layout, directories, lay_out
 from interfiles.storage.piece_store import PieceStore
+from interfiles.storage.places import Place, open_place
 from interfiles.storage.scan import Stamp
 from interfiles.storage.syncing import forget_cached, sync_paths
-from interfiles.storage.tree import Tree, open_directory, remove_below
+from interfiles.storage.tree import Tree, remove_below
 
 _SUFFIX: Final = ".part"
 
@@ -42,9 +44,19 @@ class PartStore(PieceStore):
     The owner closes it when no call is under way in a thread; blocks that are lent at that moment stay readable.
     """
 
-    def __init__(self, part: Path, manifest: Manifest, layout: Layout, durable: PieceSet, files: OpenFiles) -> None:
+    def __init__(
+        self,
+        part: Path,
+        manifest: Manifest,
+        layout: Layout,
+        durable: PieceSet,
+        files: OpenFiles,
+        owner: Owner | None = None,
+        place: Place | None = None,
+    ) -> None:
         """For `create` and `open`."""
-        super().__init__(Tree(part, manifest, layout.anchor), files, os.O_RDWR)
+        super().__init__(Tree(part, manifest, layout.anchor), files, os.O_RDWR, owner)
+        self._place: Final = place
         self.held: Final = PieceSet(
             manifest.piece_count, durable.bits & layout.intact.bits | manifest.zero_pieces().bits & layout.blank.bits
         )
@@ -72,22 +84,40 @@ class PartStore(PieceStore):
         return cls._opened(part, manifest, PieceSet(manifest.piece_count), files, is_new=True)
 
     @classmethod
-    def open(cls, part: Path, manifest: Manifest, durable: PieceSet, files: OpenFiles) -> "PartStore":
+    def open(
+        cls,
+        part: Path,
+        manifest: Manifest,
+        durable: PieceSet,
+        files: OpenFiles,
+        owner: Owner | None = None,
+        place: Place | None = None,
+    ) -> "PartStore":
         """Go on with a part, of which the pieces `durable` were recorded; whatever is missing is made.
+
+        `place`: the directory that it must be in; `owner`: as whom files are opened later. The caller acts as them.
 
         Raises:
           DestinationExists: what is there is not a part of ours.
           NoSpace, NotPermitted, PathNotFound, StorageFailed: as `create`.
         """
-        return cls._opened(part, manifest, durable, files, is_new=False)
+        return cls._opened(part, manifest, durable, files, owner, place, is_new=False)
 
     @classmethod
     def _opened(
-        cls, part: Path, manifest: Manifest, durable: PieceSet, files: OpenFiles, *, is_new: bool
+        cls,
+        part: Path,
+        manifest: Manifest,
+        durable: PieceSet,
+        files: OpenFiles,
+        owner: Owner | None = None,
+        place: Place | None = None,
+        *,
+        is_new: bool,
     ) -> "PartStore":
-        layout = lay_out(part, manifest, is_new=is_new)
+        layout = lay_out(part, manifest, is_new=is_new, place=place)
         try:
-            return cls(part, manifest, layout, durable, files)
+            return cls(part, manifest, layout, durable, files, owner, place)
         except BaseException:
             os.close(layout.anchor)
             raise
@@ -126,10 +156,12 @@ class PartStore(PieceStore):
                 self._unsynced |= unsynced
             raise failure(e, self._tree.root, "written") from e
 
-    def reuse(self, root: Path, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled) -> PieceSet:
+    def reuse(
+        self, root: Path, pieces: PieceSet, *, owner: Owner | None = None, progress: Progress, cancelled: Cancelled
+    ) -> PieceSet:
         """Copy those of `pieces` that the file or directory at `root` holds at the same place, and return them.
 
-        Each is hashed on its way, so what is returned is verified.
+        Each is hashed on its way, so what is returned is verified. `owner`: with whose rights `root` is read.
 
         Raises:
           NotPermitted: `root` may not be read, or the part not be written to.
@@ -143,7 +175,8 @@ class PartStore(PieceStore):
                 if cancelled():
                     raise Stopped
                 try:
-                    data = reader.read(piece)
+                    with acting_as(owner):
+                        data = reader.read(piece)
                 except (ContentChanged, StorageFailed):
                     data = bytearray()  # it is not there
                 if blake3(data).digest() == self.manifest.piece_hash(piece):
@@ -157,7 +190,8 @@ class PartStore(PieceStore):
 
         Blocks can be read as before; a `SeedStore` at `destination` takes over.
         """
-        return finish(self._tree.root, destination, self.manifest, overwrite=overwrite)
+        mask = self.owner.umask if self.owner is not None else None
+        return finish(self._tree.root, destination, self.manifest, overwrite=overwrite, place=self._place, mask=mask)
 
     def discard(self) -> None:
         """Close it, and remove the part.
@@ -166,7 +200,7 @@ class PartStore(PieceStore):
           NotPermitted, StorageFailed: something in it cannot be removed.
         """
         self.close()
-        discard_part(self._tree.root)
+        discard_part(self._tree.root, self._place)
 
     def close(self) -> None:
         if not self.is_closed:
@@ -197,14 +231,14 @@ class PartStore(PieceStore):
         return StorageFailed(f"{shown} is gone; pause and resume the download to make it again")
 
 
-def discard_part(part: Path) -> None:
+def discard_part(part: Path, place: Place | None = None) -> None:
     """Remove a part that is not open, if it is there.
 
     Raises:
       NotPermitted, StorageFailed: something in it cannot be removed.
     """
     try:
-        parent = open_directory(part.parent)
+        parent = open_place(part.parent, place)
     except FileNotFoundError:
         return
     except OSError as e:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from interfiles.errors import ContentChanged, InterFilesError, StorageFailed
+from interfiles.errors import ContentChanged, InterFilesError, NotPermitted, StorageFailed, printable
 from interfiles.geometry import Block
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage import Stopped
+from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress, changed_error
 from interfiles.storage.open_files import OpenFile, OpenFiles
+from interfiles.storage.system import is_fuse
 from interfiles.storage.tree import Tree
 
 # Opening a file and reading from it takes some 15 µs, so the loop is held up for a quarter of a millisecond.
@@ -26,11 +28,14 @@ class PieceStore(ABC):
     """The content of `manifest` on disk.
 
     `reading` and `PartStore.write` are quick, so the loop may call them, unless a range is scattered over many small
-    files; then a thread should (`read` and `write`). All else is called in threads.
+    files; then a thread should (`read` and `write`). All else is called in threads. What is held for an `owner` always
+    counts as scattered: a file system of theirs may take as long as it likes to answer. Calls that open more than
+    single files, all but `reading`, `read` and `write`, are made acting as the owner.
     """
 
-    def __init__(self, tree: Tree, files: OpenFiles, flags: int) -> None:
+    def __init__(self, tree: Tree, files: OpenFiles, flags: int, owner: Owner | None = None) -> None:
         self.manifest: Final[Manifest] = tree.manifest
+        self.owner: Final = owner
         self._tree: Final = tree
         self._files: Final = files
         self._flags: Final = flags
@@ -38,7 +43,7 @@ class PieceStore(ABC):
 
     def is_scattered(self, offset: int, length: int) -> bool:
         """Whether a range of the content (bytes) lies in more files than the loop should open at once."""
-        return len(self.manifest.spans(offset, length)) > MAX_INLINE_FILES
+        return self.owner is not None or len(self.manifest.spans(offset, length)) > MAX_INLINE_FILES
 
     @contextmanager
     def reading(self, block: Block) -> Iterator[list[Span]]:
@@ -126,7 +131,13 @@ class PieceStore(ABC):
         return file
 
     def _open(self, index: int) -> int:
-        return self._tree.open(index, self._flags)
+        with acting_as(self.owner):
+            descriptor = self._tree.open(index, self._flags)
+        if self.owner is not None and is_fuse(descriptor):
+            os.close(descriptor)  # elsewhere, on the loop for one, closing could take for ever
+            shown = printable(str(self._tree.path(index)))
+            raise NotPermitted(f"{shown} is on a file system that a program of a user's answers for; use another disk")
+        return descriptor
 
     def _read_fully(self, index: int, descriptor: int, offset: int, view: memoryview) -> None:
         while view:

@@ -8,31 +8,48 @@ from typing import Final
 
 from interfiles.manifest import Manifest
 from interfiles.storage.failures import translated
-from interfiles.storage.tree import Tree, open_directory, parent_below
+from interfiles.storage.places import Place, open_place
+from interfiles.storage.tree import open_below, parent_below
 
 # Gone already, or something else stands in its place: either way nothing of ours is left there.
 _NOTHING_OF_OURS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
 _STILL_IN_USE: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY})
 
 
-def remove_content(root: Path, manifest: Manifest) -> None:
+def remove_content(root: Path, manifest: Manifest, place: Place | None = None) -> None:
     """Remove the files, symlinks and then empty directories of `manifest` at `root`; called in a thread.
 
-    Nothing is followed out of `root`, and a directory that holds anything else stays.
+    Nothing is followed out of `root`, and a directory that holds anything else stays. `place`: which directory `root`
+    must be in.
 
     Raises:
       NotPermitted, StorageFailed: something could not be removed.
     """
-    tree = Tree(root, manifest)
-    with translated(root, "removed"):
-        with suppress(FileNotFoundError, NotADirectoryError), tree.anchor() as anchor:
-            for entry in manifest.entries:
-                _remove(anchor, tree.below_anchor(entry.path))
+    name = os.fsencode(root.name)
+    with translated(root, "removed"), suppress(FileNotFoundError, NotADirectoryError):
+        parent = open_place(root.parent, place, os.O_PATH)
+        try:
             if manifest.is_directory:
-                for directory in _directories(manifest):
-                    _remove(anchor, directory, is_directory=True)
-        if manifest.is_directory:
-            _remove_root(root)
+                _remove_below(parent, name, manifest)
+            _remove(parent, name, is_directory=manifest.is_directory)
+        finally:
+            os.close(parent)
+
+
+def _remove_below(parent: int, name: bytes, manifest: Manifest) -> None:
+    try:
+        anchor = open_below(parent, name, os.O_PATH | os.O_DIRECTORY)
+    except OSError as e:
+        if e.errno not in _NOTHING_OF_OURS:
+            raise
+        return
+    try:
+        for entry in manifest.entries:
+            _remove(anchor, entry.path.encode())
+        for directory in _directories(manifest):
+            _remove(anchor, directory, is_directory=True)
+    finally:
+        os.close(anchor)
 
 
 def _directories(manifest: Manifest) -> list[bytes]:
@@ -50,15 +67,6 @@ def _remove(anchor: int, path: bytes, *, is_directory: bool = False) -> None:
                 os.unlink(name, dir_fd=directory)
     except IsADirectoryError:
         _remove(anchor, path, is_directory=True)  # an entry that is an empty directory
-    except OSError as e:
-        if e.errno not in _NOTHING_OF_OURS | _STILL_IN_USE:
-            raise
-
-
-def _remove_root(root: Path) -> None:
-    try:
-        os.close(open_directory(root))  # a symlink in the root's place is not ours
-        root.rmdir()
     except OSError as e:
         if e.errno not in _NOTHING_OF_OURS | _STILL_IN_USE:
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from interfiles.manifest import Manifest
+from interfiles.storage.acting import Owner
 from interfiles.storage.failures import failure
 from interfiles.storage.hashing import changed_error
 from interfiles.storage.open_files import OpenFiles
@@ -15,12 +16,18 @@ from interfiles.storage.tree import Tree
 
 
 class SeedStore(PieceStore):
-    """Serves the file or directory at `root`; `stamps`: what its files (`manifest.files`) had when they were hashed."""
+    """Serves the file or directory at `root`; `stamps`: what its files (`manifest.files`) had when they were hashed.
 
-    def __init__(self, root: Path, manifest: Manifest, stamps: Sequence[Stamp], files: OpenFiles) -> None:
+    For an `owner` the device counts too, and no symlink is followed on the way: they could choose size, time and inode
+    of a file on a file system of their own to be those of a file that is not theirs to read.
+    """
+
+    def __init__(
+        self, root: Path, manifest: Manifest, stamps: Sequence[Stamp], files: OpenFiles, owner: Owner | None = None
+    ) -> None:
         if len(stamps) != len(manifest.files):
             raise ValueError(f"{len(stamps)} stamps for {len(manifest.files)} files")
-        super().__init__(Tree(root, manifest), files, os.O_RDONLY)
+        super().__init__(Tree(root, manifest, is_strict=owner is not None), files, os.O_RDONLY, owner)
         self._stamps: Final = stamps
 
     def changed(self) -> str | None:
@@ -30,7 +37,7 @@ class SeedStore(PieceStore):
                 found = stamp_of(self._tree.status(index))
             except OSError:
                 found = None
-            if found != stamp:
+            if found is None or not self._is_same(found, stamp):
                 return self.manifest.files[index].entry.path
         return None
 
@@ -40,5 +47,8 @@ class SeedStore(PieceStore):
             found = stamp_of(os.fstat(descriptor))
         except OSError as e:
             raise failure(e, path, "read") from e
-        if found != self._stamps[index]:
+        if not self._is_same(found, self._stamps[index]):
             raise changed_error(path)
+
+    def _is_same(self, found: Stamp, stamp: Stamp) -> bool:
+        return found == stamp and (self.owner is None or found.device == stamp.device)

@@ -3,11 +3,20 @@
 import ctypes
 import errno
 import os
+import platform
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 _RENAME_NOREPLACE: Final = 1
+_FUSE_MAGIC: Final = 0x65735546
+_STATFS_BYTES: Final = 256  # more than any machine's struct statfs, which begins with the magic number
 _DEFAULT_UMASK: Final = 0o022
+
+# The numbers of setgroups, setresuid and setresgid. The C library's own functions change the user of every thread.
+_SYSTEM_CALLS: Final = {"x86_64": (116, 117, 119), "aarch64": (159, 147, 149), "riscv64": (159, 147, 149)}
+_UNCHANGED: Final = ctypes.c_uint32(0xFFFFFFFF)
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -47,6 +56,54 @@ def sync_file_system(descriptor: int) -> None:
       OSError: something could not be written since the descriptor was opened.
     """
     if _libc.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def is_fuse(descriptor: int) -> bool:
+    """Whether an open file is on a file system that a user's program answers for, whenever it likes.
+
+    Raises:
+      OSError: the system cannot tell.
+    """
+    found = (ctypes.c_char * _STATFS_BYTES)()
+    _checked(_libc.fstatfs(descriptor, found))
+    return int.from_bytes(found.raw[:4], sys.byteorder) == _FUSE_MAGIC
+
+
+def set_thread_user(uid: int, gid: int) -> None:
+    """Change the effective user and group of the calling thread alone; the real and saved ones stay.
+
+    Raises:
+      OSError: the thread may not, or with ENOSYS: it is not known how on this machine.
+    """
+    _, set_user, set_group = _numbers()
+    # Rights are taken on last and given up first: between the two calls there is nothing that a caller could not do.
+    calls = ((set_user, uid), (set_group, gid)) if uid == 0 else ((set_group, gid), (set_user, uid))
+    for number, value in calls:
+        _checked(_libc.syscall(ctypes.c_long(number), _UNCHANGED, ctypes.c_uint32(value), _UNCHANGED))
+
+
+def set_thread_groups(groups: Sequence[int]) -> None:
+    """Change the supplementary groups of the calling thread alone.
+
+    Raises:
+      OSError: as `set_thread_user`.
+    """
+    number, _, _ = _numbers()
+    listed = (ctypes.c_uint32 * len(groups))(*groups)
+    _checked(_libc.syscall(ctypes.c_long(number), ctypes.c_size_t(len(groups)), listed))
+
+
+def _numbers() -> tuple[int, int, int]:
+    numbers = _SYSTEM_CALLS.get(platform.machine())
+    if numbers is None:
+        raise OSError(errno.ENOSYS, f"it is not known how on {platform.machine()}")
+    return numbers
+
+
+def _checked(result: int) -> None:
+    if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

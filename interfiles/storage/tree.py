@@ -25,12 +25,13 @@ class Tree:
 
     Its paths are relative to an anchor: the directory itself, or the one that the single file is in. `held` is its
     descriptor, which its owner keeps open; without one it is opened by its path each time, so that nothing stays open
-    between two uses.
+    between two uses. `is_strict`: no symlink is followed on the way to the root either.
     """
 
     root: Path
     manifest: Manifest
     held: int | None = None
+    is_strict: bool = False
 
     @contextmanager
     def anchor(self) -> Iterator[int]:
@@ -42,7 +43,9 @@ class Tree:
         if self.held is not None:
             yield self.held
             return
-        if self.manifest.is_directory:
+        if self.is_strict:
+            opened = open_strictly(self.root if self.manifest.is_directory else self.root.parent)
+        elif self.manifest.is_directory:
             opened = os.open(self.root, _PASSING_FLAGS | os.O_NOFOLLOW)
         else:  # symlinks on the way to what a person named are theirs, and followed
             opened = os.open(self.root.parent, _PASSING_FLAGS)
@@ -91,6 +94,22 @@ def open_directory(path: Path) -> int:
       OSError: it is not there, is no directory, or may not be read.
     """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_strictly(path: Path, flags: int = os.O_PATH) -> int:
+    """Open the directory at an absolute path with no symlink anywhere on it.
+
+    Raises:
+      OSError: a directory is not there or may not be passed; ENOTDIR or ELOOP of a symlink.
+    """
+    directory = os.open("/", _PASSING_FLAGS)
+    try:
+        for name in path.parts[1:]:
+            above, directory = directory, os.open(name, _PASSING_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(above)
+        return os.open(".", flags | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Plain sockets: TCP between hosts, Unix sockets between the CLI and its daemon.
+"""Plain sockets: TCP between hosts, and what Unix sockets (`unix`) have in common with it.
 
 Bulk bytes move on the trio loop by non-blocking calls on raw sockets: trio's own streams copy through small buffers,
 and a thread that receives in bulk starves the loop (the GIL convoy). A call that succeeds at once does not reach the
@@ -8,11 +8,7 @@ scheduler, so the callers' checkpoint after each block keeps the loop fair.
 import errno
 import os
 import socket
-import stat
-import struct
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -26,14 +22,12 @@ from interfiles.errors import (
     PeerGone,
     PeerSilent,
     StorageFailed,
-    printable,
 )
 from interfiles.transport.base import Address
 
 CONNECT_TIMEOUT_S: Final = 10.0
 STALL_TIMEOUT_S: Final = 60.0  # a receiver that takes nothing for so long is gone: it holds a slot that others need
 LISTEN_BACKLOG: Final = 512
-_MAX_UNIX_PATH_BYTES: Final = 107  # sun_path holds 108 with its NUL
 _UNSENT_BYTES: Final = 1 << 20  # wake the writer only when this little is unsent: fewer wake-ups than trio's 16 KiB
 _DISK_ERRORS: Final = (errno.EIO, errno.ESTALE, errno.EUCLEAN)  # of sendfile: all others are the connection's
 _V4_IN_V6: Final = "::ffff:"
@@ -122,8 +116,9 @@ class SocketTransport:
 class SocketListener:
     """A listening, non-blocking socket."""
 
-    def __init__(self, sock: _Socket) -> None:
+    def __init__(self, sock: _Socket, make: type[SocketTransport] = SocketTransport) -> None:
         self._sock = sock
+        self._make = make
         self._address = _address(sock.getsockname()) or Address("localhost", 0)
 
     @property
@@ -143,7 +138,7 @@ class SocketListener:
                 if self._sock.fileno() < 0:
                     raise trio.ClosedResourceError("this listener was closed") from e
                 raise
-            return _made(sock, _address(name))
+            return _made(sock, _address(name), self._make)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
@@ -151,7 +146,7 @@ class SocketListener:
             self._sock.close()
 
 
-def _made(sock: _Socket, remote: Address | None) -> SocketTransport:
+def _made(sock: _Socket, remote: Address | None, make: type[SocketTransport] = SocketTransport) -> SocketTransport:
     try:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -161,7 +156,7 @@ def _made(sock: _Socket, remote: Address | None) -> SocketTransport:
     except OSError:
         sock.close()
         raise
-    return SocketTransport(sock, remote)
+    return make(sock, remote)
 
 
 def _address(name: tuple[str, int] | str) -> Address | None:
@@ -195,7 +190,7 @@ class TcpNetwork:
             family, kind, _, _, where = found[0]
             return _listening(family, kind, where)
         except (OSError, UnicodeError) as e:
-            raise _bind_error(e, f"address {address}", "--listen") from e
+            raise bind_error(e, f"address {address}", "--listen") from e
 
 
 async def _open(address: Address) -> trio.SocketStream:
@@ -268,86 +263,11 @@ def _words(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _bind_error(error: OSError | UnicodeError, what: str, option: str) -> InterFilesError:
+def bind_error(error: OSError | UnicodeError, what: str, option: str) -> InterFilesError:
+    """The error of ours that says why `what` cannot be listened on; `option` chooses another."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRINUSE:
         return AddressInUse(f"{what} is in use by another program; choose another with {option}")
     if number in (errno.EACCES, errno.EPERM):
         return NotPermitted(f"the system does not let this user bind {what}; choose another with {option}")
     return AddressInUse(f"{what} cannot be used: {_words(error)}; choose another with {option}")
-
-
-async def dial_unix(path: Path) -> SocketTransport:
-    """Connect to a daemon's Unix socket.
-
-    Raises:
-      OSError: as the system says (FileNotFoundError, ConnectionRefusedError, PermissionError); the caller names the
-        daemon.
-    """
-    stream = await trio.open_unix_socket(str(path))
-    return _made(socket.socket(fileno=stream.socket.detach()), None)
-
-
-def listen_unix(path: Path) -> SocketListener:
-    """Listen on a Unix socket that only this user may connect to: mode 0600, in a directory made 0700 if need be.
-
-    A stale socket, that nobody answers on, is replaced; whatever else is at the path stays. Blocking, but brief.
-
-    Raises:
-      AddressInUse: a daemon answers there, the path is too long, or something that is no socket is in the way.
-      NotPermitted: the directory belongs to another user or cannot be written.
-    """
-    if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
-        shown = printable(str(path))
-        raise AddressInUse(
-            f"socket path {shown} is over {_MAX_UNIX_PATH_BYTES} bytes; choose a shorter one with --socket"
-        )
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.parent.stat()
-        if found.st_uid != os.geteuid() or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
-            shown = printable(str(path.parent))
-            raise NotPermitted(f"directory {shown} is in the hands of other users; choose another with --socket")
-        _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            old_mask = os.umask(0o177)
-            try:
-                sock.bind(str(path))
-            finally:
-                os.umask(old_mask)
-            sock.listen(LISTEN_BACKLOG)
-            sock.setblocking(False)
-        except OSError:
-            sock.close()
-            raise
-    except OSError as e:
-        raise _bind_error(e, f"socket {printable(str(path))}", "--socket") from e
-    return SocketListener(sock)
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise AddressInUse(f"{printable(str(path))} is in the way and is no socket; choose another with --socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            with suppress(FileNotFoundError):
-                path.unlink()
-            return
-    shown = printable(str(path))
-    raise AddressInUse(f"a daemon answers on socket {shown} already; stop it, or choose another with --socket")
-
-
-def caller_uid(transport: SocketTransport) -> int:
-    """The user at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED)."""
-    _, uid, _ = struct.unpack(
-        "3i", transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    )
-    return int(uid)

@@ -2,6 +2,10 @@
 
 One request a connection. The daemon answers with any number of `Progress`, then `Result` (its payload is a report) or
 `Failure`. Closing early detaches a download and abandons anything else.
+
+A caller who is neither the daemon's own user nor root is asked meanwhile to open, with its own rights, what the request
+is about (`DescribeTree`, `HandFiles`, `HandPlace`). It answers each in one message, and descriptors travel beside that
+message's first byte (SCM_RIGHTS).
 """
 
 from typing import Annotated, ClassVar, Final, Literal
@@ -25,6 +29,9 @@ from interfiles.wire.handshake_messages import Failure
 
 Phase = Literal["hashing", "checking", "waiting", "fetching", "finishing", "verifying", "publishing"]
 MAX_TOKEN_USES: Final = 1_000_000
+MAX_HANDED_FILES: Final = 64  # at once: a daemon never holds many open for one caller
+
+HandedCount = Annotated[int, Meta(ge=1, le=MAX_HANDED_FILES, description="files")]
 
 
 class Upload(Message, frozen=True, tag=128):
@@ -129,6 +136,33 @@ class Wait(Message, frozen=True, tag=138):
     timeout_s: Seconds | None
 
 
+class TreeDescription(Message, frozen=True, tag=139):
+    """Answers `DescribeTree`: the payload is a manifest whose hashes are all zero; no descriptor comes with it.
+
+    `root`: where the content is, without symlinks.
+    """
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    root: Path
+
+
+class HandedFiles(Message, frozen=True, tag=140):
+    """Answers `HandFiles`: a descriptor of each of these files comes with it, open for reading."""
+
+    first: Count
+    count: HandedCount
+
+
+class HandedPlace(Message, frozen=True, tag=141):
+    """Answers `HandPlace`: two descriptors come with it, of the directory and of the new file, open for writing.
+
+    `umask`: the caller's, for the modes of what is downloaded.
+    """
+
+    umask: Annotated[int, Meta(ge=0, le=0o777, description="file mode bits")]
+
+
 class MakeToken(Message, frozen=True, tag=144):
     """Make a join token good for `ttl_s` and `uses` joins (None: any number). `Result` is a `TokenReport`.
 
@@ -196,10 +230,43 @@ class TrackerContent(Message, frozen=True, tag=162):
     max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
 
 
+class DescribeTree(Message, frozen=True, tag=163):
+    """Asks who wants to upload: what is at the path of your request? Answered by `TreeDescription`."""
+
+
+class HandFiles(Message, frozen=True, tag=164):
+    """Asks who wants to upload: open these files, counted in the order of the description.
+
+    Answered by `HandedFiles`.
+    """
+
+    first: Count
+    count: HandedCount
+
+
+class HandPlace(Message, frozen=True, tag=165):
+    """Asks who wants to download: open the directory of your request, and make the file `.interfiles-MARK.tmp` in it.
+
+    That shows the right to write there. The file stays empty, and the caller removes it at the daemon's next message.
+    Answered by `HandedPlace`.
+    """
+
+    mark: Annotated[
+        str, Meta(pattern=r"^[0-9a-f]{32}\Z", max_length=32, description="32 hex digits, never used before")
+    ]
+
+
+def mark_name(mark: str) -> str:
+    """The name of the file that `HandPlace` asks for."""
+    return f".interfiles-{mark}.tmp"
+
+
 FROM_CLI: Codec[Message] = Codec(
-    Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait
+    *(Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait),
+    *(TreeDescription, HandedFiles, HandedPlace),
 )
 FROM_ADMIN: Codec[Message] = Codec(
     MakeToken, RemoveHost, ListTokens, RevokeToken, ListAuthorities, RotateAuthority, RetireAuthority
 )
-FROM_DAEMON: Codec[Message] = Codec(Progress, Result, TrackerContent, Failure)
+FROM_DAEMON: Codec[Message] = Codec(Progress, Result, TrackerContent, DescribeTree, HandFiles, HandPlace, Failure)
+FROM_MASTER: Codec[Message] = Codec(Progress, Result, TrackerContent, Failure)

@@ -28,7 +28,7 @@ MAY_SAY: Final[dict[tuple[Conversation, End, Role], Codec[Message]]] = {
     ("control", "dialler", "local"): control_messages.FROM_CLI,
     ("control", "acceptor", "local"): control_messages.FROM_DAEMON,
     ("admin", "dialler", "local"): control_messages.FROM_ADMIN,
-    ("admin", "acceptor", "local"): control_messages.FROM_DAEMON,
+    ("admin", "acceptor", "local"): control_messages.FROM_MASTER,
 }
 
 _CALLED: Final[dict[Role, str]] = {

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -115,10 +115,18 @@ class Fleet:
     def _launch_client(self, name: str, *arguments: str, uid: int | None = None) -> Daemon:
         """Start a client as a new member of the fleet."""
         daemon = self.new_client(name, *arguments, uid=uid)
-        token = daemon.state.with_name(f"{name}.token")
+        self._launch_new(daemon)
+        return daemon
+
+    def start_new(self, daemon: Daemon) -> None:
+        """Start a client of `new_client` as a new member of the fleet, and wait until it serves."""
+        self._launch_new(daemon)
+        self._await_ready(daemon)
+
+    def _launch_new(self, daemon: Daemon) -> None:
+        token = daemon.state.with_name(f"{daemon.name}.token")
         token.write_text(self.join_token.encode())
         self.launch(daemon, "--token-file", str(token))
-        return daemon
 
     def start(self, daemon: Daemon, *arguments: str) -> None:
         """Start a daemon, again or for the first time, with its state and these arguments more; wait until it serves.
@@ -148,7 +156,7 @@ class Fleet:
             command += ["--socket", str(daemon.socket)]
         with open(daemon.log, "ab") as log, open(daemon.out, "wb") as out:
             daemon.process = subprocess.Popen(
-                launch_line(DAEMONS[daemon.role], daemon.uid, command),
+                launch_line(DAEMONS[daemon.role], daemon.uid, command, groups=daemon.groups),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
@@ -245,13 +253,18 @@ class Fleet:
         return self.finish_cli(process, timeout_s=timeout_s)
 
     def begin_cli(
-        self, daemon: Daemon | None, *arguments: str, cwd: Path | None = None, uid: int | None = None
+        self,
+        daemon: Daemon | None,
+        *arguments: str,
+        cwd: Path | None = None,
+        uid: int | None = None,
+        groups: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
-        """Start a command and do not wait for its end."""
+        """Start a command and do not wait for its end. `groups`: supplementary ones of the user `uid`."""
         if uid is None and daemon is not None:
             uid = daemon.uid
         process = subprocess.Popen(
-            launch_line(CLI, uid, arguments),
+            launch_line(CLI, uid, arguments, groups=groups),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -31,8 +31,8 @@ T = TypeVar("T")
 # Constants of modules may be set to other values, so that no test has to wait for what usually takes a minute.
 _LAUNCHER: Final = """
 import contextlib, ctypes, importlib, json, os, sys
-target, uid, rehearsal = sys.argv[1:4]
-arguments = sys.argv[4:]
+target, uid, groups, rehearsal = sys.argv[1:5]
+arguments = sys.argv[5:]
 for name, value in json.loads(os.environ.pop("TEST_CONSTANTS", "{}")).items():
     module, constant = name.split(":")
     assert hasattr(importlib.import_module(module), constant), name
@@ -44,7 +44,7 @@ if uid:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(SystemExit):
         sys.argv = ["interfiles", *rehearsal.split()]
         main()
-    os.setgroups([])
+    os.setgroups([int(group) for group in groups.split()])
     os.setgid(int(uid))
     os.setuid(int(uid))
 ctypes.CDLL(None).prctl(1, 9)
@@ -108,6 +108,7 @@ class Daemon:
     arguments: list[str]
     uid: int | None = None
     constants: dict[str, float] = field(default_factory=dict)
+    groups: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     log: Path = field(init=False)
@@ -211,7 +212,8 @@ def interrupt(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def launch_line(target: str, uid: int | None, arguments: Sequence[str]) -> list[str]:
-    """The command line that runs `module:function`, as this user or as another one."""
+def launch_line(target: str, uid: int | None, arguments: Sequence[str], *, groups: Sequence[int] = ()) -> list[str]:
+    """The command line that runs `module:function`, as this user or as another one, with these supplementary groups."""
     rehearsal = _REHEARSALS[target.partition(".")[0]]
-    return [sys.executable, "-P", "-c", _LAUNCHER, target, "" if uid is None else str(uid), rehearsal, *arguments]
+    who = ["" if uid is None else str(uid), " ".join(map(str, groups))]
+    return [sys.executable, "-P", "-c", _LAUNCHER, target, *who, rehearsal, *arguments]

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interfiles.errors import InterFilesError, Refused, StorageFailed
+from interfiles.storage.acting import Owner
 from interfiles.storage.jobs import FileRecord, Identity, JobStore, KnownPeer, decode_stamps, encode_stamps
+from interfiles.storage.places import Place
 from interfiles.storage.scan import Stamp
 
 IDENTITY = Identity(
@@ -49,6 +51,8 @@ RECORD = FileRecord(
     note="waiting",
     owned=True,
     in_place=True,
+    owner=Owner(1000, 1001, (1002,), 0o022),
+    place=Place(2**64 - 1, 7),
 )
 
 
@@ -74,6 +78,7 @@ def reloaded(path: Path) -> list[FileRecord]:
 
 def test_records_come_back_as_they_were_in_the_order_they_were_added(path: Path, jobs: JobStore) -> None:
     second = replace(RECORD, file_id=TWO, part=None, state="seeding", bytes_from_peers={}, owned=False, in_place=False)
+    second = replace(second, owner=None, place=None)
     jobs.add(second)
     jobs.add(RECORD)
     assert reloaded(path) == jobs.load_all() == [second, RECORD]

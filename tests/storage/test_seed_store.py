@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from interfiles.errors import ContentChanged, NotPermitted, StorageFailed
 from interfiles.geometry import Block, PieceIndex
 from interfiles.piece_set import PieceSet
-from interfiles.storage import Stopped
+from interfiles.storage import Stopped, piece_store
+from interfiles.storage.acting import Owner
+from interfiles.storage.hashing import draft_manifest
 from interfiles.storage.open_files import OpenFiles
 from interfiles.storage.piece_store import MAX_INLINE_FILES, PieceStore
+from interfiles.storage.scan import scan
 from interfiles.storage.seed_store import SeedStore
 from tests.storage.contents import (
     PIECE,
@@ -292,3 +296,76 @@ def test_check_stops_when_nobody_wants_it(tmp_path: Path, files: OpenFiles) -> N
         seed.check(content.all_pieces, progress=ignore, cancelled=lambda: True)
     assert seed.check(PieceSet(5), progress=ignore, cancelled=lambda: True) == PieceSet(5)
     seed.close()
+
+
+# Held for another user
+
+
+class TestOwner:
+    owner = Owner(os.geteuid(), os.getegid())
+
+    def test_the_device_counts_for_what_is_held_for_another_user(self, tmp_path: Path) -> None:
+        """They could choose all the rest of a stamp, on a file system of their own."""
+        path = Path(os.path.realpath(tmp_path)) / "file"
+        path.write_bytes(b"12345")
+        found = scan(path, cancelled=lambda: False)
+        manifest = draft_manifest(found, PIECE)
+        (stamp,) = found.stamps
+        elsewhere = [replace(stamp, device=stamp.device + 1)]
+        for owner, stamps, is_served in (
+            (None, elsewhere, True),
+            (self.owner, [stamp], True),
+            (self.owner, elsewhere, False),
+        ):
+            store = SeedStore(path, manifest, stamps, OpenFiles(), owner)
+            assert (store.changed() is None) is is_served
+            block = manifest.geometry.block(0, 0, 5)
+            if is_served:
+                assert store.read(block) == b"12345"
+            else:
+                with pytest.raises(ContentChanged):
+                    store.read(block)
+            store.close()
+
+    def test_no_symlink_on_the_way_is_followed(self, tmp_path: Path) -> None:
+        real = Path(os.path.realpath(tmp_path)) / "real"
+        real.mkdir()
+        (real / "file").write_bytes(b"12345")
+        (real / "tree").mkdir()
+        (real / "tree" / "file").write_bytes(b"12345")
+        link = real.with_name("link")
+        link.symlink_to(real)
+        for name in ("file", "tree"):
+            found = scan(real / name, cancelled=lambda: False)
+            manifest = draft_manifest(found, PIECE)
+            for owner, is_served in ((None, True), (self.owner, False)):
+                store = SeedStore(link / name, manifest, found.stamps, OpenFiles(), owner)
+                assert (store.changed() is None) is is_served
+                store.close()
+
+    def test_the_loop_never_opens_their_files(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"12345")
+        found = scan(path, cancelled=lambda: False)
+        store = SeedStore(path, draft_manifest(found, PIECE), found.stamps, OpenFiles(), self.owner)
+        assert store.is_scattered(0, 5)
+        store.close()
+
+    def test_a_file_system_of_a_users_own_program_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = Path(os.path.realpath(tmp_path)) / "file"
+        path.write_bytes(b"12345")
+        found = scan(path, cancelled=lambda: False)
+        manifest = draft_manifest(found, PIECE)
+        monkeypatch.setattr(piece_store, "is_fuse", lambda _: True)
+        block = manifest.geometry.block(0, 0, 5)
+        before = len(os.listdir("/proc/self/fd"))
+        store = SeedStore(path, manifest, found.stamps, OpenFiles(), self.owner)
+        with pytest.raises(NotPermitted, match="that a program of a user's answers for"):
+            store.read(block)
+        store.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+        store = SeedStore(path, manifest, found.stamps, OpenFiles())
+        assert store.read(block) == b"12345"
+        store.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from interfiles.storage.syncing import forget_cached, sync_descriptor, sync_paths
-from interfiles.storage.system import fallocate, rename_exclusively, sync_file_system, umask
+from interfiles.storage.system import fallocate, is_fuse, rename_exclusively, sync_file_system, umask
 from interfiles.storage.tree import open_directory
 from tests.storage.contents import Failing, no_leaks
 
@@ -81,3 +81,9 @@ def test_nothing_is_synced_through_a_symlink(tmp_path: Path, directory: int) -> 
     assert stat.S_ISLNK((tmp_path / "link").lstat().st_mode)
     with pytest.raises(OSError, match="symbolic"):
         sync_paths(directory, [b"link"])
+
+
+def test_a_disk_is_no_file_system_of_a_users_program(directory: int) -> None:
+    assert not is_fuse(directory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        is_fuse(-1)

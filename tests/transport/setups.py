@@ -12,8 +12,9 @@ from interfiles.identity import contexts
 from interfiles.transport.base import Address, Listener, Network, Transport
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream
-from interfiles.transport.plain import SocketTransport, TcpNetwork, dial_unix, listen_unix
+from interfiles.transport.plain import SocketTransport, TcpNetwork
 from interfiles.transport.tls import TlsTransport, secure
+from interfiles.transport.unix import dial_unix, listen_unix
 from interfiles.wire.codec import Message
 from interfiles.wire.peer_messages import FROM_SERVER
 from tests.identity.members import ALICE, BOB, credentials, host

@@ -1,9 +1,8 @@
-"""What only real sockets do: TCP's options and failures, IPv6, Unix sockets and who is at their other end."""
+"""What only real sockets do: TCP's options and failures, and IPv6."""
 
 import errno
 import os
 import socket
-import stat
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ import trio.testing
 from interfiles.errors import AddressInUse, ConnectFailed, NotPermitted, StorageFailed
 from interfiles.transport import plain
 from interfiles.transport.base import Address
-from interfiles.transport.plain import SocketTransport, TcpNetwork, caller_uid, dial_unix, listen_unix
-from tests.transport.setups import Tcp, Unix, connected, receive_exactly
+from interfiles.transport.plain import SocketTransport, TcpNetwork
+from tests.transport.setups import Tcp, connected
 
 NETWORK = TcpNetwork()
 
@@ -137,125 +136,6 @@ async def test_a_disk_that_cannot_read_is_not_blamed_on_the_peer(
         await ends[0].send_file(0, 0, 10)
     for end in ends:
         end.close()
-
-
-class TestUnixSocket:
-    async def test_only_this_user_may_connect(self, tmp_path: Path) -> None:
-        path = tmp_path / "run" / "interfiles" / "client.sock"
-        old_mask = os.umask(0)
-        try:
-            listener = listen_unix(path)
-            assert os.umask(0) == 0, "the mask of the process is as it was"
-        finally:
-            os.umask(old_mask)
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        listener.close()
-
-    async def test_the_kernel_says_who_calls(self, tmp_path: Path) -> None:
-        for end in await connected(Unix(tmp_path)):
-            assert isinstance(end, SocketTransport)
-            assert end.remote is None
-            assert caller_uid(end) == os.getuid()
-            end.close()
-
-    async def test_a_stale_socket_is_replaced(self, tmp_path: Path) -> None:
-        path = tmp_path / "client.sock"
-        listen_unix(path).close()
-        assert path.exists()
-        with pytest.raises(ConnectionRefusedError):
-            await dial_unix(path)
-        listener = listen_unix(path)
-        (await dial_unix(path)).close()
-        listener.close()
-
-    async def test_a_live_socket_is_left_alone(self, tmp_path: Path) -> None:
-        path = tmp_path / "client.sock"
-        listener = listen_unix(path)
-        with pytest.raises(AddressInUse, match=r"a daemon answers on socket .* already; stop it"):
-            listen_unix(path)
-        (await listener.accept()).close()  # the probe of the second one
-        dialled, accepted = await dial_unix(path), await listener.accept()
-        await dialled.send_all(b"x")
-        assert await receive_exactly(accepted, 1) == b"x"
-        for end in (dialled, accepted, listener):
-            end.close()
-
-    @pytest.mark.parametrize("kind", ["file", "directory", "fifo", "symlink", "dangling symlink"])
-    async def test_what_is_no_socket_is_kept(self, tmp_path: Path, kind: str) -> None:
-        path = tmp_path / "client.sock"
-        target = tmp_path / "target"
-        match kind:
-            case "file":
-                path.write_bytes(b"precious")
-            case "directory":
-                path.mkdir()
-            case "fifo":
-                os.mkfifo(path)
-            case "symlink":
-                target.write_bytes(b"precious")
-                path.symlink_to(target)
-            case _:
-                path.symlink_to(target)
-        before = path.lstat()
-        with pytest.raises(AddressInUse, match="is in the way and is no socket"):
-            listen_unix(path)
-        assert path.lstat() == before
-
-    async def test_a_datagram_socket_in_the_way_is_kept(self, tmp_path: Path) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-            other.bind(str(tmp_path / "client.sock"))
-            with pytest.raises(AddressInUse, match="cannot be used"):
-                listen_unix(tmp_path / "client.sock")
-        assert (tmp_path / "client.sock").is_socket()
-
-    @pytest.mark.parametrize("length", [107, 108, 5000])
-    async def test_the_longest_path_works_and_longer_ones_are_refused_in_words(
-        self, tmp_path: Path, length: int
-    ) -> None:
-        directory = tmp_path / "d"
-        path = directory / ("s" * (length - len(str(directory)) - 1))
-        assert len(str(path)) == length
-        if length <= 107:
-            listen_unix(path).close()
-            return
-        with pytest.raises(AddressInUse, match="is over 107 bytes; choose a shorter one with --socket"):
-            listen_unix(path)
-        assert not directory.exists()
-
-    async def test_a_directory_that_others_can_write_is_refused(self, tmp_path: Path) -> None:
-        tmp_path.chmod(0o777)
-        with pytest.raises(NotPermitted, match="is in the hands of other users"):
-            listen_unix(tmp_path / "client.sock")
-        assert list(tmp_path.iterdir()) == []
-
-    async def test_a_directory_of_another_user_is_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        uid = os.geteuid()
-        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
-        with pytest.raises(NotPermitted, match="is in the hands of other users"):
-            listen_unix(tmp_path / "client.sock")
-
-    async def test_a_directory_that_cannot_be_made_is_told_in_words(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(AddressInUse, match=r"cannot be used: (Not a directory|File exists)"):
-            listen_unix(tmp_path / "file" / "client.sock")
-
-    @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS])
-    async def test_a_bind_that_fails_leaves_no_socket_open(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-    ) -> None:
-        made: list[socket.socket] = []
-
-        def fail(self: socket.socket, where: object) -> None:
-            made.append(self)
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(socket.socket, "bind", fail)
-        with pytest.raises((AddressInUse, NotPermitted), match=r"client\.sock"):
-            listen_unix(tmp_path / "client.sock")
-        assert [sock.fileno() for sock in made] == [-1]
 
 
 def test_the_stall_time_is_the_same_in_memory() -> None:

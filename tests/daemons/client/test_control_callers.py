@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from daemons.client import control_server
+from daemons.client import callers, control_server
 from daemons.client.control_server import PROGRESS_S, REQUEST_TIMEOUT_S
 from interfiles.errors import (
     InterFilesError,
@@ -18,6 +18,7 @@ from interfiles.errors import (
 )
 from interfiles.transport.memory_pipe import STALL_TIMEOUT_S, MemoryTransport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, greet
+from interfiles.transport.unix import Credentials
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
 from interfiles.wire import peer_messages as p
@@ -70,13 +71,18 @@ async def rest(transport) -> bytes:  # type: ignore[no-untyped-def]
 async def test_another_users_caller_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
+    def call_as(uid: int) -> None:
+        monkeypatch.setattr(control_server, "caller_uid", lambda _: uid)
+        monkeypatch.setattr(callers, "credentials", lambda _: Credentials(uid, uid, ()))
+
     monkeypatch.setattr(control_server, "SocketTransport", MemoryTransport)
-    monkeypatch.setattr(control_server, "caller_uid", lambda _: os.geteuid() + 1)
+    monkeypatch.setattr(callers, "SocketTransport", MemoryTransport)
+    call_as(os.geteuid() + 1)
     with pytest.raises(InterFilesError, match="this daemon belongs to another user") as caught:
         await world.daemon.status()
     assert caught.value.code == "not-permitted"
     for uid in (0, os.geteuid()):
-        monkeypatch.setattr(control_server, "caller_uid", lambda _, uid=uid: uid)
+        call_as(uid)
         assert await world.daemon.status()
 
 

@@ -1,5 +1,6 @@
 """The client daemon's options: what they become, and what is refused in one sentence."""
 
+import grp
 import io
 import os
 from pathlib import Path
@@ -187,3 +188,29 @@ def test_a_state_directory_that_is_none(started: Started, tmp_path: Path, capsys
     (tmp_path / "state").write_text("mine")
     assert run() != DONE
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_group_is_given_by_name_or_number(started: Started) -> None:
+    group = grp.getgrgid(os.getegid())
+    assert config_of(started).socket_group is None
+    assert config_of(started, "--socket-group", group.gr_name).socket_group == group.gr_gid
+    assert config_of(started, "--socket-group", "4243").socket_group == 4243
+
+
+@pytest.mark.parametrize("group", ["no-such-group", "-1", "4294967295", "9" * 5000, ""])
+def test_an_unknown_group_is_refused(started: Started, group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"--socket-group={group}") == USAGE
+    assert "there is no group" in capsys.readouterr().err
+
+
+def test_a_root_that_cannot_act_for_others_is_refused_at_the_start(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("interfiles.storage.acting.can_act", lambda: True)
+    monkeypatch.setattr("interfiles.storage.acting.set_thread_user", refuse)
+    monkeypatch.setattr("interfiles.storage.acting._return_to", lambda _: None)
+    assert run("--socket-group", "4243") == NOT_PERMITTED
+    assert "give it CAP_SETUID and CAP_SETGID" in capsys.readouterr().err

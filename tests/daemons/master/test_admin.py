@@ -26,7 +26,7 @@ from interfiles.locations import admin_socket
 from interfiles.transport.base import Address
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream, greet
-from interfiles.transport.plain import dial_unix
+from interfiles.transport.unix import dial_unix
 from interfiles.wire import control_messages as c
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
