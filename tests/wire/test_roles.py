@@ -31,8 +31,8 @@ MEANT: Final[dict[Key, str]] = {
     ("swarm", "dialler", "host"): "Open Request Cancel Complaint",
     ("swarm", "acceptor", "host"): "Bitfield Have Piece Busy NotFound Withdrawn Failure",
     ("control", "dialler", "local"): "Upload Download Stat control.ListFiles control.ListHosts Status control.Remove"
-    " Verify Pause Resume Wait",
-    ("control", "acceptor", "local"): "Progress Result TrackerContent Failure",
+    " Verify Pause Resume Wait TreeDescription HandedFiles HandedPlace",
+    ("control", "acceptor", "local"): "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",
     ("admin", "dialler", "local"): "MakeToken RemoveHost ListTokens RevokeToken ListAuthorities RotateAuthority"
     " RetireAuthority",
     ("admin", "acceptor", "local"): "Progress Result TrackerContent Failure",
