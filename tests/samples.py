@@ -61,7 +61,15 @@ DOWNLOAD = DownloadReport(
     pieces_rejected=0,
 )
 VERIFIED = VerifyReport(
-    id=ID, name="weights", path="/data/weights", size=18_400_000_000, pieces=4388, bad_pieces=[], seconds=3.1
+    id=ID,
+    name="weights",
+    path="/data/weights",
+    size=18_400_000_000,
+    pieces=4388,
+    checked=4388,
+    complete=True,
+    bad_pieces=[],
+    seconds=3.1,
 )
 REMOVED = RemoveReport(id=ID, name="weights", hosts=3, deleted=False, path="/data/weights")
 

@@ -13,6 +13,7 @@ import trio
 
 from daemons.client.callers import Call, Caller, Calls, who_calls
 from daemons.client.handovers import receive_place
+from daemons.client.local_file import COMPLETE_STATES
 from daemons.client.reporting import Reporter, download_report, here_report
 from daemons.client.uploads import HashingProgress
 from daemons.supervision import first_leaf
@@ -21,12 +22,14 @@ from interfiles.errors import (
     InterFilesError,
     LocalProtocolError,
     NoSource,
+    NoSpace,
     NotPermitted,
     PeerSilent,
     Refused,
     RemoteProtocolError,
     TimedOut,
     UnknownFile,
+    VerificationFailed,
     printable,
 )
 from interfiles.piece_set import PieceSet
@@ -218,22 +221,34 @@ class ControlServer:
         if file.phase == "waiting" or not file.verified:
             why = self._reporter.waiting_for(file)
             raise NoSource(f"{why}; the download stays queued: interfiles wait {short}, or rm --local {short}")
-        raise TimedOut(
-            f"{file.label} got nothing for {timeout_s:g} s; the download stays queued: interfiles wait {short}"
+        why = f" ({printable(file.note)})" if file.note else ""
+        error = NoSpace if isinstance(file.failure, NoSpace) else TimedOut
+        raise error(
+            f"{file.label} got nothing for {timeout_s:g} s{why}; the download stays queued: interfiles wait {short}"
         )
 
     async def _show_fetching(self, call: Call, file: LocalFile, timeout_s: float) -> bool:
-        """Return True once the file is complete, False after `timeout_s` without progress."""
-        moved_at, moved, waiting_since = trio.current_time(), -1, float("inf")
+        """Return True once the file is complete, False after `timeout_s` without progress.
+
+        A download that fails and is tried again and again makes none: what it checks anew each time does not count.
+        """
+        moved_at, waiting_since = trio.current_time(), float("inf")
+        best, best_checked = -1, -1
         known = file.failure  # from before: whoever asks now may just have mended the cause
         while not file.is_complete:
             if file.failure is not known and isinstance(file.failure, (DestinationExists, NotPermitted)):
                 raise type(file.failure)(f"{file.failure}; the download stays queued, and is tried again by itself")
             if file.record.state in ("paused", "withdrawn") or self._library.find(file.file_id) is not file:
                 raise Refused(f"the download of {file.label} was stopped: {file.refusal or file.record.state}")
-            now, done = trio.current_time(), file.bytes_done + file.checked_bytes + file.down.total
-            if done != moved or file.phase in ("checking", "finishing"):
-                moved, moved_at = done, now
+            if file.record.state in COMPLETE_STATES:
+                raise VerificationFailed(
+                    f"{file.label} has pieces on disk that do not match their hashes; interfiles download fetches them "
+                    "again (with --overwrite, where it was uploaded from here)"
+                )
+            now, done = trio.current_time(), file.bytes_done + file.down.total
+            if done > best or file.checked_bytes > best_checked or (file.phase == "finishing" and not file.failure):
+                moved_at = now
+            best, best_checked = max(best, done), max(best_checked, file.checked_bytes)
             if now - moved_at >= timeout_s:
                 return False
             phase: c.Phase = "fetching" if file.phase == "idle" else file.phase
@@ -272,12 +287,15 @@ class ControlServer:
         bad = [piece for piece in pieces if piece not in good]
         if bad:
             await self._library.report_bad(file, bad)
+        whole = self._library.find(file.file_id) is file and file.record.state in COMPLETE_STATES
         return VerifyReport(
             id=file.file_id.hex(),
             name=file.manifest.name,
             path=os.fsdecode(file.record.path),
             size=file.manifest.size,
             pieces=file.manifest.piece_count,
+            checked=len(pieces),
+            complete=whole,
             bad_pieces=list(map(int, bad)),
             seconds=round(trio.current_time() - began, 3),
         )

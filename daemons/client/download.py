@@ -70,7 +70,7 @@ class Download:
         self._rng = rng
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         self._sessions: dict[str, FetchSession] = {}
-        self._keepers: set[str] = set()
+        self._keepers: dict[str, trio.CancelScope] = {}
         self._bans: dict[str, int] = {}
         self._scope = trio.CancelScope()
         self._failed: InterFilesError | None = None
@@ -205,27 +205,43 @@ class Download:
         seen = 0
         async with trio.open_nursery() as nursery:
             while True:
-                for peer in self._file.peers.values():
-                    if peer.host_id in self._keepers or peer.host_id == self._network.host_id:
-                        continue
-                    if len(self._keepers) < MAX_SESSIONS:
-                        self._keepers.add(peer.host_id)
-                        nursery.start_soon(self._keep, peer.host_id)
+                known = {*self._keepers, self._network.host_id}
+                new = [host_id for host_id in self._file.peers if host_id not in known]
+                room = MAX_SESSIONS - len(self._keepers)
+                for host_id in new[:room]:
+                    self._keepers[host_id] = trio.CancelScope()
+                    nursery.start_soon(self._keep, host_id)
+                self._make_room(len(new) - room)
                 seen = await self._file.handed_out.later_than(seen)
+
+    def _make_room(self, count: int) -> None:
+        """Leave so many peers that are handed out no more, those first that have nothing for this host.
+
+        Else a host whose places are all taken by others that lack the same pieces would never dial a source.
+        """
+        left = [host_id for host_id in self._keepers if host_id not in self._file.peers]
+        connected = self._scheduler.peers()
+        left.sort(key=lambda host_id: host_id in connected and self._scheduler.is_useful(host_id))
+        for host_id in left[: max(count, 0)]:
+            self._keepers[host_id].cancel()
 
     async def _keep(self, host_id: str) -> None:
         """Hold a session with one peer for as long as it is handed out."""
         backoff = Backoff(self._rng, floor_s=REDIAL_FLOOR_S, cap_s=REDIAL_CAP_S)
         try:
-            while (peer := self._file.peers.get(host_id)) is not None:
-                fetched = self._file.down.total
-                await self._session(peer)
-                if self._file.down.total > fetched:
-                    backoff.reset()
-                await trio.sleep(max(backoff.next(), ban_s(self._bans.get(host_id, 0))))
+            with self._keepers[host_id]:
+                await self._keep_session(host_id, backoff)
         finally:
-            self._keepers.discard(host_id)
+            del self._keepers[host_id]
             self._file.handed_out.tell()  # another may have its place
+
+    async def _keep_session(self, host_id: str, backoff: Backoff) -> None:
+        while (peer := self._file.peers.get(host_id)) is not None:
+            fetched = self._file.down.total
+            await self._session(peer)
+            if self._file.down.total > fetched:
+                backoff.reset()
+            await trio.sleep(max(backoff.next(), ban_s(self._bans.get(host_id, 0))))
 
     async def _session(self, peer: PeerAddress) -> None:
         session = FetchSession(peer, self._file.manifest, self._scheduler, self, sessions=self._sessions, rng=self._rng)

@@ -317,6 +317,8 @@ def _checked_directory(directory: Path) -> Path:
         real = Path(os.path.realpath(directory, strict=True))
     except FileNotFoundError as e:
         raise PathNotFound(f"there is no directory {shown}; make it first, or name another with -o") from e
+    except ValueError as e:  # a NUL in it
+        raise PathNotFound(f"{shown} is no path: {e}") from e
     except OSError as e:
         raise StorageFailed(f"{shown} cannot be used: {e.strerror or e}") from e
     if not real.is_dir():

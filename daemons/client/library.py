@@ -69,6 +69,7 @@ class Library:
         self._state: Final = state
         self._quota = quota
         self._files: dict[FileId, LocalFile] = {}
+        self._replaced: set[FileId] = set()  # another file of this id is being stored
         self._claims: dict[FileId, trio.Event] = {}
 
     # Looking
@@ -144,37 +145,55 @@ class Library:
             done.set()
 
     async def add(self, record: FileRecord, manifest: Manifest, store: PieceStore | None) -> LocalFile:
-        """Take a file in, replacing what was known of the same id."""
-        await self._database.run(self._jobs.add, record)
-        old = self._files.pop(manifest.file_id, None)
-        if old is not None:
-            old.change_store(None)
-            old.changed.tell()
-            if old.record.owned and old.record.path != record.path:
+        """Take a file in, replacing what was known of the same id.
+
+        Cancellation:
+          Waits for the end: between the record and what goes by it there is no half.
+        """
+        with trio.CancelScope(shield=True):
+            self._replaced.add(manifest.file_id)
+            try:
+                await self._database.run(self._jobs.add, record)
+            finally:
+                self._replaced.discard(manifest.file_id)
+            old = self._files.pop(manifest.file_id, None)
+            if old is not None:
+                old.change_store(None)
+                old.changed.tell()
+            file = self._made(record, manifest)
+            file.store = store
+            self._files[manifest.file_id] = file
+            if old is not None and old.record.owned and old.record.path != record.path:
                 await self._disk.run(_remove_copy, old)
-        file = self._made(record, manifest)
-        file.store = store
-        self._files[manifest.file_id] = file
         self._told(file)
         return file
 
+    async def _store(self, file: LocalFile, change: Callable[[], None]) -> None:
+        """Change what is stored of a file, unless another one of the same id is taking its place.
+
+        Whoever has looked at the file for long, to verify it for example, must not write into the record of that one.
+        """
+        if self._files.get(file.file_id) is file and file.file_id not in self._replaced:
+            await self._database.run(change)
+
     async def set_state(self, file: LocalFile, state: FileState, *, note: str = "") -> None:
         """Store and tell a file's new state."""
-        await self._database.run(lambda: self._jobs.set_state(file.file_id, state, note))
+        await self._store(file, lambda: self._jobs.set_state(file.file_id, state, note))
         file.update(state=state, note=note)
         file.note, file.failure = note, None
         self._told(file)
 
     async def allow_overwrite(self, file: LocalFile) -> None:
         """Store that the download may replace what is at its destination."""
-        await self._database.run(self._jobs.allow_overwrite, file.file_id)
+        await self._store(file, lambda: self._jobs.allow_overwrite(file.file_id))
         file.update(overwrite=True)
         file.failure = None
 
     async def record_progress(self, file: LocalFile, durable: PieceSet) -> None:
         """Store that these pieces, but for those found bad meanwhile, are durable; they have been synced."""
         r, durable = file.record, PieceSet(durable.count, durable.bits & file.verified.bits)
-        await self._database.run(
+        await self._store(
+            file,
             lambda: self._jobs.record_progress(
                 file.file_id,
                 durable=durable.to_bytes(),
@@ -182,7 +201,7 @@ class Library:
                 bytes_local=r.bytes_local,
                 pieces_rejected=r.pieces_rejected,
                 seconds=r.seconds,
-            )
+            ),
         )
         file.durable = durable
         file.update(durable=durable.to_bytes())
@@ -191,14 +210,22 @@ class Library:
     async def complete(self, file: LocalFile, path: Path, stamps: Sequence[Stamp]) -> None:
         """Store and tell that the content, which is durable, is at its place; serve it from there."""
         raw, stamped, durable = os.fsencode(path), encode_stamps(stamps), file.durable.to_bytes()
-        await self._database.run(lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable))
+        await self._store(file, lambda: self._jobs.complete(file.file_id, path=raw, stamps=stamped, durable=durable))
         file.update(state="complete", path=raw, part=None, stamps=stamped, note="")
         file.note, file.failure, file.phase = "", None, "idle"
         file.change_store(SeedStore(path, file.manifest, stamps, self.open_files, file.record.rights))
         self._told(file)
 
     async def remove(self, file: LocalFile, *, delete: bool) -> None:
-        """Forget a file. A part is deleted; content at its destination on request, unless it is the person's own."""
+        """Forget a file. A part is deleted; content at its destination on request, unless it is the person's own.
+
+        Cancellation:
+          Waits for the end: a part that no record names would stay for ever.
+        """
+        with trio.CancelScope(shield=True):
+            await self._remove(file, delete=delete)
+
+    async def _remove(self, file: LocalFile, *, delete: bool) -> None:
         if self._files.get(file.file_id) is not file:
             return  # removed meanwhile
         await self._database.run(self._jobs.remove, file.file_id)
@@ -327,7 +354,7 @@ class Library:
         geometry = file.manifest.geometry
         file.remove_bad(geometry.piece(piece) for piece in bad)
         await self.record_progress(file, file.durable.copy())
-        await self._database.run(self._jobs.set_note, file.file_id, note)
+        await self._store(file, lambda: self._jobs.set_note(file.file_id, note))
         file.update(note=note)
         file.note = note
         self._told(file)

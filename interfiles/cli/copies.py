@@ -19,7 +19,14 @@ from interfiles.cli.options import (
     only_one,
 )
 from interfiles.cli.progress import View, view
-from interfiles.errors import INTERRUPTED, UsageError, VerificationFailed, printable
+from interfiles.errors import (
+    INTERRUPTED,
+    DaemonUnreachable,
+    InterFilesError,
+    UsageError,
+    VerificationFailed,
+    printable,
+)
 from interfiles.units import format_count
 
 if TYPE_CHECKING:
@@ -56,20 +63,28 @@ def verify(
     """Hash this host's copy again; pieces that do not match are no longer served. Without a file: all copies."""
     given = only_one(path, argument)
     sources = [read(given)] if given is not None else on_daemon(socket, _held)
-    bad = []
+    failures: list[InterFilesError] = []
     for source in sources:
-        with view() as shown:
-            report = on_daemon(socket, partial(_verify_one, source, shown))
+        try:
+            with view() as shown:
+                report = on_daemon(socket, partial(_verify_one, source, shown))
+        except InterFilesError as e:
+            if given is not None or isinstance(e, DaemonUnreachable):
+                raise
+            failures.append(e)  # the others are looked at all the same
+            continue
         if as_json:
             output.emit_json(report)
-        elif not report.bad_pieces:
-            output.emit(phrases.verified(report))
         if report.bad_pieces:
-            bad.append(phrases.found_bad(report))
-    for sentence in bad[:-1]:
-        output.complain(sentence)
-    if bad:
-        raise VerificationFailed(bad[-1])
+            failures.append(VerificationFailed(phrases.found_bad(report)))
+        elif not report.complete:
+            failures.append(VerificationFailed(phrases.not_all_there(report)))
+        elif not as_json:
+            output.emit(phrases.verified(report))
+    for failure in failures[:-1]:
+        output.complain(str(failure))
+    if failures:
+        raise failures[-1]
 
 
 def remove(

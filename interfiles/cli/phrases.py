@@ -129,6 +129,14 @@ def verified(report: "VerifyReport") -> str:
     return f"{printable(report.name)}: all {format_count(report.pieces, 'piece')} match ({facts})."
 
 
+def not_all_there(report: "VerifyReport") -> str:
+    """The error of a verification of what has not come yet, or is no more."""
+    return (
+        f"{printable(report.name)}: {format_count(report.checked)} of {format_count(report.pieces, 'piece')} are here "
+        "and match, the rest is missing; `interfiles wait` shows how the download goes"
+    )
+
+
 def found_bad(report: "VerifyReport") -> str:
     """The error of a verification that found bad pieces."""
     bad = report.bad_pieces

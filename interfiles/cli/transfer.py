@@ -165,7 +165,7 @@ def wait(
 
     Ctrl-C stops watching, not the download.
     """
-    for source in _chosen(path, argument, socket, "wait for", _is_awaited):
+    for source in _chosen(path, argument, socket, "wait for", _is_under_way):
         report = _watched(socket, source, partial(_wait_for, source, timeout))
         _show_download(report, as_json=as_json)
 
@@ -177,7 +177,7 @@ def pause(
     socket: SocketOption = None,
 ) -> None:
     """Neither fetch nor serve a file until `interfiles resume`; without a file: all that this host fetches."""
-    for source in _chosen(path, argument, socket, "pause", lambda transfer: transfer.state != "paused"):
+    for source in _chosen(path, argument, socket, "pause", _is_under_way):
         report = on_daemon(socket, partial(_pause_one, source))
         _show_state(report, "Paused", as_json=as_json)
 
@@ -244,8 +244,9 @@ def _chosen(
     return found
 
 
-def _is_awaited(transfer: "TransferReport") -> bool:
-    return transfer.state != "paused"
+def _is_under_way(transfer: "TransferReport") -> bool:
+    """Neither paused nor an upload whose content has changed: those never get on by themselves."""
+    return transfer.state not in ("paused", "withdrawn", "seeding", "complete")
 
 
 async def _wait_for(source: "Source", timeout_s: float | None, daemon: "Daemon", shown: View) -> "DownloadReport":

@@ -192,13 +192,18 @@ class RemoveReport(Report, frozen=True, kw_only=True):
 
 
 class VerifyReport(Report, frozen=True, kw_only=True):
-    """`bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well."""
+    """`checked`: of `pieces`, how many this host has; `complete`: the file is at its `path`, all of it.
+
+    `bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well.
+    """
 
     id: str
     name: str
     path: str
     size: int
     pieces: int
+    checked: int
+    complete: bool
     bad_pieces: list[int]
     seconds: float
 
