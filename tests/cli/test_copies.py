@@ -7,6 +7,7 @@ import sys
 import msgspec
 import pytest
 
+from interfiles.errors import ContentChanged
 from interfiles.wire import control_messages as messages
 from interfiles.wire.reports import RemoveReport
 from tests.cli.conftest import Command
@@ -49,6 +50,29 @@ def test_verify_all_goes_on_after_a_bad_copy(interfiles: Command, daemon: FakeDa
     assert outcome.out == "other: all 4,388 pieces match (18.4 GB, checked in 3.1 s).\n"
     assert outcome.err.startswith("interfiles: weights: 1 of 4,388 pieces does not match (piece 7)")
     assert [request for request, _ in daemon.requests][1:] == [messages.Verify(ID), messages.Verify(OTHER)]
+
+
+def test_verify_of_what_is_not_all_here_is_no_success(interfiles: Command, daemon: FakeDaemon) -> None:
+    daemon.will(msgspec.structs.replace(VERIFIED, checked=3, complete=False))
+    outcome = interfiles("verify", "weights")
+    assert (outcome.code, outcome.out) == (5, "")
+    assert outcome.err == (
+        "interfiles: weights: 3 of 4,388 pieces are here and match, the rest is missing; "
+        "`interfiles wait` shows how the download goes.\n"
+    )
+
+
+def test_verify_all_goes_on_after_a_copy_that_is_served_no_longer(interfiles: Command, daemon: FakeDaemon) -> None:
+    """It ended there, and what was found bad before was never told."""
+    daemon.will(msgspec.structs.replace(status(), held=[ID, OTHER, "0c" * 32]))
+    daemon.will(msgspec.structs.replace(VERIFIED, bad_pieces=[7]))
+    daemon.will(ContentChanged("p2 is no longer served: p2 changed on disk"))
+    daemon.will(msgspec.structs.replace(VERIFIED, name="other"))
+    outcome = interfiles("verify")
+    assert outcome.code == 5
+    assert outcome.out == "other: all 4,388 pieces match (18.4 GB, checked in 3.1 s).\n"
+    assert "1 of 4,388 pieces does not match" in outcome.err
+    assert "p2 changed on disk" in outcome.err
 
 
 @pytest.mark.parametrize("option", ["--yes", "-y"])

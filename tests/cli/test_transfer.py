@@ -161,6 +161,16 @@ def test_wait_for_all_is_a_stream_of_reports(interfiles: Command, daemon: FakeDa
     assert [request for request, _ in daemon.requests][1:] == [messages.Wait(ID, None), messages.Wait(OTHER, None)]
 
 
+@pytest.mark.parametrize("command", ["wait", "pause"])
+def test_all_downloads_are_not_what_was_shared_and_has_changed(
+    command: str, interfiles: Command, daemon: FakeDaemon
+) -> None:
+    """Such a file ended the command, and the downloads behind it were never looked at."""
+    daemon.will(status(transfer("withdrawn"), transfer("paused", file_id=OTHER)))
+    assert interfiles(command).code == 0
+    assert len(daemon.requests) == 1
+
+
 def test_wait_ends_with_the_first_that_fails(interfiles: Command, daemon: FakeDaemon) -> None:
     daemon.will(status(transfer(), transfer(file_id=OTHER)))
     daemon.will(TimedOut("weights got nothing for 5 s"))

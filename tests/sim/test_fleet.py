@@ -251,6 +251,23 @@ async def test_no_source_says_what_it_waits_for_and_goes_on_by_itself(
         assert got(b, content) == content.read_bytes()
 
 
+async def test_fourteen_hosts_that_wait_for_a_source_find_it_when_it_is_back(
+    tmp_path: Path, content: Path, autojump_clock: MockClock
+) -> None:
+    """Each held connections to twelve others that had nothing either, and never dialled the source."""
+    names = "source " + " ".join(f"h{number:02}" for number in range(14))
+    async with running_fleet(tmp_path, names) as (fleet, [source, *others]):
+        _, tracker = await source.upload(content)
+        await fleet.crash(source)
+        for host in others:
+            await host.download(tracker, detach=True)
+        await trio.sleep(30)
+        await fleet.restart(source)
+        with trio.fail_after(120):
+            await download_all(others, tracker)
+        assert [got(host, content) for host in others] == [content.read_bytes()] * len(others)
+
+
 async def test_pause_stops_a_download_and_resume_ends_it(
     tmp_path: Path, content: Path, autojump_clock: MockClock
 ) -> None:
