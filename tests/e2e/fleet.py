@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -72,9 +72,10 @@ class Fleet:
     def master(self) -> Daemon:
         return self.daemons["master"]
 
-    def start_master(self, *arguments: str, grace: str = "2m") -> Daemon:
-        """Start the fleet's master on a free port, and wait until it serves."""
+    def start_master(self, *arguments: str, grace: str = "2m", constants: Mapping[str, float] | None = None) -> Daemon:
+        """Start the fleet's master on a free port, and wait until it serves. `constants`: as of `Daemon`."""
         daemon = self._daemon("master", "master", [])
+        daemon.constants = dict(constants or {})
         for left in reversed(range(_PORT_TRIES)):
             daemon.arguments = ["--listen", f"127.0.0.1:{free_port()}", "--grace", grace, *arguments]
             try:

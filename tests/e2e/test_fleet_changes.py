@@ -18,7 +18,9 @@ from tests.e2e.proxy import PeerProxy
 
 SIZE: Final = 16 * MIB
 CUT_WITHIN_S: Final = 2.0
-SOON: Final = {"daemons.client.membership:ROTATION_SPREAD_S": 1.0}  # else hosts take a minute to renew
+# Else hosts take a minute to renew, and the older CA stays for an hour or two more.
+SOON: Final = {"daemons.client.membership:ROTATION_SPREAD_S": 1.0}
+GONE_SOON: Final = {"daemons.master.trust:CHECK_EVERY_S": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def proxy() -> Iterator[PeerProxy]:
 @pytest.fixture(scope="module")
 def daemons(proxy: PeerProxy, module_fleet: Fleet) -> dict[str, Daemon]:
     """`source` is reached by the proxy."""
-    module_fleet.start_master()
+    module_fleet.start_master(constants=GONE_SOON)
     for name, arguments in {"source": ("--advertise", proxy.address), "reader": ()}.items():
         daemon = module_fleet.new_client(name, *arguments)
         daemon.constants = SOON
