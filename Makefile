@@ -12,6 +12,11 @@ ARGS ?=
 UNITDIR ?= /usr/local/lib/systemd/system
 SYSUSERSDIR ?= /usr/local/lib/sysusers.d
 
+# What stands before every path must be absolute and end without a slash: it is taken out of scripts again.
+ifneq ($(DESTDIR),)
+override DESTDIR := $(filter-out /,$(abspath $(DESTDIR)))
+endif
+
 LIBDIR = $(PREFIX)/lib/interfiles
 COMMANDS = interfiles interfiles-master interfiles-client
 UNITS = interfiles-master.service interfiles-client.service

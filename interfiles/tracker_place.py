@@ -31,6 +31,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
     Raises:
       PathNotFound: the current directory is gone.
+      UsageError: the path is empty, as an unset variable in a script is.
     """
     text = _from_root(path)
     parent, name = os.path.split(text.rstrip("/"))
@@ -49,6 +50,8 @@ def real(path: str | os.PathLike[str]) -> Path:
 
 
 def _from_root(path: str | os.PathLike[str]) -> str:
+    if not os.fspath(path):
+        raise UsageError("an empty path names nothing; write . for the current directory")
     try:
         return os.path.join(os.getcwd(), os.fspath(path))
     except FileNotFoundError as e:

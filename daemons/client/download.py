@@ -92,7 +92,13 @@ class Download:
                 await self._open_part()
                 await self._fetch()
                 await self._library.set_state(file, "finishing")
-            await self._finish()
+            try:
+                await self._finish()
+            except (
+                StorageFailed
+            ):  # the part is gone, or not whole: the next run looks what there is, and fetches the rest
+                await self._library.set_state(file, "downloading")
+                raise
         finally:
             file.phase, file.connected = "idle", 0
             if isinstance(file.store, PartStore):  # the next run opens it anew, and trusts what the record says

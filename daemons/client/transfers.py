@@ -75,8 +75,6 @@ class Transfers:
           Refused: there is nothing to pause.
         """
         async with self._stopped(file):
-            if file.record.state == "finishing":
-                raise Refused(f"{file.label} cannot be paused: it is about to be complete")
             if file.record.state == "withdrawn":
                 raise Refused(f"{file.label} cannot be paused: {file.refusal}")
             if file.record.state != "paused":

@@ -90,9 +90,7 @@ def verify(
 def remove(
     path: SourceOption = None,
     argument: SourceArgument = None,
-    local: Annotated[
-        bool, typer.Option("--local", help="Only this host stops serving or fetching it; the fleet keeps it.")
-    ] = False,
+    local: Annotated[bool, typer.Option("--local", help="Only this host stops serving or fetching it.")] = False,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete it at its destination too, else it stays there.")
     ] = False,

@@ -110,7 +110,7 @@ def removed(report: "RemoveReport", *, local: bool) -> str:
     """The result of a removal."""
     name = printable(report.name)
     if local:
-        what = f"Removed {name} from this host; the fleet keeps it"
+        what = f"Removed {name} from this host alone"
     else:
         others = "no other host had any of it"
         if report.hosts:

@@ -69,7 +69,7 @@ def test_uploaded() -> None:
             "Removed weights from the fleet; 1 other host is told to forget it. /data/weights is deleted.",
         ),
         ({"hosts": 0, "path": ""}, False, "Removed weights from the fleet; no other host had any of it."),
-        ({}, True, "Removed weights from this host; the fleet keeps it. /data/weights stays where it is."),
+        ({}, True, "Removed weights from this host alone. /data/weights stays where it is."),
     ],
 )
 def test_removed(changes: dict[str, object], local: bool, sentence: str) -> None:

@@ -123,7 +123,7 @@ async def test_a_withdrawn_file_cannot_be_paused(world: World, content: Content,
         await world.daemon.pause(content.manifest)
 
 
-async def test_a_download_that_is_being_finished_cannot_be_paused(
+async def test_a_download_that_cannot_be_finished_can_be_paused_and_goes_on(
     world: World, content: Content, server: Server, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -134,9 +134,29 @@ async def test_a_download_that_is_being_finished_cannot_be_paused(
         await world.daemon.download(content.manifest, detach=True)
         await hand_out(world, server)
         await until(lambda: _note(world, "not now"))
-        with pytest.raises(Refused, match="about to be complete"):
-            await world.daemon.pause(content.manifest)
+        assert await world.daemon.pause(content.manifest) == "paused"
+    assert await world.daemon.resume(content.manifest) == "downloading"
     await world.daemon.wait(content.manifest)
+
+
+async def test_a_part_that_is_gone_when_it_should_be_finished_is_fetched_again(
+    world: World, content: Content, server: Server, autojump_clock: MockClock
+) -> None:
+    """It was tried again for ever, and neither pause nor another download helped."""
+    await world.daemon.download(content.manifest, detach=True)
+    destination = world.daemon.got / content.manifest.name
+    destination.write_bytes(b"in the way")
+    await hand_out(world, server)
+    await until(lambda: _has_note(world, "exists"))
+    destination.unlink()
+    for part in world.daemon.got.iterdir():
+        part.unlink()
+    await world.daemon.wait(content.manifest, timeout_s=100)
+    assert destination.read_bytes() == content.data
+
+
+async def _has_note(world: World, words: str) -> bool:
+    return words in (await world.daemon.transfer()).note
 
 
 async def _note(world: World, note: str) -> bool:
