@@ -251,7 +251,6 @@ def test_the_example_of_the_python_api_runs(tmp_path: Path) -> None:
         alpha = fleet.start_client("alpha")
         (alpha.home / "weights").mkdir()
         (alpha.home / "weights" / "0.bin").write_bytes(b"weights" * 1000)
-        (alpha.home / "copies").mkdir()
         ran = subprocess.run(
             [sys.executable, "-W", "error", "-c", snippet()],
             check=False,

@@ -25,7 +25,7 @@ from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
 from interfiles.storage.part_store import discard_part
-from interfiles.storage.removing import remove_content
+from interfiles.storage.removing import remove_content, remove_own_copy
 from interfiles.storage.seed_store import SeedStore
 from interfiles.units import format_count
 from interfiles.wire.master_messages import FileInfo, Handout, PeerAddress
@@ -164,15 +164,12 @@ class Library:
             file.store = store
             self._files[manifest.file_id] = file
             if old is not None and old.record.owned and old.record.path != record.path:
-                await self._disk.run(_remove_copy, old)
+                await self._disk.run(remove_own_copy, Path(os.fsdecode(old.record.path)), manifest)
         self._told(file)
         return file
 
     async def _store(self, file: LocalFile, change: Callable[[], None]) -> None:
-        """Change what is stored of a file, unless another one of the same id is taking its place.
-
-        Whoever has looked at the file for long, to verify it for example, must not write into the record of that one.
-        """
+        """Change what is stored of a file, unless another one, with a record of its own, has taken its place."""
         if self._files.get(file.file_id) is file and file.file_id not in self._replaced:
             await self._database.run(change)
 
@@ -237,7 +234,7 @@ class Library:
         if file.record.part is not None:
             await self.disk_of(file).run(discard_part, Path(os.fsdecode(file.record.part)), place)
         elif file.record.owned:
-            await self._disk.run(_remove_copy, file)
+            await self._disk.run(remove_own_copy, Path(os.fsdecode(file.record.path)), file.manifest)
         elif delete and not file.record.in_place:
             path = Path(os.fsdecode(file.record.path))
             await self.disk_of(file).run(remove_content, path, file.manifest, place)
@@ -400,11 +397,3 @@ class Library:
             await self._database.run(self._jobs.save_peers, file.file_id, known)
         except InterFilesError as e:
             log.warning("peers not kept", file=file.label, reason=str(e))  # the download goes on all the same
-
-
-def _remove_copy(file: LocalFile) -> None:
-    """Remove an own copy, and the directory made for it."""
-    path = Path(os.fsdecode(file.record.path))
-    remove_content(path, file.manifest)
-    with suppress(OSError):
-        path.parent.rmdir()

@@ -70,3 +70,10 @@ def _remove(anchor: int, path: bytes, *, is_directory: bool = False) -> None:
     except OSError as e:
         if e.errno not in _NOTHING_OF_OURS | _STILL_IN_USE:
             raise
+
+
+def remove_own_copy(path: Path, manifest: Manifest) -> None:
+    """Remove a copy that the daemon made for itself, and the directory made for it."""
+    remove_content(path, manifest)
+    with suppress(OSError):
+        path.parent.rmdir()

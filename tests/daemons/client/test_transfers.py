@@ -133,7 +133,7 @@ async def test_a_download_that_cannot_be_finished_can_be_paused_and_goes_on(
         patched.setattr(finishing, "finish", fail)
         await world.daemon.download(content.manifest, detach=True)
         await hand_out(world, server)
-        await until(lambda: _note(world, "not now"))
+        await until(lambda: _has_note(world, "not now"))
         assert await world.daemon.pause(content.manifest) == "paused"
     assert await world.daemon.resume(content.manifest) == "downloading"
     await world.daemon.wait(content.manifest)
@@ -142,25 +142,19 @@ async def test_a_download_that_cannot_be_finished_can_be_paused_and_goes_on(
 async def test_a_part_that_is_gone_when_it_should_be_finished_is_fetched_again(
     world: World, content: Content, server: Server, autojump_clock: MockClock
 ) -> None:
-    """It was tried again for ever, and neither pause nor another download helped."""
     await world.daemon.download(content.manifest, detach=True)
     destination = world.daemon.got / content.manifest.name
     destination.write_bytes(b"in the way")
     await hand_out(world, server)
     await until(lambda: _has_note(world, "exists"))
-    destination.unlink()
-    for part in world.daemon.got.iterdir():
-        part.unlink()
+    for path in world.daemon.got.iterdir():  # what was in the way, and the part
+        path.unlink()
     await world.daemon.wait(content.manifest, timeout_s=100)
     assert destination.read_bytes() == content.data
 
 
 async def _has_note(world: World, words: str) -> bool:
     return words in (await world.daemon.transfer()).note
-
-
-async def _note(world: World, note: str) -> bool:
-    return (await world.daemon.transfer()).note == note
 
 
 async def test_a_pause_at_any_moment_holds_or_is_refused(
