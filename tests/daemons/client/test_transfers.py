@@ -35,7 +35,6 @@ def server(world: World, content: Content) -> Server:
 
 
 def hesitant() -> SlowExecutor:
-    """Takes up to a tenth of a second over everything."""
     rng = random.Random(5)
     return SlowExecutor(lambda: rng.random() / 10)
 
