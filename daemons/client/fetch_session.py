@@ -26,6 +26,9 @@ from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.master_messages import PeerAddress
 
 LINGER_S: Final = 1.0  # after a complaint: closing over blocks that still come would take the complaint down with it
+MAX_KEY_BYTES: Final = (
+    256 << 30
+)  # of content by one connection: AES-GCM asks for a new key after 380 GB (RFC 8446, 5.5)
 REST_S: Final = 0.05  # after a refusal: a peer that refuses everything, at once, is not asked at the speed of the line
 
 
@@ -91,10 +94,11 @@ class FetchSession:
         self._cancels: list[PieceIndex] = []
         self._rejected: list[PieceIndex] = []
         self._resting_until = 0.0
+        self._received_bytes = 0
         self._assemblies: dict[PieceIndex, _Assembly] = {}
 
     async def run(self, network: PeerNetwork) -> None:
-        """Dial the peer and fetch from it until it has nothing more to give for ever, or the file is complete.
+        """Dial the peer and fetch from it until it has given `MAX_KEY_BYTES`, or the session is cancelled.
 
         Raises:
           TransportError, ProtocolError: the connection failed or broke its rules.
@@ -114,6 +118,7 @@ class FetchSession:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._ask, stream)
                     await self._receive(stream)
+                    nursery.cancel_scope.cancel()
             finally:
                 self._scheduler.remove_peer(self.peer.host_id)
                 self._wake_all()
@@ -184,9 +189,10 @@ class FetchSession:
     # Receiving
 
     async def _receive(self, stream: MessageStream[Message]) -> None:
+        """Take what comes, until the connection's key has been used for long enough: the next one has another."""
         buffer = memoryview(bytearray(BLOCK_BYTES))
         host_id = self.peer.host_id
-        while True:
+        while self._received_bytes < MAX_KEY_BYTES:
             match await stream.receive():
                 case m.Piece(piece=piece, offset=offset):
                     await self._receive_block(stream, piece, offset, buffer)
@@ -226,6 +232,7 @@ class FetchSession:
         while filled < length:
             filled += await stream.receive_some_payload_into(view[filled:])
             self._scheduler.on_bytes(host_id, trio.current_time())
+        self._received_bytes += length
         self._sink.add_fetched(self.peer.name, length)
         block = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
         if block is not None:  # else it was taken back while it was on its way

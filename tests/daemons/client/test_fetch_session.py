@@ -8,6 +8,7 @@ import trio
 from structlog.typing import EventDict
 from trio.testing import MockClock
 
+from daemons.client import fetch_session
 from daemons.client.download import BAN_S, ban_s
 from daemons.client.local_file import LocalFile
 from interfiles.geometry import MIB
@@ -308,6 +309,15 @@ async def test_a_peer_handed_out_no_more_is_not_dialled_again(
     seen = len(server.opened_at)
     await trio.sleep(100)
     assert len(server.opened_at) == seen
+
+
+async def test_a_key_that_is_used_up_is_followed_by_another(
+    world: World, content: Content, honest: Server, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(fetch_session, "MAX_KEY_BYTES", content.manifest.piece_size)
+    report = await fetch_from(world, honest)
+    assert report.pieces_rejected == 0
+    assert len(honest.opened_at) > 1
 
 
 async def test_what_is_fetched_is_served_at_once(
