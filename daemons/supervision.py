@@ -49,6 +49,11 @@ class Backoff:
         self._ceiling_s = min(self._cap_s, self._ceiling_s * 2)
         return self._rng.uniform(self._floor_s, self._ceiling_s)
 
+    def limit(self, cap_s: float) -> None:
+        """From now on wait `cap_s` at the longest, but not less than the floor."""
+        self._cap_s = max(cap_s, self._floor_s)
+        self._ceiling_s = min(self._ceiling_s, self._cap_s)
+
     def reset(self) -> None:
         """Start from the floor again: the work succeeded."""
         self._ceiling_s = self._floor_s

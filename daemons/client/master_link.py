@@ -52,7 +52,7 @@ MISSED_HEARTBEATS: Final = 2  # so many unanswered, and the link is made anew
 COALESCE_S: Final = 0.05  # changes that come together are announced together
 PROGRESS_S: Final = 2.0  # how often the piece counts of running downloads are announced, for `stat` to show
 BACKOFF_FLOOR_S: Final = 0.2
-BACKOFF_CAP_S: Final = 10.0  # a heartbeat's length: a master that is back hears from everybody within two
+BACKOFF_CAP_S: Final = 10.0  # or a heartbeat's length: a master that is back hears from everybody within two
 PUBLISH_RETRY_S: Final = 10.0
 RENEWAL_CHECK_S: Final = 600.0  # the wall clock may be set meanwhile
 RENEWAL_RETRY_S: Final = 60.0
@@ -266,6 +266,7 @@ class MasterLink:
                 log.info("registered", master=self.master, name=registered.name, address=registered.address)
                 nursery.start_soon(self._write, stream, due)
                 heartbeat_s = min(max(registered.heartbeat_s, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)
+                self._backoff.limit(min(heartbeat_s, BACKOFF_CAP_S))
                 nursery.start_soon(self._announce, outgoing, heartbeat_s)
                 nursery.start_soon(self._publish)
                 nursery.start_soon(self._keep_certified)
@@ -372,7 +373,7 @@ class MasterLink:
                 if self._membership.renewal_due_in_s > 0:
                     continue
                 log.warning(
-                    "the new certificate is as old as the one before: this host's clock or the master's is wrong"
+                    "the new certificate is as old as the one before: this host's or the master's clock is wrong"
                 )
             except InterFilesError as e:
                 log.warning("certificate not renewed", reason=str(e))

@@ -54,6 +54,14 @@ class TestBackoff:
         assert min(late) < 5
         assert max(late) > 95
 
+    def test_a_limit_holds_at_once_and_never_undercuts_the_floor(self) -> None:
+        backoff = Backoff(Highest(), floor_s=1, cap_s=64)
+        assert [backoff.next() for _ in range(4)] == [2, 4, 8, 16]
+        backoff.limit(3)
+        assert [backoff.next() for _ in range(2)] == [3, 3]
+        backoff.limit(0.1)
+        assert backoff.next() == 1
+
     def test_a_reset_starts_from_the_floor(self) -> None:
         backoff = Backoff(Highest(), floor_s=1, cap_s=64)
         assert [backoff.next() for _ in range(3)] == [2, 4, 8]

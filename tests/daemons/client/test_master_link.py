@@ -113,6 +113,20 @@ async def test_garbage_from_the_master_ends_the_link_which_is_made_again(
     await until(lambda: is_connected(world))
 
 
+async def test_a_master_that_was_away_for_long_is_found_within_two_of_its_heartbeats(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """A short --grace has short heartbeats, and clients went on waiting for ten seconds."""
+    world.master.heartbeat_s = 2.0
+    await reconnected(world)
+    world.master.scope.cancel()
+    world.network.cut(MASTER_IP, DAEMON_IP)
+    await trio.sleep(300)
+    known = len(world.master.connections)
+    await world.nursery.start(world.master.run)
+    await until(lambda: len(world.master.connections) > known, within_s=2 * 2.0)
+
+
 # Silence
 
 
