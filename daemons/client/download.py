@@ -94,9 +94,7 @@ class Download:
                 await self._library.set_state(file, "finishing")
             try:
                 await self._finish()
-            except (
-                StorageFailed
-            ):  # the part is gone, or not whole: the next run looks what there is, and fetches the rest
+            except StorageFailed:  # the part is gone, or not whole: the next run fetches what is missing
                 await self._library.set_state(file, "downloading")
                 raise
         finally:

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from daemons.client.library import SWEEP_S, Library
-from interfiles.errors import StorageFailed, UnknownFile
+from interfiles.errors import NoSpace, UnknownFile
 from interfiles.piece_set import PieceSet
 from interfiles.storage import finishing
 from interfiles.storage.jobs import FileRecord
@@ -97,7 +97,7 @@ async def test_a_download_that_was_being_finished_is_finished(
     world: World, content: Content, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise StorageFailed("not now")
+        raise NoSpace("not now")
 
     server = Server(world, content, "honest")
     with monkeypatch.context() as patched:
@@ -121,7 +121,7 @@ async def test_a_finished_download_whose_record_was_lost_in_the_crash_is_found(
     world: World, content: Content, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     async def fail(*_: object) -> None:
-        raise StorageFailed("not now")
+        raise NoSpace("not now")
 
     with monkeypatch.context() as patched:
         patched.setattr(Library, "complete", fail)
