@@ -177,7 +177,11 @@ class TestDamage:
         with pytest.raises(StorageFailed, match="certificate or key is damaged; put its state directory back"):
             make(damaged)
 
-    @pytest.mark.parametrize("authorities", [(), ("",), ("x",), ("é",), (ca().certificate[:-60],)], ids=repr)
+    @pytest.mark.parametrize(
+        "authorities",
+        [(), ("",), ("x",), ("é",), (ca().certificate[:-60],)],
+        ids=["none", "empty", "no PEM", "not ASCII", "cut short"],
+    )
     def test_damaged_cas_are_told(self, authorities: tuple[str, ...]) -> None:
         with pytest.raises(StorageFailed, match="certificate of the fleet's CA is damaged"):
             contexts.dialling(replace(ALICES, authorities=authorities))

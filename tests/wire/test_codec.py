@@ -209,7 +209,7 @@ def test_what_a_peer_sends_reaches_no_log_unescaped_nor_at_length() -> None:
         peer_messages.Cancel(1 << 20),
         peer_messages.Cancel(1 << 70),
         peer_messages.Cancel("1"),  # type: ignore[arg-type]
-        peer_messages.Cancel(object()),  # type: ignore[arg-type]
+        peer_messages.Cancel(...),  # type: ignore[arg-type]
         peer_messages.Open(b"short"),
         peer_messages.Open("A" * 44),  # type: ignore[arg-type]
         peer_messages.Withdrawn("x" * 1001),
