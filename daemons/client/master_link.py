@@ -372,9 +372,7 @@ class MasterLink:
                 await self._membership.on_renewed(answer)
                 if self._membership.renewal_due_in_s > 0:
                     continue
-                log.warning(
-                    "the new certificate is as old as the one before: this host's or the master's clock is wrong"
-                )
+                log.warning("the new certificate is as old as the last: this host's or the master's clock is wrong")
             except InterFilesError as e:
                 log.warning("certificate not renewed", reason=str(e))
             await trio.sleep(RENEWAL_RETRY_S)
