@@ -29,6 +29,9 @@ export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
+# Compiled modules are kept, whatever the environment says: else each daemon and command would compile them all again.
+export PYTHONDONTWRITEBYTECODE =
+
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -53,7 +56,7 @@ demo: .venv/.runtime ## a master and four clients on this machine; FILE=path sen
 	@$(IN_VENV) tests.demo $${DEMO_FILE:+"$$DEMO_FILE"}
 
 test: .venv/.test ## all tests; ARGS='-k token' picks some
-	@$(IN_VENV) pytest $(ARGS)
+	@$(IN_VENV) pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal $(ARGS)
 
 check: check-format check-lint check-types test ## formatting, lint, types and all tests
 
