@@ -7,7 +7,6 @@ import trio
 from trio.testing import MockClock
 
 from daemons.client.membership import ROTATION_SPREAD_S, Membership
-from daemons.master.trust import CHECK_EVERY_S
 from interfiles.errors import Refused
 from interfiles.identity.authority import read_certificate
 from interfiles.storage.jobs import Identity, JobStore
@@ -18,6 +17,13 @@ from tests.conftest import LogRecords
 from tests.sim.fleet import Fleet, Host, running_fleet
 from tests.sim.test_fleet import got, until
 from tests.sim.test_joining import is_connected
+
+CHECK_EVERY_S = 300.0  # as always an hour would be long to simulate with all its heartbeats
+
+
+@pytest.fixture(autouse=True)
+def _retiring_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemons.master.trust.CHECK_EVERY_S", CHECK_EVERY_S)
 
 
 async def signed(fleet: Fleet) -> list[int]:
@@ -167,7 +173,7 @@ async def test_a_host_that_dies_before_it_has_kept_its_new_certificate_comes_bac
         await dying.wait()
         await fleet.crash(a)
         await trio.sleep(ROTATION_SPREAD_S)
-        monkeypatch.undo()
+        monkeypatch.setattr(Membership, "on_renewed", on_renewed)
         await fleet.restart(a)
         await until(lambda: is_connected(a), within_s=20)
         await until(lambda: has_retired(fleet), within_s=2 * CHECK_EVERY_S + 10, every_s=10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interfiles.errors import ContentChanged, LocalProtocolError, PeerGone, PeerSilent, RemoteProtocolError
@@ -67,6 +67,7 @@ class TestPayloads:
         sender.close()
         receiver.close()
 
+    @settings(max_examples=25)  # many of them one byte at a time
     @given(
         payloads=st.lists(st.integers(0, 3 * STAGE), max_size=4),
         cuts=st.lists(st.integers(1, 2 * STAGE), min_size=1, max_size=5),

@@ -110,7 +110,9 @@ class TestMembers:
 class TestImpostors:
     @pytest.mark.parametrize("make", MANY)
     @pytest.mark.parametrize("strangers", [False, True])
-    async def test_one_that_dials_is_refused_and_told(self, make: Callable[[], Credentials], strangers: bool) -> None:
+    async def test_one_that_dials_is_refused_and_told(
+        self, make: Callable[[], Credentials], strangers: bool, autojump_clock: Clock
+    ) -> None:
         """A master lets in who shows nothing, but nobody who shows something false."""
         ends = await cable()
         dialled, accepted = await both(contexts.dialling(make()), contexts.accepting(BOBS, strangers=strangers), ends)
@@ -122,14 +124,16 @@ class TestImpostors:
         assert await is_closed(ends[0])
 
     @pytest.mark.parametrize("make", MANY)
-    async def test_one_that_is_dialled_is_refused_and_told(self, make: Callable[[], Credentials]) -> None:
+    async def test_one_that_is_dialled_is_refused_and_told(
+        self, make: Callable[[], Credentials], autojump_clock: Clock
+    ) -> None:
         ends = await cable()
         dialled, accepted = await both(dialling(), contexts.accepting(make()), ends)
         assert isinstance(dialled, UntrustedPeer)
         assert isinstance(accepted, CertificateRefused), accepted
         assert await is_closed(ends[1])
 
-    async def test_one_without_a_certificate_is_refused_and_told(self) -> None:
+    async def test_one_without_a_certificate_is_refused_and_told(self, autojump_clock: Clock) -> None:
         ends = await cable()
         dialled, accepted = await both(contexts.joining(ca().certificate), accepting(), ends)
         assert isinstance(accepted, UntrustedPeer)
@@ -137,7 +141,7 @@ class TestImpostors:
         assert isinstance(await first_read(dialled), CertificateRefused)
         assert await is_closed(ends[0])
 
-    async def test_the_refused_end_that_sends_first_is_told_when_it_reads(self) -> None:
+    async def test_the_refused_end_that_sends_first_is_told_when_it_reads(self, autojump_clock: Clock) -> None:
         dialled, accepted = await both(contexts.dialling(self_signed()), accepting(), await cable())
         assert isinstance(accepted, UntrustedPeer)
         assert isinstance(dialled, TlsTransport)
@@ -145,7 +149,7 @@ class TestImpostors:
             await flood(dialled)
         assert isinstance(await first_read(dialled), CertificateRefused)
 
-    async def test_a_member_that_names_nobody_is_refused(self) -> None:
+    async def test_a_member_that_names_nobody_is_refused(self, autojump_clock: Clock) -> None:
         ends = await cable()
         dialled, _ = await both(dialling(), contexts.accepting(forged(names=[])), ends)
         assert isinstance(dialled, UntrustedPeer)
@@ -153,7 +157,7 @@ class TestImpostors:
         for found in await both(contexts.dialling(dns), contexts.accepting(dns), await cable()):
             assert isinstance(found, UntrustedPeer)
 
-    async def test_words_of_a_refusal_are_for_a_person(self) -> None:
+    async def test_words_of_a_refusal_are_for_a_person(self, autojump_clock: Clock) -> None:
         _, accepted = await both(contexts.dialling(self_signed()), accepting(), await cable())
         assert str(accepted).isprintable()
         assert "_" not in str(accepted)

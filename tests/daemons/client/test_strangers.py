@@ -101,7 +101,7 @@ async def test_newcomers_without_end_keep_no_member_out(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_dialling, world, held)
             await trio.sleep(1)
-            for _ in range(20):
+            for _ in range(6):
                 assert await honest_copy(world, content) == content.data
                 await trio.sleep(0.1)
             nursery.cancel_scope.cancel()
