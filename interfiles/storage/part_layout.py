@@ -199,7 +199,10 @@ def _make_files(anchor: int, tree: Tree, reserved: _Ranges) -> None:
                 raise _in_the_way(tree.path(index))
             if status.st_size != file.entry.size:
                 os.ftruncate(descriptor, file.entry.size)
-            for offset, length in reserved.get(index, ()):
+            ranges = reserved.get(index, ())
+            if status.st_blocks * STAT_BLOCK_BYTES >= sum(length for _, length in ranges):
+                continue  # reserved before; once more, and tmpfs would turn it all from a hole into zeros to be hashed
+            for offset, length in ranges:
                 can_reserve = can_reserve and _reserve(descriptor, offset, length)
         finally:
             os.close(descriptor)
