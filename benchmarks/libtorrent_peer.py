@@ -11,11 +11,12 @@ dialling to the complete, checked file. Needs libtorrent from PyPI (BSD licence)
 import sys
 import time
 from pathlib import Path
+from typing import Any, Final
 
 import libtorrent
 
-PIECE_BYTES = 1 << 20
-SETTINGS = {
+PIECE_BYTES: Final = 1 << 20
+SETTINGS: Final[dict[str, Any]] = {
     "listen_interfaces": "127.0.0.1:0",
     "alert_mask": 0,
     "ssrf_mitigation": False,
@@ -68,7 +69,8 @@ def fetch(directory: str, torrent: str, port: str) -> None:
 
 
 def _begin(directory: str, torrent: str, *, is_seed: bool) -> tuple[libtorrent.session, libtorrent.torrent_handle]:
-    session = libtorrent.session({**libtorrent.high_performance_seed(), **SETTINGS})
+    settings: Any = {**libtorrent.high_performance_seed(), **SETTINGS}
+    session = libtorrent.session(settings)
     added = libtorrent.add_torrent_params()
     added.ti, added.save_path = libtorrent.torrent_info(torrent), directory
     if is_seed:
