@@ -155,11 +155,15 @@ class LocalFile:
             raise StorageFailed(f"{self.label} is not open")
         return self.store.reading(block)
 
-    def is_scattered(self, block: Block) -> bool:
-        """Whether a block lies in so many files that only a thread should read it."""
-        return self.store is not None and self.store.is_scattered(self._offset(block), block.length)
+    def is_at_hand(self, block: Block) -> bool:
+        """Whether the loop may read a block: it lies in few files, and in memory.
 
-    async def read_scattered(self, block: Block, disk: Executor) -> bytes | bytearray:
+        Raises:
+          ContentChanged, StorageFailed: as `reading`.
+        """
+        return self.store is None or self.store.is_at_hand(block)
+
+    async def read(self, block: Block, disk: Executor) -> bytes | bytearray:
         """Read a block in a thread.
 
         Raises:
@@ -193,9 +197,6 @@ class LocalFile:
         old, self.store = self.store, store
         if old is not None and old not in self._users:
             old.close()
-
-    def _offset(self, block: Block) -> int:
-        return self.manifest.geometry.piece_offset(block.piece) + block.offset
 
     def rates(self, now: float) -> tuple[int, int]:
         """Bytes a second from and to peers; what has ended is at rest at once."""

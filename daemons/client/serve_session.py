@@ -61,13 +61,13 @@ class ServedFile(Protocol):
     def refusal(self) -> str | None:
         """Why the file is not served now; None while it is."""
 
-    def is_scattered(self, block: Block) -> bool:
-        """Whether a block lies in so many files that only a thread should read it."""
+    def is_at_hand(self, block: Block) -> bool:
+        """Whether the loop may read a block: it lies in few files, and in memory."""
 
     def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]]]:
         """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside the context."""
 
-    async def read_scattered(self, block: Block, disk: Executor) -> bytes | bytearray:
+    async def read(self, block: Block, disk: Executor) -> bytes | bytearray:
         """Read a block in a thread."""
 
     def add_sent(self, count: int) -> None:
@@ -191,14 +191,14 @@ class ServeSession:
         begun = False
         try:
             message = m.Piece(block.piece, block.offset)
-            if self._file.is_scattered(block):
-                data = await self._file.read_scattered(block, self._disk)
-                begun = True
-                await self._stream.send(message, memoryview(data))
-            else:
+            if self._file.is_at_hand(block):
                 with self._file.reading(block) as spans:
                     begun = True
                     await self._stream.send_files(message, spans)
+            else:
+                data = await self._file.read(block, self._disk)
+                begun = True
+                await self._stream.send(message, memoryview(data))
         except ContentChanged as e:
             self._file.content_changed(str(e))
             if begun:  # only the end of the connection can tell the peer

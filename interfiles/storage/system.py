@@ -11,6 +11,8 @@ from typing import Final
 
 _RENAME_NOREPLACE: Final = 1
 _FUSE_MAGIC: Final = 0x65735546
+_MEMORY_MAGICS: Final = frozenset({0x01021994, 0x858458F6})  # tmpfs, ramfs
+_PROBE_BYTES: Final = 128 << 10
 _STATFS_BYTES: Final = 256  # more than any machine's struct statfs, which begins with the magic number
 _DEFAULT_UMASK: Final = 0o022
 
@@ -66,9 +68,31 @@ def is_fuse(descriptor: int) -> bool:
     Raises:
       OSError: the system cannot tell.
     """
+    return _magic(descriptor) == _FUSE_MAGIC
+
+
+def is_cached(descriptor: int, offset: int, length: int) -> bool:
+    """Whether a range of an open file (bytes) can be read without waiting for a disk; an error counts as yes.
+
+    One byte in `_PROBE_BYTES` is asked for: the system never reads less ahead at once.
+    """
+    byte = bytearray(1)
+    for at in (*range(offset, offset + length - 1, _PROBE_BYTES), offset + length - 1):
+        try:
+            os.preadv(descriptor, [byte], at, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as e:
+            if e.errno == errno.EOPNOTSUPP:  # it would always have to be asked for, but where there is no disk
+                return _magic(descriptor) in _MEMORY_MAGICS
+            return True  # reading will tell
+    return True
+
+
+def _magic(descriptor: int) -> int:
     found = (ctypes.c_char * _STATFS_BYTES)()
     _checked(_libc.fstatfs(descriptor, found))
-    return int.from_bytes(found.raw[:4], sys.byteorder) == _FUSE_MAGIC
+    return int.from_bytes(found.raw[:4], sys.byteorder)
 
 
 def set_thread_user(uid: int, gid: int) -> None:

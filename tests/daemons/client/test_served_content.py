@@ -189,7 +189,7 @@ async def test_a_piece_that_the_disk_does_not_give_is_withdrawn_and_the_others_a
 ) -> None:
     file_id = await world.seed(content)
     failing("pread", 5, when=lambda fd, _, offset: offset < PIECE and path_of(fd) == str(content.root))
-    failing("preadv", 5, when=lambda fd, _, offset: offset < PIECE and path_of(fd) == str(content.root))
+    failing("preadv", 5, when=lambda fd, _, offset, *_flags: offset < PIECE and path_of(fd) == str(content.root))
     async with fetching(world, file_id) as fetcher:
         await fetcher.request(Block(PieceIndex(2), 0, PIECE))
         assert (await fetcher.receive())[1] == content.piece(2)
