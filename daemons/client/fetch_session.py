@@ -26,9 +26,8 @@ from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.master_messages import PeerAddress
 
 LINGER_S: Final = 1.0  # after a complaint: closing over blocks that still come would take the complaint down with it
-MAX_KEY_BYTES: Final = (
-    256 << 30
-)  # of content by one connection: AES-GCM asks for a new key after 380 GB (RFC 8446, 5.5)
+MAX_KEY_BYTES: Final = 256 << 30  # of content by one connection: after 380 GB AES-GCM needs a new key (RFC 8446, 5.5)
+TURN_BYTES: Final = 256 << 10  # decrypted before the loop has its turn: it answers commands meanwhile
 REST_S: Final = 0.05  # after a refusal: a peer that refuses everything, at once, is not asked at the speed of the line
 
 
@@ -230,8 +229,10 @@ class FetchSession:
         view = buffer[:length]
         filled = 0
         while filled < length:
-            filled += await stream.receive_some_payload_into(view[filled:])
+            filled += await stream.receive_some_payload_into(view[filled : filled + TURN_BYTES])
             self._scheduler.on_bytes(host_id, trio.current_time())
+            if filled < length:  # a full socket never blocks: the loop gets its turn here
+                await trio.lowlevel.checkpoint()
         self._received_bytes += length
         self._sink.add_fetched(self.peer.name, length)
         block = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
