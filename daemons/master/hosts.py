@@ -45,7 +45,7 @@ from interfiles.wire.master_messages import (
 )
 
 ADMISSION_TIMEOUT_S: Final = 10.0  # to enrol or register
-MAX_STRANGERS: Final = 256  # connections that no host has proved to be its own yet
+MAX_STRANGERS: Final = 1024  # connections that are not proved to be a host's yet: a fleet may come back all at once
 PAYLOAD_TIMEOUT_S: Final = 30.0  # beside what its bytes take at `MIN_PAYLOAD_BYTES_PER_S`
 SILENT_HEARTBEATS: Final = 3  # a host that misses so many is taken for gone, and its connection closed
 MAX_REQUESTS: Final = 16  # of one host at once; more wait unread
