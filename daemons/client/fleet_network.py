@@ -14,7 +14,7 @@ import structlog
 
 from interfiles.errors import NotAdmitted, UntrustedPeer
 from interfiles.identity import contexts
-from interfiles.identity.authority import read_certificate
+from interfiles.identity.authority import is_signed_by_any, read_certificate
 from interfiles.identity.subject import Certified, Subject
 from interfiles.transport.tls import TlsTransport, secure
 
@@ -50,18 +50,25 @@ class FleetNetwork:
         self._wall_clock = wall_clock
         self._revoked = set(revoked)
         self._connections: defaultdict[str, WeakSet[TlsTransport]] = defaultdict(WeakSet)
+        self._retired: list[str] = []  # CAs, since this daemon started: for connections that are older
+        self.credentials = credentials
         self.install(credentials)
 
-    def install(self, credentials: Credentials) -> None:
-        """Use other credentials for connections made from now on; those that are open go on.
+    def install(self, credentials: Credentials, *, at_once: bool = False) -> None:
+        """Use other credentials for connections made from now on.
+
+        Those that are open go on; with `at_once` not those with hosts that a CA certified which is trusted no more.
 
         Raises:
           StorageFailed, UntrustedPeer: they are damaged; nothing has changed then.
         """
         accepting, dialling = contexts.accepting(credentials), contexts.dialling(credentials)
         self.certified = read_certificate(credentials.chain)
-        self.credentials = credentials
         self._accepting, self._dialling = accepting, dialling
+        before, self.credentials = self.credentials, credentials
+        self._retired += set(before.authorities) - set(credentials.authorities)
+        if at_once:
+            self._cut_retired()
 
     @property
     def host_id(self) -> str:
@@ -121,6 +128,13 @@ class FleetNetwork:
             if cut:
                 log.info("cut a removed host off", host_id=host_id, connections=len(cut))
 
+    def _cut_retired(self) -> None:
+        for transport in [transport for known in self._connections.values() for transport in known]:
+            certified = transport.certified
+            if certified is not None and is_signed_by_any(certified.certificate, self._retired):
+                transport.close()
+                log.info("cut off a host that a retired CA certified", host_id=certified.subject.host_id)
+
     async def _dial(
         self, address: Address, expected: Subject, check: Callable[[str, int], None] | None
     ) -> TlsTransport:
@@ -141,4 +155,6 @@ class FleetNetwork:
     def _check(self, certified: Certified) -> None:
         if certified.subject.host_id in self._revoked:
             raise NotAdmitted(f"{certified.subject} was removed from the fleet")
+        if is_signed_by_any(certified.certificate, self._retired):
+            raise UntrustedPeer(f"the CA that certified {certified.subject} has retired in this moment")
         certified.check_time(self._wall_clock())

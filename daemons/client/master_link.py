@@ -294,8 +294,8 @@ class MasterLink:
                     self._heard, self._heard_at = sequence, trio.current_time()
                     if self._heard_at - registered_at >= STABLE_S:
                         self._backoff.reset()
-                case m.Authorities(certificates=certificates):
-                    await self._membership.on_authorities(certificates)
+                case m.Authorities(certificates=certificates, at_once=at_once):
+                    await self._membership.on_authorities(certificates, at_once=at_once)
                     self._renewal.tell()
                 case m.Revoked():
                     await self._membership.on_revoked(message)

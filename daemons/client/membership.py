@@ -101,15 +101,15 @@ class Membership:
         await self._change(made)
         log.info("certificate renewed", good_until=int(self._network.certified.not_after))
 
-    async def on_authorities(self, certificates: Sequence[str]) -> None:
-        """The fleet trusts these CAs, and no others.
+    async def on_authorities(self, certificates: Sequence[str], *, at_once: bool) -> None:
+        """The fleet trusts these CAs, and no others; `at_once`: not for connections that are open either.
 
         Raises:
           RemoteProtocolError: they are malformed; those known before stay.
           StorageFailed, NoSpace: they cannot be kept; those known before stay.
         """
         if tuple(certificates) != self.identity.authorities:
-            await self._change(replace(self.identity, authorities=tuple(certificates)))
+            await self._change(replace(self.identity, authorities=tuple(certificates)), at_once=at_once)
             log.info("the fleet's CAs have changed", count=len(certificates))
 
     async def on_revoked(self, message: Revoked) -> None:
@@ -123,14 +123,14 @@ class Membership:
             self.identity = replace(self.identity, removed=removed)
             await self._database.run(self._jobs.save_identity, self.identity)
 
-    async def _change(self, made: Identity) -> None:
+    async def _change(self, made: Identity, *, at_once: bool = False) -> None:
         try:
             contexts.dialling(credentials_of(made))  # as a check that TLS takes them
         except StorageFailed as e:
             raise RemoteProtocolError(f"the master sent a certificate that is not good: {e}") from e
         await self._database.run(self._jobs.save_identity, made)
         self.identity = made
-        self._network.install(credentials_of(made))
+        self._network.install(credentials_of(made), at_once=at_once)
         self._renew_at = self._choose_renewal()
 
     def _choose_renewal(self) -> float:

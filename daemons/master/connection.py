@@ -35,13 +35,14 @@ class _Unsent:
 class Connection:
     """One registered host's connection. Whoever ends it first gives the reason, which the host is told if it can be.
 
-    `publishing`: files whose manifests are on their way from this host into the catalogue. `handouts`: what it was last
-    told of each file's peers, kept by `Handouts`.
+    `certificate`: by which the host has proved to be it, in PEM. `publishing`: files whose manifests are on their way
+    from it into the catalogue. `handouts`: what it was last told of each file's peers, kept by `Handouts`.
     """
 
-    def __init__(self, stream: MessageStream[Message], host_id: str, name: str) -> None:
+    def __init__(self, stream: MessageStream[Message], host_id: str, name: str, certificate: str) -> None:
         self.host_id: Final = host_id
         self.name: Final = name
+        self.certificate: Final = certificate
         self.publishing: Final[set[bytes]] = set()
         self.handouts: Final[dict[bytes, object]] = {}
         self.reason: InterFilesError | None = None

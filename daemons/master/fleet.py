@@ -16,7 +16,7 @@ import trio
 from daemons.master.connection import Connection
 from daemons.master.handouts import Handouts
 from daemons.master.trust import Issued, Trust, removed
-from interfiles.errors import NoSpace, Refused, StorageFailed, UnknownHost
+from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import Executor
@@ -157,7 +157,7 @@ class Fleet:
                 )
             )
         connection.push(Registered(host.name, host.address, self.registry.heartbeat_s, self.replicas))
-        connection.push(Authorities(self.trust.certificates))
+        connection.push(Authorities(self.trust.certificates, at_once=True))
         for start in range(0, max(len(self._revoked), 1), MAX_REVOKED):
             connection.push(Revoked(start == 0, self._revoked[start : start + MAX_REVOKED]))
         self.connections[host.host_id] = connection
@@ -187,9 +187,15 @@ class Fleet:
         self._revoked = await self.stored(self.catalogue.members.revoked)  # without those that are long over
         return HostRemovedReport(host=host.host_id, name=host.name)
 
-    def _authorities_changed(self) -> None:
+    def _authorities_changed(self, at_once: bool) -> None:
+        """Tell every host. `at_once`: whom a retired CA has certified is cut off, and must have joined anew."""
         for connection in self.connections.values():
-            connection.push(Authorities(self.trust.certificates))
+            connection.push(Authorities(self.trust.certificates, at_once=at_once))
+            if at_once:
+                try:
+                    self.trust.check_signer(connection.certificate)
+                except CertificateRefused as e:
+                    connection.end(e)
 
     # Time
 

@@ -19,6 +19,7 @@ from daemons.master.fleet import Fleet
 from daemons.master.requests import LARGE_PAYLOAD_BYTES, Request, Requests
 from daemons.supervision import contain
 from interfiles.errors import InterFilesError, PeerGone, PeerSilent, RemoteProtocolError, TransportError, UsageError
+from interfiles.identity.subject import Certified
 from interfiles.transport.base import Address, Transport
 from interfiles.transport.lobby import Lobby
 from interfiles.transport.message_stream import MessageStream, welcome
@@ -108,22 +109,25 @@ class Hosts:
                     return None  # it has what it came for
                 match asked:
                     case GetAuthorities():
-                        await stream.send(Authorities(self._fleet.trust.certificates))
+                        await stream.send(Authorities(self._fleet.trust.certificates, False))
                     case Enrol():
                         await stream.send(await self._enrolment.enrol(asked, came_from))
                     case Renew(request=number, signing_request=request) if secured.certified is not None:
+                        self._fleet.trust.check_signer(secured.certified.certificate)
                         issued = await self._fleet.renew(secured.certified.subject.host_id, request)
                         await stream.send(Renewed(number, issued.chain, self._fleet.trust.certificates))
                         await self._fleet.trust.retire_if_unneeded()
                     case Register() if secured.certified is not None:
-                        return await self._register(stream, asked, secured.certified.subject.host_id)
+                        return await self._register(stream, asked, secured.certified)
                     case _:
                         raise RemoteProtocolError(f"{type(asked).__name__} came before Register")
         raise PeerSilent(f"neither enrolled nor registered within {ADMISSION_TIMEOUT_S:.0f} s")
 
-    async def _register(self, stream: MessageStream[Message], asked: Register, host_id: str) -> Connection:
-        host = await self._fleet.check_in(host_id, asked, _address_of(asked, stream.transport.remote))
-        connection = Connection(stream, host.host_id, host.name)
+    async def _register(self, stream: MessageStream[Message], asked: Register, certified: Certified) -> Connection:
+        address = _address_of(asked, stream.transport.remote)
+        host = await self._fleet.check_in(certified.subject.host_id, asked, address)
+        self._fleet.trust.check_signer(certified.certificate)
+        connection = Connection(stream, host.host_id, host.name, certified.certificate)
         self._fleet.attach(connection, host)
         return connection
 

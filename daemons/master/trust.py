@@ -13,9 +13,17 @@ from typing import Final, ParamSpec, TypeVar
 import structlog
 import trio
 
-from interfiles.errors import CertificateExpired, NoSpace, NotAdmitted, NotPermitted, Refused, StorageFailed
+from interfiles.errors import (
+    CertificateExpired,
+    CertificateRefused,
+    NoSpace,
+    NotAdmitted,
+    NotPermitted,
+    Refused,
+    StorageFailed,
+)
 from interfiles.identity import authority, contexts
-from interfiles.identity.authority import LEAF_LIFE_S, Authority
+from interfiles.identity.authority import LEAF_LIFE_S, Authority, is_signed_by_any
 from interfiles.identity.contexts import Credentials
 from interfiles.identity.subject import Certified, Subject
 from interfiles.storage.authorities import StoredAuthority
@@ -46,7 +54,8 @@ class Issued:
 class Trust:
     """Owner of the CAs and of the TLS context for hosts' connections.
 
-    `is_member` says whether a host id is of the fleet; `changed` is called when the trusted CAs have changed.
+    `is_member` says whether a host id is of the fleet; `changed` is called when the trusted CAs have
+    changed, with whether that is to hold for open connections too.
     """
 
     def __init__(
@@ -56,7 +65,7 @@ class Trust:
         *,
         wall_clock: Callable[[], float],
         is_member: Callable[[str], bool],
-        changed: Callable[[], None],
+        changed: Callable[[bool], None],
     ) -> None:
         self._catalogue = catalogue
         self._database = database
@@ -135,6 +144,15 @@ class Trust:
             return "lapsed"
         return "host"
 
+    def check_signer(self, certificate: str) -> None:
+        """Check that a trusted CA has signed a certificate (PEM) which was verified when its connection was made.
+
+        Raises:
+          CertificateRefused: it was one that has retired meanwhile.
+        """
+        if not is_signed_by_any(certificate, self.certificates):
+            raise CertificateRefused("the CA that has signed its certificate is trusted no more")
+
     # Certificates
 
     def issue(self, request: bytes, host_id: str) -> Issued:
@@ -175,7 +193,7 @@ class Trust:
             await self._add(StoredAuthority(made, older.cross_sign(made, now=now), now))
             log.info("rotated the CA", certificate=self.digest.hex()[:16])
             self._certify_itself()
-            self._changed()
+            self._changed(False)
 
     async def retire_if_unneeded(self) -> None:
         """Let the older CA go once no host has needed it for `CHECK_EVERY_S`; where the disk fails, another time.
@@ -193,7 +211,7 @@ class Trust:
                     return
                 self._unneeded_since = min(self._unneeded_since, trio.current_time())
                 if trio.current_time() - self._unneeded_since >= CHECK_EVERY_S:
-                    await self._retire()
+                    await self._retire(at_once=False)
             except (NoSpace, NotPermitted, StorageFailed) as e:
                 log.warning("cannot retire the older CA yet", reason=str(e))
 
@@ -206,15 +224,17 @@ class Trust:
         async with self._changing:
             if len(self._known) < _MOST_AUTHORITIES:
                 raise Refused("there is only one CA, which is in use; `interfiles ca rotate` makes another")
-            await self._retire()
+            await self._retire(at_once=True)
 
-    async def _retire(self) -> None:
+    async def _retire(self, *, at_once: bool) -> None:
+        tokens, now = self._catalogue.tokens, self._wall_clock()
+        await self._stored(tokens.revoke_made_before, self._newest.made_at, now=now)
         for known in self._known[1:]:
             await self._stored(self._catalogue.authorities.remove, known.authority)
         self._known = self._known[:1]
         log.info("retired the older CA", certificate=self.digest.hex()[:16])
         self._certify_itself()
-        self._changed()
+        self._changed(at_once)
 
     # Inside
 

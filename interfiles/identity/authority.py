@@ -10,6 +10,7 @@ verifies what the newer one signed, as long as the cross certificate comes along
 import datetime as dt
 import hashlib
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -172,6 +173,11 @@ def is_issued_by(text: str, authority: str) -> bool:
     except (*_MALFORMED, InvalidSignature):
         return False
     return True
+
+
+def is_signed_by_any(text: str, authorities: Sequence[str]) -> bool:
+    """Whether one of these CAs' keys has signed the first certificate of a PEM text."""
+    return any(is_issued_by(text, authority) for authority in authorities)
 
 
 def digest(certificate: str) -> bytes:

@@ -85,7 +85,9 @@ def certified(tls: ssl.SSLObject) -> Certified | None:
     if len(uris) != 1:
         raise UntrustedPeer(_NAMES_NOBODY)
     begins, ends = (ssl.cert_time_to_seconds(str(shown[at])) for at in ("notBefore", "notAfter"))
-    return Certified(Subject.parse(str(uris[0])), begins, ends)
+    raw = tls.getpeercert(binary_form=True)
+    assert raw is not None
+    return Certified(Subject.parse(str(uris[0])), begins, ends, ssl.DER_cert_to_PEM_cert(raw))
 
 
 def _context(protocol: int, credentials: Credentials | None) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ A certificate names its owner in one URI of its subjectAltName (RFC 5280, 4.2.1.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from interfiles.errors import CertificateExpired, CertificateNotYetValid, UntrustedPeer
@@ -50,11 +50,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """What a certificate that the fleet's CA has signed says. Times in Unix seconds, both included."""
+    """What a certificate that the fleet's CA has signed says. Times in Unix seconds, both included.
+
+    `certificate`: itself, in PEM.
+    """
 
     subject: Subject
     not_before: float
     not_after: float
+    certificate: str = field(default="", compare=False, repr=False)
 
     def check_time(self, now: float) -> None:
         """Check that the certificate is good `now`, in Unix seconds by this host's clock.

@@ -111,6 +111,10 @@ class Tokens:
         self._database.rows("UPDATE tokens SET used = used + 1 WHERE token_id = ?", token_id)
         return token
 
+    def revoke_made_before(self, made_at: float, *, now: float) -> None:
+        """Revoke the tokens that a retired CA's digest is in: nobody can join by them any more."""
+        self._database.rows("UPDATE tokens SET revoked_at = ? WHERE revoked_at IS NULL AND made_at < ?", now, made_at)
+
     def record_use(self, token_id: bytes, use: TokenUse) -> None:
         """Keep who joined by a token."""
         self._database.rows(

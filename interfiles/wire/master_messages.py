@@ -57,10 +57,12 @@ class Authorities(Message, frozen=True, tag=15):
     """The CAs that the fleet trusts, the newest first, which signs. Answers `GetAuthorities`.
 
     Also pushed to each host that has registered, and whenever they change: a host trusts these from then on, and no
-    others, and renews its certificate if another than the newest signed it.
+    others, and renews its certificate if another than the newest signed it. `at_once`: connections with hosts that a CA
+    has certified which is trusted no more end, too.
     """
 
     certificates: AuthorityList
+    at_once: bool
 
 
 class Enrol(Message, frozen=True, tag=16):

@@ -112,7 +112,7 @@ class Impostor:
             while True:
                 self.heard.append(await stream.receive())
                 if isinstance(self.heard[-1], GetAuthorities):
-                    await stream.send(Authorities(self.told))
+                    await stream.send(Authorities(self.told, False))
         except InterFilesError:  # whoever asked has left
             pass
 

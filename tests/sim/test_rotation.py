@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from daemons.client.membership import ROTATION_SPREAD_S, Membership
-from interfiles.errors import Refused
+from interfiles.errors import Refused, RemoteProtocolError
 from interfiles.identity.authority import read_certificate
 from interfiles.storage.jobs import Identity, JobStore
 from interfiles.transport.memory_links import Link
@@ -138,18 +138,35 @@ async def test_retired_by_force_the_host_that_was_away_joins_anew_and_keeps_its_
         assert got(b, content) == content.read_bytes()
 
 
-async def test_retired_by_force_at_once_hosts_with_a_link_renew_all_the_same(
-    tmp_path: Path, content: Path, autojump_clock: MockClock
+async def test_retired_by_force_whoever_comes_by_the_older_ca_is_cut_off_in_the_middle_and_joins_anew(
+    tmp_path: Path, content: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with running_fleet(tmp_path, "a b") as (fleet, [a, b]):
+    async with running_fleet(tmp_path, "a b c") as (fleet, [a, b, c]):
+        on_renewed = Membership.on_renewed
+
+        async def stay(self: Membership, answer: Renewed) -> None:
+            if self.identity.name == "c":
+                raise RemoteProtocolError("not good")
+            await on_renewed(self, answer)
+
+        monkeypatch.setattr(Membership, "on_renewed", stay)
         _, tracker = await a.upload(content)
         await fleet.admin.rotate_authority()
+        await trio.sleep(ROTATION_SPREAD_S + 2)
+        fleet.network.set_link(a.ip, Link(uplink_bytes_per_s=0.2e6))
+        await c.download(tracker, detach=True)
+        await until(lambda: fleet.network.bytes_sent(a.ip, c.ip) > 300_000)
         await fleet.admin.retire_authority()
-        assert await signed(fleet) == [0]
-        await trio.sleep(ROTATION_SPREAD_S + 1)
-        assert await signed(fleet) == [2]
-        await b.download(tracker)
-        assert got(b, content) == content.read_bytes()
+        await trio.sleep(2)
+        sent = fleet.network.bytes_sent(a.ip, c.ip)
+        await trio.sleep(60)
+        assert fleet.network.bytes_sent(a.ip, c.ip) - sent < 50_000, "no more than refusals"
+        assert [await is_connected(host) for host in (a, b, c)] == [True, True, False]
+        monkeypatch.setattr(Membership, "on_renewed", on_renewed)
+        await fleet.crash(c)
+        await fleet.restart(c, await fleet.make_token())
+        await c.download(tracker)
+        assert got(c, content) == content.read_bytes()
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["it is the last one", "others renew after it"])

@@ -150,7 +150,7 @@ class Master:
     ) -> None:
         match message:
             case m.GetAuthorities():
-                await stream.send(m.Authorities(self.certificates))
+                await stream.send(m.Authorities(self.certificates, False))
             case m.Enrol(name=name, signing_request=request):
                 await stream.send(m.Enrolled(name, self.issue(request, id_of(name)), self.certificates))
             case m.Renew(request=number, signing_request=request) if certified is not None:
@@ -158,7 +158,7 @@ class Master:
                 await stream.send(m.Renewed(number, chain, self.certificates))
             case m.Register(name=name):
                 await stream.send(m.Registered(name, str(DAEMON), self.heartbeat_s, 3))
-                await stream.send(m.Authorities(self.certificates))
+                await stream.send(m.Authorities(self.certificates, False))
                 await stream.send(m.Revoked(True, self.removed))
             case m.Heartbeat(sequence=sequence):
                 if message.replace:

@@ -129,7 +129,7 @@ async def test_a_master_that_does_not_answer_is_asked_again(
 BAD_ANSWERS = {
     "no answer to this": (m.Enrol, m.Heard(1), "Heard came in place of Enrolled"),
     "no certificates": (m.GetAuthorities, m.Enrolled("new", "chain", ["authority"]), "message 17 is not allowed here"),
-    "text": (m.GetAuthorities, m.Authorities(["your certificate"]), "certificate of the CA is malformed"),
+    "text": (m.GetAuthorities, m.Authorities(["your certificate"], False), "certificate of the CA is malformed"),
 }
 
 

@@ -86,7 +86,7 @@ def test_hosts_renew_within_a_minute_and_not_all_at_once_when_another_ca_signs(t
 async def test_who_is_told_of_a_newer_ca_renews_within_a_minute(tmp_path: Path) -> None:
     for days in (0, 18, 29):
         member = Member(tmp_path, now=EPOCH + days * DAY)
-        await member.membership.on_authorities([NEWER.certificate, CA.certificate])
+        await member.membership.on_authorities([NEWER.certificate, CA.certificate], at_once=False)
         assert member.due_in_s <= ROTATION_SPREAD_S
 
 
@@ -171,7 +171,7 @@ async def test_a_renewal_that_cannot_be_kept_is_not_used(tmp_path: Path, monkeyp
 
 async def test_cas_are_kept_before_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     member = Member(tmp_path)
-    await member.membership.on_authorities([NEWER.certificate, CA.certificate])
+    await member.membership.on_authorities([NEWER.certificate, CA.certificate], at_once=False)
     assert member.membership.identity == replace(identity(), authorities=(NEWER.certificate, CA.certificate))
     assert member.is_all(member.membership.identity)
     assert 0 <= member.due_in_s <= ROTATION_SPREAD_S
@@ -181,13 +181,13 @@ async def test_the_same_cas_again_change_nothing(tmp_path: Path, monkeypatch: py
     member = Member(tmp_path)
     due = member.due_in_s
     monkeypatch.setattr(member.jobs, "save_identity", lambda _: pytest.fail("there is nothing to write"))
-    await member.membership.on_authorities([CA.certificate])
+    await member.membership.on_authorities([CA.certificate], at_once=False)
     assert member.due_in_s == due
 
 
 async def test_a_ca_that_retired_leaves_the_host_its_certificate_to_renew_it_with(tmp_path: Path) -> None:
     member = Member(tmp_path)
-    await member.membership.on_authorities([NEWER.certificate])
+    await member.membership.on_authorities([NEWER.certificate], at_once=False)
     assert member.is_all(replace(identity(), authorities=(NEWER.certificate,)))
     assert member.due_in_s <= ROTATION_SPREAD_S
     chain = sign(member.membership.renewal_request(), authority=NEWER) + CROSS
@@ -202,7 +202,7 @@ async def test_bad_cas_keep_the_old_ones(tmp_path: Path, bad: str, place: int) -
     told = [CA.certificate]
     told.insert(place, bad)
     with pytest.raises(RemoteProtocolError, match="the master sent a certificate that is not good"):
-        await member.membership.on_authorities(told)
+        await member.membership.on_authorities(told, at_once=False)
     assert member.is_all(identity())
 
 

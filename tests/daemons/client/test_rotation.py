@@ -21,7 +21,7 @@ from tests.storage.contents import Content
 async def rotate(world: World) -> Authority:
     """Have the master rotate its CA, and tell the daemon; return the new one."""
     world.master.rotate()
-    await world.master.push(m.Authorities(world.master.certificates))
+    await world.master.push(m.Authorities(world.master.certificates, False))
     await trio.sleep(0.1)
     return world.master.authorities[0]
 
@@ -29,7 +29,7 @@ async def rotate(world: World) -> Authority:
 async def retire(world: World) -> None:
     """Have the master trust the newest CA only."""
     del world.master.authorities[1:]
-    await world.master.push(m.Authorities(world.master.certificates))
+    await world.master.push(m.Authorities(world.master.certificates, False))
     await trio.sleep(0.1)
 
 

@@ -41,7 +41,7 @@ async def impostor(fleet: Fleet, credentials: Credentials, *, told: Sequence[str
             stream, _ = await welcome(secured, "fleet", lambda: "host" if secured.certified else "stranger")
             while True:
                 heard.append(await stream.receive())
-                await stream.send(m.Authorities(shown))
+                await stream.send(m.Authorities(shown, False))
         except InterFilesError:
             pass
         finally:

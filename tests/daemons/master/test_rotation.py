@@ -9,7 +9,14 @@ from trio.testing import MockClock
 from daemons.client.fleet_network import FleetNetwork
 from daemons.client.joining import join
 from daemons.master.trust import CHECK_EVERY_S
-from interfiles.errors import CertificateExpired, CertificateRefused, NoSpace, Refused, UntrustedPeer
+from interfiles.errors import (
+    CertificateExpired,
+    CertificateRefused,
+    InterFilesError,
+    NoSpace,
+    Refused,
+    UntrustedPeer,
+)
 from interfiles.identity.authority import Authority, digest, is_issued_by
 from interfiles.identity.contexts import Credentials
 from interfiles.identity.token import JoinToken
@@ -203,6 +210,8 @@ class TestRotation:
         await join_by(fleet, after)
         with pytest.raises(UntrustedPeer, match="is not the master that made this token"):
             await join_by(fleet, before)
+        states = {row.id: row.state for row in await fleet.admin.tokens()}
+        assert (states[before.token_id.hex()], states[after.token_id.hex()]) == ("revoked", "good")
 
     async def test_another_one_is_refused_while_one_is_under_way(self, fleet: Fleet, autojump_clock: MockClock) -> None:
         host = await fleet.join("render")
@@ -259,20 +268,35 @@ class TestRetiring:
         ):
             await fleet.admin.retire_authority()
 
-    async def test_by_hand_it_shuts_out_who_has_not_renewed_but_not_who_is_connected(
+    async def test_by_hand_it_shuts_out_who_has_not_renewed_in_the_middle_of_a_connection_too(
         self, fleet: Fleet, autojump_clock: MockClock
     ) -> None:
-        host, away = await fleet.join("render"), await fleet.join("away")
-        away.close()
+        first, away = await fleet.join("render"), await fleet.join("away")
         await fleet.admin.rotate_authority()
+        await first.renew()
+        host = await fleet.rejoin(first)
         newer, _ = certificates(fleet)
         (row,) = await fleet.admin.retire_authority()
-        assert (row.digest, row.signs, row.host_count) == (digest(newer).hex(), True, 0)
+        assert (row.digest, row.signs, row.host_count) == (digest(newer).hex(), True, 1)
         assert (await told(host))[-1] == [newer]
+        with pytest.raises(InterFilesError):
+            await away.renew()
         with pytest.raises(CertificateRefused):
             await fleet.dial(away.credentials)
         await host.renew()
         await fleet.rejoin(host)
+
+    async def test_who_was_let_in_just_before_neither_registers_nor_renews_after_it(
+        self, fleet: Fleet, autojump_clock: MockClock
+    ) -> None:
+        hosts = [await fleet.join(name) for name in ("render", "build")]
+        await fleet.admin.rotate_authority()
+        waiting = [await fleet.dial(host.credentials) for host in hosts]
+        await fleet.admin.retire_authority()
+        with pytest.raises(InterFilesError):
+            await waiting[0].renew()
+        with pytest.raises(InterFilesError):
+            await waiting[1].register()
 
     async def test_hosts_that_renew_last_at_once_are_all_answered(
         self, slow: Fleet, autojump_clock: MockClock, log_records: LogRecords
