@@ -54,13 +54,13 @@ class PieceSink(Protocol):
         """
 
     def add_verified(self, piece: PieceIndex, peer_name: str) -> None:
-        """A piece's hash matched: it may be served from now on."""
+        """A piece's hash matched, and this peer sent it: it may be served from now on."""
 
     def add_rejected(self, piece: PieceIndex) -> None:
         """A piece's hash did not match."""
 
-    def add_fetched(self, peer_name: str, count: int) -> None:
-        """So many payload bytes came from this peer."""
+    def add_fetched(self, count: int) -> None:
+        """So many payload bytes came."""
 
 
 @dataclass(slots=True)
@@ -233,7 +233,7 @@ class FetchSession:
             filled += await stream.receive_some_payload_into(view[filled:])
             self._scheduler.on_bytes(host_id, trio.current_time())
         self._received_bytes += length
-        self._sink.add_fetched(self.peer.name, length)
+        self._sink.add_fetched(length)
         block = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
         if block is not None:  # else it was taken back while it was on its way
             await self._add_to_piece(block, view)

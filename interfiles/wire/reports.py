@@ -33,7 +33,11 @@ class UploadReport(Report, frozen=True, kw_only=True):
 
 
 class DownloadReport(Report, frozen=True, kw_only=True):
-    """`bytes_from_peers`: payload bytes taken from each host, by name; `bytes_local`: found on this host already."""
+    """`bytes_from_peers`: bytes of good pieces from each host, by name; `bytes_local`: found on this host already.
+
+    Together they are the size, or more if pieces went bad and were fetched again. Pieces that had come before a crash
+    and were not recorded yet are found in the part, and count under the name `?`.
+    """
 
     id: str
     name: str
