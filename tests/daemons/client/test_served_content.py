@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from interfiles.errors import PeerGone, UnknownFile
+from daemons.client.library import SWEEP_S
+from interfiles.errors import ContentChanged, PeerGone, UnknownFile
 from interfiles.geometry import Block, PieceIndex
 from interfiles.storage.piece_store import PieceStore
 from interfiles.transport import tls
@@ -104,6 +105,43 @@ def _edit_secretly(content: Content, offset: int) -> None:
 
 
 # What happens to the file meanwhile
+
+
+async def test_a_paused_file_stays_paused_though_it_changes_and_is_put_back(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    await world.seed(content)
+    aside = content.root.with_name("aside")
+    await world.daemon.pause(content.manifest)
+    for restart in (False, True):
+        content.root.rename(aside)
+        if restart:
+            await world.daemon.restart()
+        await trio.sleep(SWEEP_S + 1)
+        with pytest.raises(ContentChanged, match="is no longer served: "):
+            await world.daemon.verify(content.manifest)
+        aside.rename(content.root)
+        await trio.sleep(SWEEP_S + 1)
+        assert (await world.daemon.verify(content.manifest)).bad_pieces == []
+        assert (await world.daemon.transfer()).state == "paused"
+        with pytest.raises(AssertionError, match="paused"):
+            await honest_copy(world, content)
+    await world.daemon.resume(content.manifest)
+    assert await honest_copy(world, content) == content.data
+
+
+async def test_a_paused_file_that_changed_cannot_be_resumed_until_it_is_put_back(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    await world.seed(content)
+    await world.daemon.pause(content.manifest)
+    aside = content.root.with_name("aside")
+    content.root.rename(aside)
+    with pytest.raises(ContentChanged, match="is no longer served: "):
+        await world.daemon.resume(content.manifest)
+    aside.rename(content.root)
+    await trio.sleep(SWEEP_S + 1)
+    assert await honest_copy(world, content) == content.data
 
 
 async def test_a_file_that_is_removed_or_paused_is_withdrawn_from_who_fetches_it(
