@@ -53,7 +53,7 @@ class DownloadReport(Report, frozen=True, kw_only=True):
 class HolderReport(Report, frozen=True, kw_only=True):
     """`state`: what the host has; `host_state`: live, suspect or gone.
 
-    `doing`: fetching, waiting or paused, else empty.
+    `doing`: fetching, waiting, paused or damaged, else empty.
     """
 
     host: str
@@ -148,7 +148,10 @@ class HostListReport(Report, frozen=True, kw_only=True):
 
 
 class TransferReport(Report, frozen=True, kw_only=True):
-    """A file that this host is fetching or waiting for; `state`: fetching, waiting, paused, finishing or failed."""
+    """A file that this host does not have whole.
+
+    `state`: fetching, waiting, checking, finishing, downloading (about to), paused, damaged or withdrawn.
+    """
 
     id: str
     name: str

@@ -91,7 +91,8 @@ async def test_a_justified_complaint_has_the_piece_withdrawn(
         await fetcher.request(Block(PieceIndex(2), 0, PIECE))
         assert (await fetcher.receive())[1] == content.piece(2), "the rest is still good"
     stat = await world.daemon.stat(content.manifest)
-    assert (stat.local.state, stat.local.pieces) == ("partial", 3)
+    assert (stat.local.state, stat.local.pieces, stat.local.doing) == ("partial", 3, "damaged")
+    await until(lambda: world.master.holdings[content.manifest.file_id].state == "damaged")
     assert stat.local.note == "1 piece on disk does not match its hash (1)"
 
 
