@@ -182,7 +182,7 @@ async def test_content_that_changes_between_two_blocks_is_withdrawn(
         await fetcher.request(first_block(content))
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
-        assert "weights.bin is gone or has changed" in withdrawn.reason
+        assert "weights.bin has changed since" in withdrawn.reason
     assert await _note(world, content) == withdrawn.reason
     assert (await world.daemon.stat(content.manifest)).local.state == "none"
     await until(lambda: file_id in world.master.holdings)
@@ -208,7 +208,9 @@ async def test_content_that_is_cut_in_the_middle_of_a_block_ends_the_connection(
         with pytest.raises(PeerGone, match="in the middle of a payload"):
             await fetcher.stream.receive_payload()
     await until(lambda: served(log_records))
-    assert "ends" in served(log_records)[0]["reason"]
+    said = f"{content.root} has changed since it was hashed; put it back, or upload it again"
+    assert served(log_records)[0]["reason"] == said
+    assert await _note(world, content) == said
     assert (await world.daemon.stat(content.manifest)).local.state == "none"
     with pytest.raises(UnknownFile):
         await _open(world, file_id)
@@ -221,6 +223,7 @@ async def test_a_file_that_is_gone_is_withdrawn(world: World, content: Content, 
         await fetcher.request(first_block(content))
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
+        assert "weights.bin is gone; put it back" in withdrawn.reason
 
 
 async def test_a_piece_that_the_disk_does_not_give_is_withdrawn_and_the_others_are_served(
