@@ -71,7 +71,7 @@ def test_upload_leaves_what_is_in_the_way(interfiles: Command, daemon: FakeDaemo
     outcome = interfiles("upload", "-p", "weights")
     assert outcome.code == 9
     assert outcome.err.endswith(
-        "weights.tracker exists and is no tracker file; it stays as it is, choose another place with -o.\n"
+        "weights.tracker exists and is no tracker file; it stays as it is, choose another place for it.\n"
     )
     assert daemon.requests == []
 
