@@ -229,7 +229,11 @@ class Daemon:
         return await self._socket.ask(messages.Pause(found.query), TransferStateReport, content=found.content)
 
     async def resume(self, source: AnySource) -> TransferStateReport:
-        """Go on with a file that was paused."""
+        """Go on with a file that was paused.
+
+        Raises:
+          ContentChanged: the content is not what was hashed any more; it is served again once it is put back.
+        """
         found = await _resolve(source)
         return await self._socket.ask(messages.Resume(found.query), TransferStateReport, content=found.content)
 

@@ -36,9 +36,10 @@ ProgressCallback = Callable[[Progress], object]
 
 _SUBJECT: Final[dict[Conversation, str]] = {"control": "the client daemon", "admin": "the master"}
 _HINT: Final[dict[Conversation, str]] = {
-    "control": "start it with `interfiles client`, or name another with --socket",
-    "admin": "start it with `interfiles master` on this host, or name its state directory with --state",
+    "control": "start it with `interfiles client`, or name the socket of another",
+    "admin": "start it with `interfiles master` on this host, or name its state directory",
 }
+_ANOTHER: Final[dict[Conversation, str]] = {"control": "another socket", "admin": "another state directory"}
 
 _UNANSWERED: Final = "before it answered; start it again and repeat the command"
 
@@ -133,7 +134,8 @@ class ControlSocket:
 
     def _foreign(self, owner: int | None) -> str:
         whose = "another user" if owner is None else _user(owner)
-        return f"the socket {self._shown} belongs to {whose}; run the command as that user, or name another socket"
+        another = _ANOTHER[self.conversation]
+        return f"the socket {self._shown} belongs to {whose}; run the command as that user, or name {another}"
 
     def _owner(self) -> int | None:
         try:

@@ -149,11 +149,11 @@ class HandingPlace:
             self._opened.callback(os.close, file)
             self._opened.callback(_remove, name, directory)
         except FileNotFoundError as e:
-            raise PathNotFound(f"there is no directory {shown}; make it first, or name another with -o") from e
+            raise PathNotFound(f"there is no directory {shown}; make it first, or name another") from e
         except NotADirectoryError as e:
-            raise PathNotFound(f"{shown} is not a directory; name one with -o") from e
+            raise PathNotFound(f"{shown} is not a directory; name one that is") from e
         except PermissionError as e:
-            raise NotPermitted(f"you may not write to {shown}; name another directory with -o") from e
+            raise NotPermitted(f"you may not write to {shown}; name another directory") from e
         except OSError as e:
             told = failure(e, self._directory, "written")
             raise told if not isinstance(told, StorageFailed) else _unusable(shown, e) from e

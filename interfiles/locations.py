@@ -34,7 +34,9 @@ def state_directory(
         try:
             state_home = Path(environ["HOME"] if environ.get("HOME") else Path.home()) / ".local/state"
         except RuntimeError as e:
-            raise UsageError("this user has no home directory; name a place with --state and --socket") from e
+            raise UsageError(
+                "this user has no home directory; set HOME, or name the state directory and the socket"
+            ) from e
     return state_home / "interfiles" / role
 
 

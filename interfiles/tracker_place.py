@@ -86,7 +86,7 @@ class TrackerPlace:
         if place.is_relative_to(content):
             raise UsageError(
                 f"the tracker file {printable(str(place))} would change the content that it stands for; "
-                "choose another place with -o"
+                "choose another place for it"
             )
         chosen = cls(place)
         chosen._check_free()
@@ -148,11 +148,11 @@ class TrackerPlace:
 
     def _in_the_way(self) -> DestinationExists:
         return DestinationExists(
-            f"{self._shown} exists and is no tracker file; it stays as it is, choose another place with -o"
+            f"{self._shown} exists and is no tracker file; it stays as it is, choose another place for it"
         )
 
     def _cannot_write(self, error: OSError) -> InterFilesError:
-        sentence = f"the tracker file {self._shown} cannot be written: {error.strerror}; choose another place with -o"
+        sentence = f"the tracker file {self._shown} cannot be written: {error.strerror}; choose another place for it"
         if error.errno in _FULL:
             return NoSpace(sentence)
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):

@@ -83,7 +83,7 @@ async def test_no_socket(tmp_path: Path) -> None:
             pass
     assert str(caught.value).startswith(
         f"the client daemon is not running (no socket at {tmp_path}/none.sock); start it with `interfiles client`, "
-        "or name another with --socket"
+        "or name the socket of another"
     )
 
 

@@ -88,5 +88,5 @@ async def test_no_master(tmp_path: Path) -> None:
         await Admin(tmp_path).make_token(ttl_s=1)
     assert str(caught.value) == (
         f"the master is not running (no socket at {tmp_path}/master.sock); start it with `interfiles master` on this "
-        "host, or name its state directory with --state"
+        "host, or name its state directory"
     )

@@ -1,6 +1,9 @@
 """The tree of errors: each code is one class, every exit code is of the CLI's contract, names are shown harmlessly."""
 
+import ast
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -65,3 +68,17 @@ def test_printable_leaves_nothing_that_moves_a_cursor_or_reorders_a_line(text: s
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert len(shown.splitlines()) <= 1
     assert printable(shown) == shown
+
+
+SPOKEN_BY_THE_API = ["control", "control_socket", "handing", "locations", "source", "tracker_place"]
+SPOKEN_LATER = ["storage/finishing", "storage/part_layout", "storage/part_store"]
+
+
+@pytest.mark.parametrize("module", [*SPOKEN_BY_THE_API, *SPOKEN_LATER])
+def test_who_uses_the_python_api_is_told_of_no_options_of_the_command(module: str) -> None:
+    """Nor who watches a download by `wait` or `status`, which lack those of `download`."""
+    tree = ast.parse((Path(errors.__file__).parent / f"{module}.py").read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    said = [text.value for text in texts if id(text) not in docstrings]
+    assert [text for text in said if re.search(r"(^|[\s`'])--?[a-z]", str(text))] == []

@@ -51,7 +51,7 @@ def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPa
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(UsageError, match="name a place with --state and --socket"):
+    with pytest.raises(UsageError, match="set HOME, or name the state directory and the socket"):
         locations.state_directory("client", environ={}, uid=USER)
 
 

@@ -149,7 +149,7 @@ def test_a_directory_that_is_missing_is_named(given: str) -> None:
 @pytest.mark.parametrize("given", [None, "w.tracker", "sub/w.tracker"])
 def test_a_tracker_file_within_its_content_would_change_it(given: str | None, here: Path) -> None:
     (here / "sub").mkdir()
-    with pytest.raises(UsageError, match="would change the content that it stands for; choose another place with -o"):
+    with pytest.raises(UsageError, match="would change the content that it stands for; choose another place for it"):
         TrackerPlace.choose(here, given)
 
 
@@ -159,7 +159,7 @@ def test_the_root_has_no_name() -> None:
 
 
 def test_a_name_too_long_with_its_suffix_is_refused_before_the_work() -> None:
-    with pytest.raises(StorageFailed, match="File name too long; choose another place with -o"):
+    with pytest.raises(StorageFailed, match="File name too long; choose another place for it"):
         TrackerPlace.choose(Path("/data") / ("x" * 250), None)
 
 

@@ -60,9 +60,12 @@ def client(
         typer.Option(metavar="HOST:PORT", help="Where peers reach this host, if not where the master sees it."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False)
+        Path | None,
+        typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False, readable=False),
     ] = None,
-    socket: Annotated[Path | None, typer.Option(metavar="PATH", help="Where commands reach this daemon.")] = None,
+    socket: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Where commands reach this daemon.", readable=False)
+    ] = None,
     socket_group: Annotated[
         str | None,
         typer.Option(metavar="GROUP", help="A group whose members may command this daemon too, each with own rights."),

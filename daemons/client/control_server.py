@@ -321,7 +321,7 @@ class ControlServer:
         path = os.fsdecode(file.record.path) if file is not None and file.record.part is None else ""
         deleted = file is not None and (file.record.owned or (request.delete and not file.record.in_place))
         if file is not None:
-            await self._transfers.remove(file, delete=request.delete)
+            await self._transfers.remove(file, delete=request.delete, everywhere=not request.local)
         return RemoveReport(
             id=manifest.file_id.hex(),
             name=manifest.name,

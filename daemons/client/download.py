@@ -44,6 +44,7 @@ REDIAL_FLOOR_S: Final = 0.3
 REDIAL_CAP_S: Final = 30.0
 BAN_S: Final = 10.0  # for a peer that sent a wrong piece: long enough for it to check its copy, doubled each time
 MAX_BAN_S: Final = 300.0
+SOME_PEER: Final = "?"  # no host's name: whoever sent what a crash kept from being recorded
 TICK_S: Final = 0.25  # how often stalls are looked for
 SYNC_S: Final = 2.0  # verified pieces are durable within so long, and the disk's time ...
 SYNC_BYTES: Final = (
@@ -122,19 +123,21 @@ class Download:
         file.store = store
         file.verified = PieceSet(store.held.count, store.held.bits)
         doubtful = PieceSet(store.held.count, store.doubtful.bits & ~store.held.bits)
-        good = await self._library.check(file, doubtful, self._count_checked)
-        file.add_verified(good)
-        if record.overwrite:
-            file.add_verified(await self._reuse(store))
-        found = PieceSet(good.count, file.verified.bits & ~file.durable.bits)
-        file.update(bytes_local=record.bytes_local + self._bytes_in(found))
+        here = file.manifest.zero_pieces()
+        if record.overwrite:  # before the doubtful ones are hashed: what a run before this copied counts as copied
+            reused = await self._reuse(store, store.held.complement())
+            here.bits |= reused.bits
+            doubtful.bits &= ~reused.bits
+            file.add_verified(reused)
+        file.add_verified(await self._library.check(file, doubtful, self._count_checked))
+        self._count_found(here)
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         await self._sync()
         file.note, file.failure = "", None  # whatever went wrong before, the disk takes it now
 
-    async def _reuse(self, store: PartStore) -> PieceSet:
-        """Copy what the content to be replaced has of the same pieces."""
-        record, wanted = self._file.record, self._file.verified.complement()
+    async def _reuse(self, store: PartStore, wanted: PieceSet) -> PieceSet:
+        """Copy what the content to be replaced has of these pieces."""
+        record = self._file.record
         if record.rights is not None and not can_act():
             return PieceSet(wanted.count)  # the daemon may read what the owner may not
         replaced = Path(os.fsdecode(record.path))
@@ -144,6 +147,19 @@ class Download:
                 replaced, wanted, owner=record.rights, progress=self._count_checked, cancelled=cancelled
             ),
         )
+
+    def _count_found(self, here: PieceSet) -> None:
+        """Count what is verified and was never counted: `here` came from this host, the rest from peers.
+
+        A crash took with it the knowledge from which.
+        """
+        file, record = self._file, self._file.record
+        uncounted = file.bytes_done - sum(record.bytes_from_peers.values())
+        found = self._bytes_in(PieceSet(here.count, here.bits & file.verified.bits & ~file.durable.bits))
+        local = max(record.bytes_local, min(record.bytes_local + found, uncounted))
+        file.update(bytes_local=local)
+        if uncounted > local:
+            self._count(SOME_PEER, uncounted - local)
 
     def _count_checked(self, count: int) -> None:
         self._file.checked_bytes += count
@@ -305,18 +321,21 @@ class Download:
             self._fail(e)
             raise
 
-    def add_fetched(self, peer_name: str, count: int) -> None:
-        """Count payload bytes by peer."""
-        file = self._file
-        file.down.add(count, trio.current_time())
-        counts = dict(file.record.bytes_from_peers)
-        counts[peer_name] = counts.get(peer_name, 0) + count
-        file.update(bytes_from_peers=counts)
+    def add_fetched(self, count: int) -> None:
+        """So many payload bytes came, whatever becomes of them."""
+        self._file.down.add(count, trio.current_time())
 
     def add_verified(self, piece: PieceIndex, peer_name: str) -> None:
         """A piece may be served, and counts once it is synced."""
-        self._unsynced_bytes += self._file.manifest.geometry.piece_length(piece)
+        length = self._file.manifest.geometry.piece_length(piece)
+        self._unsynced_bytes += length
+        self._count(peer_name, length)
         self._file.add_verified([piece])
+
+    def _count(self, peer_name: str, count: int) -> None:
+        counts = dict(self._file.record.bytes_from_peers)
+        counts[peer_name] = counts.get(peer_name, 0) + count
+        self._file.update(bytes_from_peers=counts)
 
     def add_rejected(self, piece: PieceIndex) -> None:
         """A piece's hash did not match."""

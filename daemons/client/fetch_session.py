@@ -53,13 +53,13 @@ class PieceSink(Protocol):
         """
 
     def add_verified(self, piece: PieceIndex, peer_name: str) -> None:
-        """A piece's hash matched: it may be served from now on."""
+        """A piece's hash matched, and this peer sent it: it may be served from now on."""
 
     def add_rejected(self, piece: PieceIndex) -> None:
         """A piece's hash did not match."""
 
-    def add_fetched(self, peer_name: str, count: int) -> None:
-        """So many payload bytes came from this peer."""
+    def add_fetched(self, count: int) -> None:
+        """So many payload bytes came."""
 
 
 @dataclass(slots=True)
@@ -234,7 +234,7 @@ class FetchSession:
             if filled < length:  # a full socket never blocks: the loop gets its turn here
                 await trio.lowlevel.checkpoint()
         self._received_bytes += length
-        self._sink.add_fetched(self.peer.name, length)
+        self._sink.add_fetched(length)
         block = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
         if block is not None:  # else it was taken back while it was on its way
             await self._add_to_piece(block, view)

@@ -106,7 +106,7 @@ class Library:
             file = self._made(record, manifest)
             self._files[manifest.file_id] = file
             if record.part is None and record.state != "withdrawn":
-                self._open(file)
+                file.store = self._seed_store(file)
             elif record.part is not None:
                 for known in await self._database.run(self._jobs.peers, manifest.file_id):
                     file.peers[known.host_id] = PeerAddress(known.host_id, known.name, "", known.address, False)
@@ -122,9 +122,9 @@ class Library:
         file.disk = self.disks.of(record.rights)
         return file
 
-    def _open(self, file: LocalFile) -> None:
+    def _seed_store(self, file: LocalFile) -> SeedStore:
         path, rights = Path(os.fsdecode(file.record.path)), file.record.rights
-        file.store = SeedStore(path, file.manifest, decode_stamps(file.record.stamps), self.open_files, rights)
+        return SeedStore(path, file.manifest, decode_stamps(file.record.stamps), self.open_files, rights)
 
     def disk_of(self, file: LocalFile) -> Executor:
         """Where the disk work of a file is done: in the threads and with the rights of whom it belongs to."""
@@ -213,21 +213,21 @@ class Library:
         file.change_store(SeedStore(path, file.manifest, stamps, self.open_files, file.record.rights))
         self._told(file)
 
-    async def remove(self, file: LocalFile, *, delete: bool) -> None:
+    async def remove(self, file: LocalFile, *, delete: bool, why: str) -> None:
         """Forget a file. A part is deleted; content at its destination on request, unless it is the person's own.
 
         Cancellation:
           Waits for the end: a part that no record names would stay for ever.
         """
         with trio.CancelScope(shield=True):
-            await self._remove(file, delete=delete)
+            await self._remove(file, delete, why)
 
-    async def _remove(self, file: LocalFile, *, delete: bool) -> None:
+    async def _remove(self, file: LocalFile, delete: bool, why: str) -> None:
         if self._files.get(file.file_id) is not file:
             return  # removed meanwhile
         await self._database.run(self._jobs.remove, file.file_id)
         del self._files[file.file_id]
-        file.changed_reason = "the file was removed from this host"
+        file.changed_reason = why
         file.change_store(None)
         self._told(file)
         place = file.record.place
@@ -270,7 +270,8 @@ class Library:
 
     async def _attend(self, file: LocalFile) -> None:
         if file.changed_reason is not None and file.record.state != "withdrawn":
-            await self._withdraw(file, file.changed_reason)
+            async with self.claimed(file.file_id):  # a pause meanwhile must not be lost
+                await self._withdraw(file)
         elif file.suspects:
             await self._check_suspects(file)
 
@@ -281,12 +282,13 @@ class Library:
             with suppress(ContentChanged):
                 await self.check_unchanged(file)
 
-    async def _withdraw(self, file: LocalFile, reason: str) -> None:
-        log.warning("withdrawn", file=file.label, reason=reason)
-        file.change_store(None)
-        file.verified = PieceSet(file.manifest.piece_count)
-        file.durable = file.verified.copy()
-        await self.set_state(file, "withdrawn", note=reason)
+    async def _withdraw(self, file: LocalFile) -> None:
+        if file.record.state != "paused":  # else it is looked at when it is resumed
+            log.warning("withdrawn", file=file.label, reason=file.changed_reason)
+            file.change_store(None)
+            file.verified = PieceSet(file.manifest.piece_count)
+            file.durable = file.verified.copy()
+            await self.set_state(file, "withdrawn", note=file.changed_reason or "")
         file.changed_reason = None
 
     async def check_unchanged(self, file: LocalFile) -> None:
@@ -300,16 +302,16 @@ class Library:
         with file.using():
             changed = await self.disk_of(file).run(file.store.changed)
         if changed is not None:
-            reason = f"{printable(changed)} changed on disk; put it back, or upload it again"
-            file.content_changed(reason)
+            reason = f"{printable(changed[0])} {changed[1]}; put it back, or upload it again"
+            if file.record.state != "paused":  # that it stays: what is put back would be served
+                file.content_changed(reason)
             raise ContentChanged(f"{file.label} is no longer served: {reason}")
 
     async def _reopen_if_restored(self, file: LocalFile) -> None:
         """What was withdrawn is as it was when it was hashed: serve it again."""
         if file.record.part is not None:
             return
-        path, stamps = Path(os.fsdecode(file.record.path)), decode_stamps(file.record.stamps)
-        store = SeedStore(path, file.manifest, stamps, self.open_files, file.record.rights)
+        store = self._seed_store(file)
         if await self.disk_of(file).run(store.changed) is not None:
             store.close()
             return
@@ -348,8 +350,7 @@ class Library:
         fault = "does not match its hash" if len(bad) == 1 else "do not match their hashes"
         note = f"{format_count(len(bad), 'piece', 'pieces')} on disk {fault} ({shown})"
         log.warning("bad pieces", file=file.label, pieces=shown, count=len(bad))
-        geometry = file.manifest.geometry
-        file.remove_bad(geometry.piece(piece) for piece in bad)
+        file.remove_bad(map(file.manifest.geometry.piece, bad))
         await self.record_progress(file, file.durable.copy())
         await self._store(file, lambda: self._jobs.set_note(file.file_id, note))
         file.update(note=note)

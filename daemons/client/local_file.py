@@ -90,6 +90,13 @@ class LocalFile:
         return self.record.state in FETCHING_STATES
 
     @property
+    def doing(self) -> str:
+        """In a word, what becomes of a file that is not complete."""
+        if self.is_fetching and self.phase != "idle":
+            return self.phase
+        return "damaged" if self.record.state in COMPLETE_STATES else self.record.state
+
+    @property
     def refusal(self) -> str | None:
         """Why the file is not served now; None while it is."""
         if self.changed_reason is not None:
@@ -215,7 +222,7 @@ class LocalFile:
             case "paused":
                 return Holding(self.file_id, "paused", pieces, 0, 0, note)
             case "seeding" | "complete":
-                state: Literal["complete", "paused"] = "complete" if self.is_complete else "paused"
+                state: Literal["complete", "damaged"] = "complete" if self.is_complete else "damaged"
                 return Holding(self.file_id, state, pieces, down, up, note)
             case _:
                 waiting = self.phase == "waiting"

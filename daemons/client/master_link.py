@@ -60,7 +60,6 @@ MAX_REQUESTS: Final = 64  # under way at once
 MAX_UNSENT: Final = 64
 
 log = structlog.get_logger()
-
 M = TypeVar("M", bound=Message)
 
 

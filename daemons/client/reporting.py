@@ -138,7 +138,7 @@ class Reporter:
                 id=file.file_id.hex(),
                 name=file.manifest.name,
                 path=os.fsdecode(file.record.path),
-                state=file.phase if file.is_fetching and file.phase != "idle" else file.record.state,
+                state=file.doing,
                 size=file.manifest.size,
                 bytes_done=file.bytes_done,
                 down=file.rates(now)[0],
@@ -228,12 +228,11 @@ def _local_state(file: LocalFile | None) -> CopyState:
 def _local_copy(file: LocalFile | None, *, is_own: bool) -> LocalCopy:
     if file is None:
         return LocalCopy(state="none", pieces=0, path="", doing="", note="")
-    doing = file.phase if file.is_fetching and file.phase != "idle" else file.record.state
     return LocalCopy(
         state=_local_state(file),
         pieces=len(file.verified),
         path=os.fsdecode(file.record.path) if is_own else "",
-        doing="" if file.is_complete else doing,
+        doing="" if file.is_complete else file.doing,
         note=file.note if is_own else "",
     )
 

@@ -81,16 +81,25 @@ class Transfers:
                 await self._library.set_state(file, "paused")
 
     async def resume(self, file: LocalFile) -> None:
-        """Go on with a paused file where it was."""
+        """Go on with a paused file where it was.
+
+        Raises:
+          ContentChanged: a complete one is not what was hashed any more; it is withdrawn until it is put back.
+        """
         async with self._library.claimed(file.file_id):
             if file.record.state == "paused":
                 complete = file.record.part is None
                 await self._library.set_state(file, "complete" if complete else "downloading")
+        await self._library.check_unchanged(file)
 
-    async def remove(self, file: LocalFile, *, delete: bool) -> None:
-        """Stop fetching and serving a file and forget it; a part is deleted, content at its destination on request."""
+    async def remove(self, file: LocalFile, *, delete: bool, everywhere: bool = False) -> None:
+        """Stop fetching and serving a file and forget it; a part is deleted, content at its destination on request.
+
+        `everywhere`: it was removed from the fleet, not from this host alone; whoever waits for it is told which.
+        """
+        why = f"the file was removed from {'the fleet' if everywhere else 'this host'}"
         async with self._stopped(file):
-            await self._library.remove(file, delete=delete)
+            await self._library.remove(file, delete=delete, why=why)
 
     def forget(self, file_id: FileId, *, delete: bool) -> None:
         """The file was removed from the fleet: remove it here too, soon."""
@@ -110,7 +119,7 @@ class Transfers:
 
     async def _forget(self, file: LocalFile, delete: bool) -> None:
         log.info("forgotten", file=file.label, delete=delete)
-        remove = partial(self.remove, file, delete=delete)
+        remove = partial(self.remove, file, delete=delete, everywhere=True)
         await contain(f"forgetting {file.label}", remove, expected=(InterFilesError,), log=log)
 
     async def _keep_fetching(self, file: LocalFile) -> None:

@@ -165,8 +165,8 @@ class Uploader:
         differs = await self._library.disks.of(owner).run(store.changed)
         if differs is not None:
             raise NotPermitted(
-                f"the daemon does not find {printable(differs)} of {printable(str(found.root))} as it was handed over: "
-                "it has changed, or the daemon may not read it there; --copy serves a copy"
+                f"the daemon does not find {printable(differs[0])} of {printable(str(found.root))} as it was handed "
+                "over: it has changed, or the daemon may not read it there; --copy serves a copy"
             )
 
     async def _published(self, file: LocalFile, progress: HashingProgress, began: float) -> tuple[UploadReport, bytes]:

@@ -50,7 +50,8 @@ def master(
         typer.Option(metavar="HOST:PORT", help="What join tokens carry, if not this host's outward address."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False)
+        Path | None,
+        typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False, readable=False),
     ] = None,
     replicas: Annotated[
         int, typer.Option(metavar="N", help="Copies wanted of a file whose upload names no number.")

@@ -105,7 +105,7 @@ async def run(
         catalogue = stack.enter_context(closing(await database.run(opening)))
         listener = stack.enter_context(closing(await environment.network.listen(config.listen)))
         socket = admin_socket(config.state)
-        admin_listener = stack.enter_context(closing(listen_unix(socket)))
+        admin_listener = stack.enter_context(closing(listen_unix(socket, option="--state")))
         stack.callback(socket.unlink, missing_ok=True)
         advertised = _advertised(config, environment, listener)
         fleet = Fleet(

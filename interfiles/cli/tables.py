@@ -19,6 +19,8 @@ _STATE_STYLES: Final = {
     "waiting": _PASSING,
     "paused": _PASSING,
     "suspect": _PASSING,
+    "damaged": _BAD,
+    "withdrawn": _BAD,
     "gone": _BAD,
     "failed": _BAD,
 }

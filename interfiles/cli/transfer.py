@@ -245,8 +245,8 @@ def _chosen(
 
 
 def _is_under_way(transfer: "TransferReport") -> bool:
-    """Neither paused nor an upload whose content has changed: those never get on by themselves."""
-    return transfer.state not in ("paused", "withdrawn", "seeding", "complete")
+    """Neither paused nor a copy that has gone bad or has changed: those never get on by themselves."""
+    return transfer.state not in ("paused", "withdrawn", "damaged")
 
 
 async def _wait_for(source: "Source", timeout_s: float | None, daemon: "Daemon", shown: View) -> "DownloadReport":

@@ -170,7 +170,7 @@ class Registry:
         return {
             host_id: holding.state == "complete"
             for host_id, holding in found
-            if self._hosts[host_id].up and (holding.state != "paused" or holding.pieces)
+            if self._hosts[host_id].up and (holding.state not in ("paused", "damaged") or holding.pieces)
         }
 
     def fetchers(self, file_id: bytes) -> list[str]:

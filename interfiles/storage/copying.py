@@ -100,7 +100,7 @@ class TreeCopy:
             return self._source.open(index)
         except OSError as e:
             if e.errno in GONE:
-                raise changed_error(self._source.path(index)) from e
+                raise changed_error(self._source.path(index), is_gone=True) from e
             raise failure(e, self._source.path(index), "read") from e
 
     def add(self, source: int, stamp: Stamp, *, progress: Progress, cancelled: Cancelled) -> None:
@@ -176,7 +176,7 @@ class TreeCopy:
                 try:
                     needed += self._source.status(index).st_blocks * STAT_BLOCK_BYTES
                 except OSError as e:
-                    raise changed_error(self._source.path(index)) from e
+                    raise changed_error(self._source.path(index), is_gone=True) from e
         name = self._source.manifest.name
         check_space(self._anchor, self._target.root.parent, name, needed_bytes=needed, needed_files=len(files))
 

@@ -178,9 +178,9 @@ class _Move:
             return
         shown = printable(str(self.destination))
         if not self.overwrite:
-            raise DestinationExists(f"{shown} exists; use --overwrite, or -o for another place")
+            raise DestinationExists(f"{shown} exists; move it away, or let the download overwrite it")
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-            raise DestinationExists(f"{shown} is no file or directory; remove it, or use -o for another place")
+            raise DestinationExists(f"{shown} is no file or directory; remove it")
 
     def perform(self) -> None:
         """Rename, replacing only what may be replaced."""
@@ -205,7 +205,7 @@ class _Move:
             _rename_without_replacing(self.parent, source, target)
         except FileExistsError as e:
             shown = printable(str(self.destination))
-            raise DestinationExists(f"{shown} has just been made by someone else; use -o for another place") from e
+            raise DestinationExists(f"{shown} has just been made by someone else; move it away") from e
 
 
 def _rename_without_replacing(parent: int, source: bytes, target: bytes) -> None:

@@ -193,17 +193,17 @@ class PieceReader:
             os.close(descriptor)
 
     def _translated(self, error: OSError, index: int) -> Exception:
-        return self._changed(index) if error.errno in GONE else failure(error, self._tree.path(index), "read")
+        path = self._tree.path(index)
+        return changed_error(path, is_gone=True) if error.errno in GONE else failure(error, path, "read")
 
     def _changed(self, index: int) -> ContentChanged:
         return changed_error(self._tree.path(index))
 
 
-def changed_error(path: Path) -> ContentChanged:
-    """The sentence about a file that is not what was hashed any more."""
-    return ContentChanged(
-        f"{printable(str(path))} is gone or has changed since it was hashed; put it back, or upload it again"
-    )
+def changed_error(path: Path, *, is_gone: bool = False) -> ContentChanged:
+    """The sentence about a file that is not there, or is not what was hashed, any more."""
+    what = "is gone" if is_gone else "has changed since it was hashed"
+    return ContentChanged(f"{printable(str(path))} {what}; put it back, or upload it again")
 
 
 @lru_cache(maxsize=16)  # whole pieces have the few lengths that piece sizes allow

@@ -91,9 +91,10 @@ class FileRecord:
     `path`: where it is, or will be; `part`: where it is until then, None where there is none. `stamps`: of all files,
     by `encode_stamps`, empty until known. `durable`: bitfield of the pieces that survive a crash. `uploaded_at` in Unix
     seconds; `replicas` wanted, 0 for the master's default; `published`: the master has it in its catalogue.
-    `bytes_local`: found on this host; `seconds` that its download has taken. `owned`: the copy is the daemon's own;
-    `in_place`: it is the person's, from before, so nothing ever removes it. `owner`: the other user on whose behalf it
-    is held, if it is; `place`: the directory in which that user has shown a right to write.
+    `bytes_from_peers`: of verified pieces, by who sent them; `bytes_local`: found on this host; `seconds` that its
+    download has taken. `owned`: the copy is the daemon's own; `in_place`: it is the person's, from before, so nothing
+    ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
+    user has shown a right to write.
     """
 
     file_id: bytes

@@ -46,7 +46,7 @@ def lay_out(part: Path, manifest: Manifest, *, is_new: bool, place: Place | None
         parent = open_place(part.parent, place)
     except (FileNotFoundError, NotADirectoryError) as e:
         shown = printable(str(part.parent))
-        raise PathNotFound(f"{shown} is no directory; make it, or choose another place with -o") from e
+        raise PathNotFound(f"{shown} is no directory; make it, or choose another place") from e
     except OSError as e:
         raise failure(e, part.parent, "written") from e
     try:
@@ -238,4 +238,4 @@ def _layout(anchor: int, manifest: Manifest, found: list[os.stat_result | None])
 
 
 def _in_the_way(path: Path) -> DestinationExists:
-    return DestinationExists(f"{printable(str(path))} is in the way; remove it, or choose another place with -o")
+    return DestinationExists(f"{printable(str(path))} is in the way; remove it, or choose another place")

@@ -230,6 +230,10 @@ class PartStore(PieceStore):
         shown = printable(str(self._tree.path(index)))
         return StorageFailed(f"{shown} is gone; pause and resume the download to make it again")
 
+    def _cut_short(self, index: int) -> InterFilesError:
+        shown = printable(str(self._tree.path(index)))
+        return StorageFailed(f"{shown} was cut short; pause and resume the download to mend it")
+
 
 def discard_part(part: Path, place: Place | None = None) -> None:
     """Remove a part that is not open, if it is there.

@@ -66,7 +66,7 @@ class PieceStore(ABC):
         The descriptors are good for any use until the context ends.
 
         Raises:
-          ContentChanged: a file is not what it was when it was hashed; the message names it.
+          ContentChanged: a file is not what it was when it was hashed, or is cut short meanwhile; named.
           NotPermitted, StorageFailed: a file cannot be opened.
           ValueError: the block is scattered.
         """
@@ -78,6 +78,11 @@ class PieceStore(ABC):
             for index, _, _ in spans:
                 borrowed.append(self._borrow(index))
             yield [(file.descriptor, offset, count) for file, (_, offset, count) in zip(borrowed, spans, strict=True)]
+        except ContentChanged as e:  # whoever has sent from a descriptor does not know what file that is
+            for file, (index, offset, count) in zip(borrowed, spans, strict=False):
+                if os.fstat(file.descriptor).st_size < offset + count:
+                    raise self._cut_short(index) from e
+            raise
         finally:
             for file in borrowed:
                 self._files.give_back(file)
@@ -123,7 +128,11 @@ class PieceStore(ABC):
         """Raise an error if an open file is not what it should be."""
 
     def _gone(self, index: int) -> InterFilesError:
-        """The error for a file that is not there, or ends too early."""
+        """The error for a file that is not there."""
+        return changed_error(self._tree.path(index), is_gone=True)
+
+    def _cut_short(self, index: int) -> InterFilesError:
+        """The error for a file that ends too early."""
         return changed_error(self._tree.path(index))
 
     def _spans(self, block: Block) -> list[tuple[int, int, int]]:
@@ -162,7 +171,7 @@ class PieceStore(ABC):
             except OSError as e:
                 raise failure(e, self._tree.path(index), "read") from e
             if count == 0:
-                raise self._gone(index)
+                raise self._cut_short(index)
             offset, view = offset + count, view[count:]
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from interfiles.manifest import Manifest
 from interfiles.storage.acting import Owner
-from interfiles.storage.failures import failure
+from interfiles.storage.failures import GONE, failure
 from interfiles.storage.hashing import changed_error
 from interfiles.storage.open_files import OpenFiles
 from interfiles.storage.piece_store import PieceStore
@@ -30,15 +30,18 @@ class SeedStore(PieceStore):
         super().__init__(Tree(root, manifest, is_strict=owner is not None), files, os.O_RDONLY, owner)
         self._stamps: Final = stamps
 
-    def changed(self) -> str | None:
-        """Compare the stamp of whatever is at each file's path, and name the first that differs; called in a thread."""
+    def changed(self) -> tuple[str, str] | None:
+        """Compare the stamp of whatever is at each file's path; called in a thread.
+
+        Name the first that differs, and say in words how.
+        """
         for index, stamp in enumerate(self._stamps):
+            path = self.manifest.files[index].entry.path
             try:
-                found = stamp_of(self._tree.status(index))
-            except OSError:
-                found = None
-            if found is None or not self._is_same(found, stamp):
-                return self.manifest.files[index].entry.path
+                if not self._is_same(stamp_of(self._tree.status(index)), stamp):
+                    return path, "has changed on disk"
+            except OSError as e:
+                return path, "is gone" if e.errno in GONE else f"cannot be looked at ({e.strerror})"
         return None
 
     def _check_unchanged(self, index: int, descriptor: int) -> None:

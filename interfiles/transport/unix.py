@@ -178,11 +178,11 @@ async def dial_unix(path: Path) -> UnixTransport:
     return UnixTransport(sock)
 
 
-def listen_unix(path: Path, *, group: int | None = None) -> SocketListener:
+def listen_unix(path: Path, *, group: int | None = None, option: str = "--socket") -> SocketListener:
     """Listen on a Unix socket that only this user may connect to: mode 0600, in a directory made 0700 if need be.
 
-    `group`: its members may connect too: mode 0660, in a directory of 0710. A stale socket, that nobody answers on, is
-    replaced; whatever else is at the path stays. Blocking, but brief.
+    `group`: its members may connect too: mode 0660, in a directory of 0710. `option`: what chooses another path. A
+    stale socket, that nobody answers on, is replaced; whatever else is at the path stays. Blocking, but brief.
 
     Raises:
       AddressInUse: a daemon answers there, the path is too long, or something that is no socket is in the way.
@@ -192,15 +192,15 @@ def listen_unix(path: Path, *, group: int | None = None) -> SocketListener:
     if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
         shown = printable(str(path))
         raise AddressInUse(
-            f"socket path {shown} is over {_MAX_UNIX_PATH_BYTES} bytes; choose a shorter one with --socket"
+            f"socket path {shown} is over {_MAX_UNIX_PATH_BYTES} bytes; choose a shorter one with {option}"
         )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.parent.stat()
         if found.st_uid != os.geteuid() or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
             shown = printable(str(path.parent))
-            raise NotPermitted(f"directory {shown} is in the hands of other users; choose another with --socket")
-        _remove_stale(path)
+            raise NotPermitted(f"directory {shown} is in the hands of other users; choose another with {option}")
+        _remove_stale(path, option)
         if group is not None:
             _open_directory_to(path.parent, group)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -218,7 +218,7 @@ def listen_unix(path: Path, *, group: int | None = None) -> SocketListener:
             sock.close()
             raise
     except OSError as e:
-        raise bind_error(e, f"socket {printable(str(path))}", "--socket") from e
+        raise bind_error(e, f"socket {printable(str(path))}", option) from e
     return SocketListener(sock, UnixTransport)
 
 
@@ -247,13 +247,13 @@ def _give(path: Path, group: int, mode: int) -> None:
         ) from e
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, option: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise AddressInUse(f"{printable(str(path))} is in the way and is no socket; choose another with --socket")
+        raise AddressInUse(f"{printable(str(path))} is in the way and is no socket; choose another with {option}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -263,7 +263,7 @@ def _remove_stale(path: Path) -> None:
                 path.unlink()
             return
     shown = printable(str(path))
-    raise AddressInUse(f"a daemon answers on socket {shown} already; stop it, or choose another with --socket")
+    raise AddressInUse(f"a daemon answers on socket {shown} already; stop it, or choose another with {option}")
 
 
 def caller_uid(transport: SocketTransport) -> int:

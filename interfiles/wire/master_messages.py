@@ -38,7 +38,7 @@ from interfiles.wire.fields import (
 )
 from interfiles.wire.handshake_messages import Failure
 
-HoldingState = Literal["fetching", "waiting", "paused", "complete", "none"]
+HoldingState = Literal["fetching", "waiting", "paused", "damaged", "complete", "none"]
 HostState = Literal["live", "suspect", "gone"]
 PAGE_ROWS: Final = 64  # of one page: the longest 64 take 83 KiB, under what a header may have
 MAX_HEARTBEAT_HOLDINGS: Final = 128
@@ -120,7 +120,8 @@ class Registered(Message, frozen=True, tag=19):
 class Holding(Part, frozen=True):
     """What a host holds of one file. `pieces` counts verified ones; `complete` says that all are durable.
 
-    `none`: nothing any more. `down` and `up`: what it fetches and serves now. `note`: for a person, may be empty.
+    `damaged`: the rest was there and is bad; it is not fetched again by itself. `none`: nothing any more. `down` and
+    `up`: what it fetches and serves now. `note`: for a person, may be empty.
     """
 
     file_id: FileIdBytes

@@ -33,7 +33,11 @@ class UploadReport(Report, frozen=True, kw_only=True):
 
 
 class DownloadReport(Report, frozen=True, kw_only=True):
-    """`bytes_from_peers`: payload bytes taken from each host, by name; `bytes_local`: found on this host already."""
+    """`bytes_from_peers`: bytes of good pieces from each host, by name; `bytes_local`: found on this host already.
+
+    Together they are the size, or more if pieces went bad and were fetched again. Pieces that had come before a crash
+    and were not recorded yet are found in the part, and count under the name `?`.
+    """
 
     id: str
     name: str
@@ -49,7 +53,7 @@ class DownloadReport(Report, frozen=True, kw_only=True):
 class HolderReport(Report, frozen=True, kw_only=True):
     """`state`: what the host has; `host_state`: live, suspect or gone.
 
-    `doing`: fetching, waiting or paused, else empty.
+    `doing`: fetching, waiting, paused or damaged, else empty.
     """
 
     host: str
@@ -144,7 +148,10 @@ class HostListReport(Report, frozen=True, kw_only=True):
 
 
 class TransferReport(Report, frozen=True, kw_only=True):
-    """A file that this host is fetching or waiting for; `state`: fetching, waiting, paused, finishing or failed."""
+    """A file that this host does not have whole.
+
+    `state`: fetching, waiting, checking, finishing, downloading (about to), paused, damaged or withdrawn.
+    """
 
     id: str
     name: str

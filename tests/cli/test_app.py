@@ -63,7 +63,7 @@ def test_no_daemon(interfiles: Command, tmp_path: Path) -> None:
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err.startswith(
         f"interfiles: the client daemon is not running (no socket at {tmp_path}/run/client.sock); "
-        "start it with `interfiles client`, or name another with --socket"
+        "start it with `interfiles client`, or name the socket of another"
     )
     assert outcome.err.count("\n") == 1
 

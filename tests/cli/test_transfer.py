@@ -71,7 +71,7 @@ def test_upload_leaves_what_is_in_the_way(interfiles: Command, daemon: FakeDaemo
     outcome = interfiles("upload", "-p", "weights")
     assert outcome.code == 9
     assert outcome.err.endswith(
-        "weights.tracker exists and is no tracker file; it stays as it is, choose another place with -o.\n"
+        "weights.tracker exists and is no tracker file; it stays as it is, choose another place for it.\n"
     )
     assert daemon.requests == []
 
@@ -166,7 +166,7 @@ def test_all_downloads_are_not_what_was_shared_and_has_changed(
     command: str, interfiles: Command, daemon: FakeDaemon
 ) -> None:
     """Such a file ended the command, and the downloads behind it were never looked at."""
-    daemon.will(status(transfer("withdrawn"), transfer("paused", file_id=OTHER)))
+    daemon.will(status(transfer("withdrawn"), transfer("damaged"), transfer("paused", file_id=OTHER)))
     assert interfiles(command).code == 0
     assert len(daemon.requests) == 1
 

@@ -294,7 +294,7 @@ def test_what_the_daemon_may_not_read_or_write(fleet: Fleet, plain_client: Daemo
 
 
 def test_commands_without_a_daemon(fleet: Fleet, here: Path) -> None:
-    check(fleet.cli(None, "status", cwd=here), UNREACHABLE, "no socket", "interfiles client", "--socket")
+    check(fleet.cli(None, "status", cwd=here), UNREACHABLE, "no socket", "interfiles client", "name the socket")
     check(fleet.cli(None, "download", "-p", "good.tracker", cwd=here), UNREACHABLE)
     check(fleet.cli(None, "token", "--state", str(here), cwd=here), UNREACHABLE, "interfiles master")
     (here / "good").write_text("mine")

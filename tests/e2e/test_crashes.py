@@ -6,8 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
+from daemons.client.download import SOME_PEER
 from interfiles.piece_set import PieceSet
+from interfiles.storage.jobs import FileRecord, JobStore
+from interfiles.tracker_file import TrackerFile
+from interfiles.transport.message_stream import MessageStream
+from interfiles.wire.codec import Message
+from interfiles.wire.peer_messages import Piece, Request
 from tests.e2e.content import MIB, differences, make_file
 from tests.e2e.fleet import Fleet
 from tests.e2e.member import Member
@@ -17,7 +24,8 @@ from tests.e2e.proxy import PeerProxy
 SIZE = 96 * MIB
 BLOCK = MIB
 GREETING = 32 << 10  # enough to learn who has what, and too little for a block
-SEALED = 1.01  # how much more passes than what is in it: TLS and messages
+KILLS = 3
+MORE = 32  # pieces that may come between a moment and its kill
 TWO_HEARTBEATS_S = 20.0  # the master's default
 
 
@@ -38,9 +46,9 @@ class Scene:
         proxy.target_port = listening_port(daemon)
         return daemon
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str, *, is_linked: bool = False) -> Member:
         """A member of the fleet that this test can do anything with."""
-        return self._stack.enter_context(Member(self.fleet, name))
+        return self._stack.enter_context(Member(self.fleet, name, is_linked=is_linked))
 
     def upload(self, daemon: Daemon, size: int = SIZE) -> tuple[Path, Path]:
         """Upload a new file; return it and its tracker file."""
@@ -67,34 +75,73 @@ def scene(own_fleet: Fleet) -> Iterator[Scene]:
         yield Scene(own_fleet, stack)
 
 
+class Counting:
+    """Right answers of a piece each, no more of them than `limit`; `answered` has the pieces, from the first on."""
+
+    def __init__(self) -> None:
+        self.answered: list[int] = []
+        self.limit = 0
+
+    async def answer(self, stream: MessageStream[Message], request: Request, block: memoryview) -> None:
+        await trio.sleep(0.002)
+        while len(self.answered) >= self.limit:  # noqa: ASYNC110 - the test is in another thread
+            await trio.sleep(0.002)
+        self.answered.append(request.piece)
+        await stream.send(Piece(request.piece, request.offset), block)
+
+
+def recorded(client: Daemon) -> FileRecord:
+    """What a client that does not run has written down of its one download."""
+    jobs = JobStore(client.state / "client.db")
+    (record,) = jobs.load_all()
+    jobs.close()
+    return record
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_client_killed_while_it_downloads_fetches_only_what_was_not_on_its_disk(scene: Scene, seed: int) -> None:
-    moment = random.Random(seed).randrange(SIZE // 10, SIZE * 9 // 10)
-    fleet, proxy = scene.fleet, scene.proxy()
-    proxy.allow(moment)
-    content, tracker = scene.upload(scene.host("seed", proxy))
-    client = scene.host("client")
+def test_a_client_killed_at_any_moment_fetches_only_what_was_not_durable(scene: Scene, seed: int) -> None:
+    fleet, rng, source = scene.fleet, random.Random(seed), Counting()
+    uploader = scene.host("uploader")
+    content, tracker = scene.upload(uploader)
+    fleet.ask(uploader, lambda client: client.pause(tracker))
+    manifest = TrackerFile.decode(tracker.read_bytes()).manifest
+    count, size = manifest.piece_count, manifest.piece_size
+    assert count * size == SIZE
+    member = scene.member("source", is_linked=True)
+    member.claim(tracker, content, source)
+    client = fleet.new_client("client")
+    client.constants = {"daemons.client.download:SYNC_BYTES": 16 * size}
+    fleet.start_new(client)
     command = fleet.begin_cli(client, "download", "-p", str(tracker))
-    scene.wait_until_held(proxy, moment)
-    poll(lambda: scene.verified_bytes(client) > moment - 2 * BLOCK, "what has passed to be verified")
-    had = scene.verified_bytes(client)
-
-    fleet.kill(client)
-    ended = fleet.finish_cli(command)
-    assert ended.code == 3
-    assert ended.err.startswith("interfiles: the client daemon went away before the download was done; start it again")
-    first_life = proxy.passed.total()
-    proxy.allow(None)
-    fleet.start(client)  # and nobody tells it to go on
-
+    life, durable = 0, PieceSet(count)
+    for kill in range(KILLS):
+        moment = life + rng.randrange(16, count // KILLS - MORE)
+        source.limit = moment + MORE  # it never comes to the end, however late this process notices
+        poll(lambda moment=moment: len(source.answered) >= moment, "the moment to kill it")  # type: ignore[misc]
+        had = scene.verified_bytes(client)
+        fleet.kill(client)
+        assert not set(durable) & set(source.answered[life:]), "what was durable is not fetched again"
+        record, life = recorded(client), len(source.answered)
+        durable = PieceSet.from_bytes(count, record.durable)
+        print(f"seed {seed}, kill {kill}: {life} answers, {had // size} verified, {len(durable)} durable")  # noqa: T201
+        if not kill:
+            ended = fleet.finish_cli(command)
+            assert ended.code == 3
+            assert ended.err.startswith("interfiles: the client daemon went away before the download was done; start")
+        fleet.start(client)  # and nobody tells it to go on
+    source.limit = 2 * count
     report = fleet.cli(client, "wait", "-p", str(tracker), json=True).done.json
+
     assert differences(content, client.home / content.name) == []
-    second_life = proxy.passed.total() - first_life
-    assert SIZE - had <= second_life <= (SIZE - had) * SEALED, "a second life fetches what is missing, once"
-    fetched = sum(report["bytes_from_peers"].values())
-    assert fetched + report["bytes_local"] >= SIZE
-    assert fetched <= proxy.passed.total()
-    assert report["pieces_rejected"] == 0
+    fetched = source.answered[life:]
+    assert len(durable) > 0
+    assert not set(durable) & set(fetched), "what was durable is not fetched again"
+    assert len(fetched) * size <= SIZE - max(had, len(durable) * size), "nor is anything that was verified"
+    counts = report["bytes_from_peers"]
+    assert counts.keys() <= {"source", SOME_PEER}
+    assert counts["source"] - record.bytes_from_peers.get("source", 0) <= SIZE - len(durable) * size
+    assert sum(counts.values()) == SIZE
+    assert (report["bytes_local"], report["pieces_rejected"]) == (0, 0)
 
 
 def test_the_master_killed_in_the_middle_of_transfers_is_missed_by_none_and_forgets_nothing(scene: Scene) -> None:

@@ -163,18 +163,21 @@ class TestHoldings:
 
 class TestSwarms:
     def test_members_can_be_dialled_and_fetchers_want_to(self) -> None:
-        registry = fleet("whole", "part", "idle", "paused", "stuck", "down")
+        registry = fleet("whole", "part", "idle", "paused", "stuck", "damaged", "spoilt", "down")
         for host, told in (
             ("whole", holding("complete", 4)),
             ("part", holding("fetching", 2)),
             ("idle", holding("waiting")),
             ("paused", holding("paused", 3)),
             ("stuck", holding("paused", 0)),
+            ("damaged", holding("damaged", 3)),
+            ("spoilt", holding("damaged", 0)),
             ("down", holding("complete", 4)),
         ):
             registry.apply(host, [told], replace=True)
         registry.lose("down")
-        assert registry.members(FILE) == {"whole": True, "part": False, "idle": False, "paused": False}
+        some = dict.fromkeys(["part", "idle", "paused", "damaged"], False)
+        assert registry.members(FILE) == {"whole": True, **some}
         assert registry.fetchers(FILE) == ["part", "idle"]
 
     def test_a_host_that_comes_or_goes_touches_all_that_it_holds(self) -> None:
@@ -211,7 +214,7 @@ FILES = [bytes([number]) * 32 for number in range(4)]
 holdings = st.lists(
     st.builds(
         holding,
-        st.sampled_from(["fetching", "waiting", "paused", "complete", "none"]),
+        st.sampled_from(["fetching", "waiting", "paused", "damaged", "complete", "none"]),
         st.integers(min_value=0, max_value=3),
         st.sampled_from(FILES),
     ),

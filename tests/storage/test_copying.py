@@ -118,7 +118,8 @@ def linked(path: Path) -> None:
 def test_a_file_that_is_not_what_was_scanned(tmp_path: Path, content: Content, change: Callable[[Path], None]) -> None:
     victim = content.root / "b.sh" if content.manifest.is_directory else content.root
     change(victim)
-    assert refusal(content.scanned, tmp_path / "copy", ContentChanged).startswith(f"{victim} is gone or has changed")
+    what = "is gone; put it back" if change in (linked, Path.unlink) else "has changed since it was hashed; put it back"
+    assert refusal(content.scanned, tmp_path / "copy", ContentChanged).startswith(f"{victim} {what}")
 
 
 def test_a_file_that_changes_while_it_is_copied(tmp_path: Path, content: Content) -> None:

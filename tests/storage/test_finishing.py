@@ -113,7 +113,7 @@ def test_nothing_is_overwritten_unasked(to: Path, content: Content, make: Callab
     make(to / "c")
     before = tree_of(to / "c")
     told = refusal(part, to / "c", content, DestinationExists, overwrite=False)
-    assert told == f"{to}/c exists; use --overwrite, or -o for another place"
+    assert told == f"{to}/c exists; move it away, or let the download overwrite it"
     assert tree_of(to / "c") == before
     finish(part, to / "d", content.manifest, overwrite=False)
     assert tree_of(to / "d") == tree_of(content.root)
@@ -134,7 +134,7 @@ def test_a_fifo_is_not_overwritten(to: Path, content: Content) -> None:
     part = complete_part(to, content)
     os.mkfifo(to / "c")
     told = refusal(part, to / "c", content, DestinationExists, overwrite=True)
-    assert told == f"{to}/c is no file or directory; remove it, or use -o for another place"
+    assert told == f"{to}/c is no file or directory; remove it"
     assert stat.S_ISFIFO((to / "c").stat().st_mode)
 
 
@@ -161,7 +161,7 @@ def test_what_appears_in_the_last_moment_stays(
     without_rename = unsupporting(unsupported, monkeypatch)
     monkeypatch.setattr(last_step, late)
     told = refusal(part, to / "c", content, DestinationExists, overwrite=overwrite)
-    assert told == f"{to}/c has just been made by someone else; use -o for another place"
+    assert told == f"{to}/c has just been made by someone else; move it away"
     assert tree_of(to / "c") == OTHERS
     monkeypatch.setattr(last_step, without_rename)
     finish(part, to / "c", content.manifest, overwrite=True)

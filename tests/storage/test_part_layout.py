@@ -206,7 +206,7 @@ def test_a_directory_of_another_user_is_refused(content: Content) -> None:
 def test_a_directory_that_is_none(tmp_path: Path, content: Content, make: Callable[[Path], None]) -> None:
     make(tmp_path / "none")
     told = refused_to_create(part_path(tmp_path / "none", content.manifest), content.manifest, PathNotFound)
-    assert told == f"{tmp_path}/none is no directory; make it, or choose another place with -o"
+    assert told == f"{tmp_path}/none is no directory; make it, or choose another place"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_is_in_the_way_of_a_new_part_stays(
     make(part)
     before = part.lstat()
     told = refused_to_create(part, content.manifest, DestinationExists)
-    assert told == f"{part} is in the way; remove it, or choose another place with -o"
+    assert told == f"{part} is in the way; remove it, or choose another place"
     assert part.lstat() == before
 
 

@@ -146,9 +146,10 @@ async def test_nothing_is_fetched_again_after_a_failure(
     failing("pwrite", errno.EIO, when=lambda *_: is_broken)
     await until(lambda: _is_failed(world))
     is_broken = False
-    await world.daemon.wait(content.manifest)
+    report = await world.daemon.wait(content.manifest)
     asked = [request.piece for request in server.requests]
     assert len(asked) <= PIECES + 1 + 4, "twice only what was under way"
+    assert (report.bytes_from_peers, report.bytes_local) == ({"honest": report.size}, 0)
 
 
 # Pieces that go bad on the disk while the rest is fetched
@@ -263,7 +264,7 @@ class Sink:
     def add_rejected(self, piece: PieceIndex) -> None:
         self.rejected.add(piece)
 
-    def add_fetched(self, peer_name: str, count: int) -> None:
+    def add_fetched(self, count: int) -> None:
         pass
 
 

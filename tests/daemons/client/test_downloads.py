@@ -359,9 +359,9 @@ async def test_a_destination_that_appears_meanwhile_can_be_allowed_to_go(
     await world.daemon.download(content.manifest, detach=True)
     (world.daemon.got / "weights.bin").write_bytes(b"mine")
     await hand_out(world, server)
-    with pytest.raises(DestinationExists, match=r"exists; use --overwrite.*; the download stays queued"):
+    with pytest.raises(DestinationExists, match=r"exists; move it away, or .*; the download stays queued"):
         await world.daemon.wait(content.manifest)
-    assert "exists; use --overwrite" in (await world.daemon.transfer()).note
+    assert "exists; move it away" in (await world.daemon.transfer()).note
     with trio.fail_after(100):
         await world.daemon.download(content.manifest, overwrite=True)
     assert (world.daemon.got / "weights.bin").read_bytes() == content.data

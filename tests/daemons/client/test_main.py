@@ -64,6 +64,19 @@ def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.Monk
     assert config.state.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("option", ["--state", "--socket"])
+def test_a_state_of_another_user_is_not_permitted_and_no_mistake_in_the_line(
+    started: Started, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "theirs"
+    state.mkdir(mode=0o700)
+    uid = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run("--state", str(state), option, str(state)) == NOT_PERMITTED
+    assert "belongs to" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("node", "name"),
     [("", "host"), ("..", "host"), ("_x", "x"), ("日本", "host"), ("a b/c\n", "a-b-c-"), ("x" * 80, "x" * 63)],

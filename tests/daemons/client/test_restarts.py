@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from daemons.client.download import SOME_PEER
 from daemons.client.library import SWEEP_S, Library
 from interfiles.errors import NoSpace, UnknownFile
 from interfiles.piece_set import PieceSet
@@ -90,7 +91,10 @@ async def test_what_was_verified_and_not_yet_recorded_is_hashed_and_not_fetched_
     await world.daemon.start()
     await is_right(world, content)
     assert len({request.piece for request in server.requests}) <= content.manifest.piece_count - 6
-    assert (await world.daemon.wait(content.manifest)).bytes_local >= 6 * PIECE
+    report = await world.daemon.wait(content.manifest)
+    assert report.bytes_local == 0, "it did come from peers"
+    assert report.bytes_from_peers[SOME_PEER] >= 6 * PIECE
+    assert sum(report.bytes_from_peers.values()) == report.size
 
 
 async def test_a_download_that_was_being_finished_is_finished(

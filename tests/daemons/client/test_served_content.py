@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from interfiles.errors import PeerGone, UnknownFile
+from daemons.client.library import SWEEP_S
+from interfiles.errors import ContentChanged, PeerGone, UnknownFile
 from interfiles.geometry import Block, PieceIndex
 from interfiles.storage.piece_store import PieceStore
 from interfiles.transport import tls
@@ -90,7 +91,8 @@ async def test_a_justified_complaint_has_the_piece_withdrawn(
         await fetcher.request(Block(PieceIndex(2), 0, PIECE))
         assert (await fetcher.receive())[1] == content.piece(2), "the rest is still good"
     stat = await world.daemon.stat(content.manifest)
-    assert (stat.local.state, stat.local.pieces) == ("partial", 3)
+    assert (stat.local.state, stat.local.pieces, stat.local.doing) == ("partial", 3, "damaged")
+    await until(lambda: world.master.holdings[content.manifest.file_id].state == "damaged")
     assert stat.local.note == "1 piece on disk does not match its hash (1)"
 
 
@@ -104,6 +106,43 @@ def _edit_secretly(content: Content, offset: int) -> None:
 
 
 # What happens to the file meanwhile
+
+
+async def test_a_paused_file_stays_paused_though_it_changes_and_is_put_back(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    await world.seed(content)
+    aside = content.root.with_name("aside")
+    await world.daemon.pause(content.manifest)
+    for restart in (False, True):
+        content.root.rename(aside)
+        if restart:
+            await world.daemon.restart()
+        await trio.sleep(SWEEP_S + 1)
+        with pytest.raises(ContentChanged, match="is no longer served: "):
+            await world.daemon.verify(content.manifest)
+        aside.rename(content.root)
+        await trio.sleep(SWEEP_S + 1)
+        assert (await world.daemon.verify(content.manifest)).bad_pieces == []
+        assert (await world.daemon.transfer()).state == "paused"
+        with pytest.raises(AssertionError, match="paused"):
+            await honest_copy(world, content)
+    await world.daemon.resume(content.manifest)
+    assert await honest_copy(world, content) == content.data
+
+
+async def test_a_paused_file_that_changed_cannot_be_resumed_until_it_is_put_back(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    await world.seed(content)
+    await world.daemon.pause(content.manifest)
+    aside = content.root.with_name("aside")
+    content.root.rename(aside)
+    with pytest.raises(ContentChanged, match="is no longer served: "):
+        await world.daemon.resume(content.manifest)
+    aside.rename(content.root)
+    await trio.sleep(SWEEP_S + 1)
+    assert await honest_copy(world, content) == content.data
 
 
 async def test_a_file_that_is_removed_or_paused_is_withdrawn_from_who_fetches_it(
@@ -143,7 +182,7 @@ async def test_content_that_changes_between_two_blocks_is_withdrawn(
         await fetcher.request(first_block(content))
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
-        assert "weights.bin is gone or has changed" in withdrawn.reason
+        assert "weights.bin has changed since" in withdrawn.reason
     assert await _note(world, content) == withdrawn.reason
     assert (await world.daemon.stat(content.manifest)).local.state == "none"
     await until(lambda: file_id in world.master.holdings)
@@ -169,7 +208,9 @@ async def test_content_that_is_cut_in_the_middle_of_a_block_ends_the_connection(
         with pytest.raises(PeerGone, match="in the middle of a payload"):
             await fetcher.stream.receive_payload()
     await until(lambda: served(log_records))
-    assert "ends" in served(log_records)[0]["reason"]
+    said = f"{content.root} has changed since it was hashed; put it back, or upload it again"
+    assert served(log_records)[0]["reason"] == said
+    assert await _note(world, content) == said
     assert (await world.daemon.stat(content.manifest)).local.state == "none"
     with pytest.raises(UnknownFile):
         await _open(world, file_id)
@@ -182,6 +223,7 @@ async def test_a_file_that_is_gone_is_withdrawn(world: World, content: Content, 
         await fetcher.request(first_block(content))
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
+        assert "weights.bin is gone; put it back" in withdrawn.reason
 
 
 async def test_a_piece_that_the_disk_does_not_give_is_withdrawn_and_the_others_are_served(

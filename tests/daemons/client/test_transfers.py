@@ -12,7 +12,6 @@ from trio.testing import MockClock
 from interfiles.errors import Refused, StorageFailed, UnknownFile
 from interfiles.storage import finishing
 from interfiles.wire import master_messages as m
-from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, fetching, hand_out, serving
 from tests.daemons.client.setting import SlowExecutor, link, until
 from tests.daemons.client.world import World
@@ -220,8 +219,11 @@ async def test_a_download_that_is_removed_at_any_moment_leaves_nothing(
         await nothing_is_left(world, server)
 
 
+@pytest.mark.parametrize(
+    ("remove", "whence"), [("rm --local", "this host"), ("rm", "the fleet"), ("another host's rm", "the fleet")]
+)
 async def test_a_download_that_is_removed_ends_for_those_who_wait(
-    world: World, content: Content, server: Server, autojump_clock: MockClock
+    world: World, content: Content, server: Server, remove: str, whence: str, autojump_clock: MockClock
 ) -> None:
     await begin(world, server)
     outcomes: list[str] = []
@@ -235,11 +237,14 @@ async def test_a_download_that_is_removed_ends_for_those_who_wait(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.sleep(0.2)
-        await world.daemon.remove(content.manifest)
+        if remove == "another host's rm":
+            await world.master.push(m.Forget(content.manifest.file_id, False))
+        else:
+            await world.daemon.remove(content.manifest, local=remove == "rm --local")
     assert outcomes == [
         (
             f"the download of weights.bin ({content.manifest.file_id.hex()[:12]}) was stopped: "
-            "the file was removed from this host"
+            f"the file was removed from {whence}"
         )
     ]
 
@@ -374,27 +379,3 @@ async def test_what_the_master_has_removed_is_forgotten(
 
 async def _no_transfers(world: World) -> bool:
     return not (await world.daemon.status()).transfers
-
-
-async def test_forgetting_what_is_not_here_is_nothing(
-    world: World, content: Content, log_records: LogRecords, autojump_clock: MockClock
-) -> None:
-    await world.master.push(m.Forget(bytes(32), True))
-    await trio.sleep(1)
-    assert len(world.master.connections) == 1
-    await world.seed(content)
-
-
-async def test_a_file_that_cannot_be_deleted_does_not_break_the_link(
-    world: World, content: Content, server: Server, failing: Failing, log_records: LogRecords, autojump_clock: MockClock
-) -> None:
-    await world.daemon.download(content.manifest, detach=True)
-    await hand_out(world, server)
-    await world.daemon.wait(content.manifest)
-    failing("unlink", errno.EACCES, when=lambda name, **_: b"weights" in os.fsencode(name))
-    await world.master.push(m.Forget(content.manifest.file_id, True))
-    await trio.sleep(30)
-    assert len(world.master.connections) == 1
-    with pytest.raises(UnknownFile):
-        await world.daemon.verify(content.manifest)
-    assert [record for record in log_records.records if "weights.bin" in str(record.get("reason"))]

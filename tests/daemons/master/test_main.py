@@ -107,6 +107,12 @@ def test_a_directory_that_others_use_is_not_taken(tmp_path: Path) -> None:
     assert "is open to other users" in complaint
 
 
+def test_a_state_directory_too_deep_for_its_socket_is_told_with_an_option_that_there_is(tmp_path: Path) -> None:
+    code, complaint = refused("--listen", "127.0.0.1:0", "--state", str(tmp_path / ("d" * 120)))
+    assert code == REFUSED
+    assert complaint.endswith("master.sock is over 107 bytes; choose a shorter one with --state.\n")
+
+
 def test_the_help_teaches_by_example() -> None:
     shown = subprocess.run([*MASTER, "--help"], capture_output=True, text=True, timeout=30, check=True).stdout
     assert "Usage: interfiles master [OPTIONS]" in shown
