@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from interfiles.transport.tls import TlsTransport
     from interfiles.wire.handshake_messages import Role
 
-MAX_STRANGERS: Final = 64  # connections that no host has proved to be its own yet
+MAX_STRANGERS: Final = 256  # connections that no host has proved to be its own yet
 MAX_CONNECTIONS_A_HOST: Final = 64  # one for each file that it fetches; with more it would keep others out
 
 log = structlog.get_logger()

@@ -1,5 +1,6 @@
 """The commands about who belongs to the fleet, for the master's host: token and ca."""
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,9 +9,10 @@ import typer
 from interfiles.cli import output, reports
 from interfiles.cli.call import on_master
 from interfiles.cli.options import JsonOption, StateOption, examples
-from interfiles.errors import printable
+from interfiles.errors import UsageError, printable
 from interfiles.units import HOUR, format_count, format_duration, parse_duration
 from interfiles.wire.control_messages import MAX_TOKEN_USES
+from interfiles.wire.fields import HOST_NAME_PATTERN
 
 if TYPE_CHECKING:
     from interfiles.wire.reports import AuthorityReport, TokenReport
@@ -71,6 +73,8 @@ def token(
     """Make a join token for new hosts, on the master's host; it alone goes to stdout. Or list and revoke tokens."""
     if context.invoked_subcommand is not None:
         return
+    if name and re.fullmatch(HOST_NAME_PATTERN, name) is None:
+        raise UsageError(f"name '{printable(name)}' may have letters, digits, '.', '_' and '-' only, at most 63")
     ttl_s = HOUR if ttl is None else ttl
     report = on_master(state, lambda admin: admin.make_token(ttl_s=ttl_s, uses=uses, name=name))
     if as_json:

@@ -83,6 +83,13 @@ def test_token_for_one_host_by_its_name(
     assert master.request == messages.MakeToken(3600.0, None, "render-07")
 
 
+@pytest.mark.parametrize("name", ["a b", "-x", "x" * 64])
+def test_token_for_what_can_be_no_hosts_name(interfiles: Command, master: FakeDaemon, name: str) -> None:
+    outcome = interfiles("token", f"--name={name}", "--state", master.socket.parent)
+    assert outcome.code == 2
+    assert outcome.err == (f"interfiles: name '{name}' may have letters, digits, '.', '_' and '-' only, at most 63.\n")
+
+
 def test_token_list_shows_who_joined_by_which(interfiles: Command, master: FakeDaemon) -> None:
     master.will(TokenListReport(tokens=[LISTED]))
     lines = interfiles("token", "list", "--state", master.socket.parent).out.splitlines()

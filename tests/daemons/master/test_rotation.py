@@ -210,8 +210,6 @@ class TestRotation:
         await join_by(fleet, after)
         with pytest.raises(UntrustedPeer, match="is not the master that made this token"):
             await join_by(fleet, before)
-        states = {row.id: row.state for row in await fleet.admin.tokens()}
-        assert (states[before.token_id.hex()], states[after.token_id.hex()]) == ("revoked", "good")
 
     async def test_another_one_is_refused_while_one_is_under_way(self, fleet: Fleet, autojump_clock: MockClock) -> None:
         host = await fleet.join("render")
@@ -272,6 +270,7 @@ class TestRetiring:
         self, fleet: Fleet, autojump_clock: MockClock
     ) -> None:
         first, away = await fleet.join("render"), await fleet.join("away")
+        await trio.sleep(1)
         await fleet.admin.rotate_authority()
         await first.renew()
         host = await fleet.rejoin(first)
@@ -279,6 +278,7 @@ class TestRetiring:
         (row,) = await fleet.admin.retire_authority()
         assert (row.digest, row.signs, row.host_count) == (digest(newer).hex(), True, 1)
         assert (await told(host))[-1] == [newer]
+        assert [token.state for token in await fleet.admin.tokens()] == ["revoked"]
         with pytest.raises(InterFilesError):
             await away.renew()
         with pytest.raises(CertificateRefused):
