@@ -36,7 +36,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check format master client install uninstall clean \
-	check-format check-lint check-types check-root
+	check-format check-lint check-types check-root bench-pair bench-loop profile
 
 define check_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -49,7 +49,7 @@ endef
 
 help: ## list the targets
 	@echo 'Usage: make TARGET [PYTHON=python3.12]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: export DEMO_FILE := $(value FILE)
 demo: .venv/.runtime ## a master and four clients on this machine; FILE=path sends that file or directory
@@ -84,6 +84,20 @@ check-types: .venv/.test
 	@echo 'Making the virtual environment .venv (once, about a minute) ...'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(IN_VENV) pip install -qq -e .
+	@touch $@
+
+bench-pair: .venv/.bench ## how fast one host gets a file from another, beside rivals; ARGS='--size 4 --on /dev/shm'
+	@$(IN_VENV) benchmarks.pair $(ARGS)
+
+bench-loop: .venv/.bench ## how fast the daemons answer during a transfer
+	@$(IN_VENV) benchmarks.loop_latency $(ARGS)
+
+profile: .venv/.bench ## flame graphs of both daemons during a transfer
+	@$(IN_VENV) benchmarks.flames $(ARGS)
+
+.venv/.bench: .venv/.runtime
+	@echo 'Adding the rivals and tools of the benchmarks to .venv ...'
+	@$(IN_VENV) pip install -qq -e '.[bench]'
 	@touch $@
 
 .venv/.test: .venv/.runtime
