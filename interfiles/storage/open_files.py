@@ -4,6 +4,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Final
 
 OPEN_FILES: Final = 256  # of the 1,024 that a process usually may have; connections need the rest
@@ -79,7 +80,8 @@ class OpenFiles:
     def _evict(self) -> None:
         excess = len(self._files) - self._limit
         if excess > 0:
-            for key in [key for key, file in self._files.items() if not file.lent][:excess]:
+            unused = (key for key, file in self._files.items() if not file.lent)
+            for key in list(islice(unused, excess)):
                 self._drop(key)
 
     def _drop(self, key: _Key) -> None:
