@@ -122,13 +122,14 @@ async def run(
 
 async def _identify(config: ClientConfig, environment: Environment, jobs: JobStore) -> tuple[Identity, bool]:
     known = await environment.database.run(jobs.load_identity)
-    if known is not None and config.token is None:
-        return known, False
-    if known is not None and not known.removed and not await joining.is_removed(environment.network, known):
-        raise AlreadyJoined(
-            f"this host has joined fleet {known.fleet[:4]} as {known.name} already; start it without a token, "
-            "or join another fleet with another --state"
-        )
+    if known is not None:
+        if config.token is None:
+            return known, False
+        if not known.removed and not await joining.is_removed(environment.network, known, config.token):
+            raise AlreadyJoined(
+                f"this host has joined fleet {known.fleet[:4]} as {known.name} already; start it without a token, "
+                "or join another fleet with another --state"
+            )
     token = config.token or (JoinToken.decode(config.spare_token) if config.spare_token else None)
     if token is None:
         raise NotJoined(

@@ -30,7 +30,7 @@ from interfiles.errors import (
     printable,
 )
 from interfiles.identity import contexts
-from interfiles.identity.authority import digest, new_key, request_for
+from interfiles.identity.authority import digest, is_issued_by, new_key, request_for
 from interfiles.identity.contexts import Credentials
 from interfiles.storage.jobs import Identity
 from interfiles.transport.base import Address, Network
@@ -85,8 +85,13 @@ async def join(
         await trio.sleep(backoff.next())
 
 
-async def is_removed(network: Network, identity: Identity) -> bool:
-    """Whether this host's master says that it was removed from the fleet; False also where it cannot be asked."""
+async def is_removed(network: Network, identity: Identity, token: JoinToken) -> bool:
+    """Whether this host is of its fleet no more: its master says so, or refuses its certificate, and `token` is of
+    another CA than signed that. False also where it cannot be asked.
+
+    Whoever answers at the master's address can refuse a certificate; who has joined by a CA that is still in use is not
+    made to forget it by that.
+    """
     context = contexts.dialling(Credentials(identity.chain, identity.key, identity.authorities))
     for master in identity.masters:
         try:
@@ -94,8 +99,11 @@ async def is_removed(network: Network, identity: Identity) -> bool:
                 transport = await _dial_master(network, Address.parse(master), context)
                 stream, _ = await greet(transport, "fleet", "master")
                 stream.close()
-        except (NotAdmitted, CertificateRefused):  # the second: by a CA that has retired
+        except NotAdmitted:
             return True
+        except CertificateRefused:
+            signers = [known for known in identity.authorities if is_issued_by(identity.chain, known)]
+            return token.authority not in map(digest, signers)
         except InterFilesError as e:
             log.info("cannot ask the master whether this host was removed", master=master, reason=str(e))
     return False

@@ -123,7 +123,7 @@ class Members:
         return self.host(host_id)
 
     def certify(self, host_id: str, *, authority: bytes, certified_until: float) -> None:
-        """Keep which CA has signed a host's new certificate, and until when that is good.
+        """Keep which CA has signed a host's new certificate, and until when one of those that it has is good.
 
         Raises:
           NotAdmitted: there is no such host.
@@ -131,7 +131,7 @@ class Members:
         with self._database.transaction():
             self.host(host_id)
             self._database.rows(
-                "UPDATE hosts SET authority = ?, certified_until = ? WHERE host_id = ?",
+                "UPDATE hosts SET authority = ?, certified_until = MAX(certified_until, ?) WHERE host_id = ?",
                 *(authority, certified_until, host_id),
             )
 

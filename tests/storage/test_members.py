@@ -87,7 +87,8 @@ class TestCertificates:
         assert [host.name for host in members.not_certified_by(b"b" * 32)] == ["host-1", "host-3"]
         assert [host.name for host in members.not_certified_by(AUTHORITY)] == ["host-2"]
         register(members, 2, "host-2")
-        assert members.host(f"{2:032x}").certified_until == 2 * MONTH
+        members.certify(f"{2:032x}", authority=b"b" * 32, certified_until=MONTH)
+        assert members.host(f"{2:032x}").certified_until == 2 * MONTH, "the one before is still good"
 
     def test_a_removed_host_gets_none(self, catalogue: Catalogue, members: Members) -> None:
         join(catalogue, 1)

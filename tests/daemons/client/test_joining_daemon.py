@@ -172,8 +172,8 @@ async def test_a_host_whose_ca_has_retired_joins_again_and_keeps_its_files(
     await world.daemon.stop()
     world.master.rotate()
     world.master.authorities.pop()
-    world.daemon.token = join_token()
-    await _fails_to_start(world, InterFilesError, "is not the master that made this token")
+    world.daemon.token = join_token()  # of the CA by which it has joined: anybody may say that this is no good any more
+    await _fails_to_start(world, AlreadyJoined, "already")
     world.daemon._nursery = world.nursery
     await _rejoins(world, content)
 

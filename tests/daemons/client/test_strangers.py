@@ -12,6 +12,7 @@ from daemons.client.app import MAX_PEER_CONNECTIONS
 from daemons.client.peer_server import MAX_CONNECTIONS_A_HOST, MAX_STRANGERS
 from interfiles.errors import InterFilesError, Refused
 from interfiles.transport.base import Transport
+from interfiles.transport.memory_links import Link
 from interfiles.transport.tls import TLS_HANDSHAKE_TIMEOUT_S
 from tests.conftest import LogRecords
 from tests.daemons.client.certificates import host_credentials
@@ -96,14 +97,16 @@ async def test_newcomers_without_end_keep_no_member_out(
 ) -> None:
     await world.seed(content)
     await honest_copy(world, content)
+    world.network.set_link(DAEMON.host, Link(latency_s=0.02))  # a handshake takes its time, as on a real network
     held: list[Transport] = []
     async with world.leaving_nothing(within_s=15):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_dialling, world, held)
-            await trio.sleep(1)
-            for _ in range(6):
+            for _ in range(50):  # a thousand a second
+                nursery.start_soon(_keep_dialling, world, held)
+            await trio.sleep(0.5)
+            assert len(held) > MAX_STRANGERS
+            for _ in range(3):
                 assert await honest_copy(world, content) == content.data
-                await trio.sleep(0.1)
             nursery.cancel_scope.cancel()
         close_all(held)
 
@@ -112,7 +115,7 @@ async def _keep_dialling(world: World, held: list[Transport]) -> None:
     host = world.network.host(world.new_ip())
     while True:
         held.append(await host.dial(DAEMON))
-        await trio.sleep(0.001)
+        await trio.sleep(0.01)
 
 
 # Members
