@@ -205,3 +205,25 @@ def test_openssl_with_every_option_and_random_bytes_is_refused_and_logged_as_no_
         "the connections' descriptors to be closed",
     )
     fetch_again(fleet)
+
+
+@pytest.mark.parametrize("name", ["master", "source"])
+def test_out_of_descriptors_a_daemon_accepts_no_more_serves_whom_it_has_and_comes_back_by_itself(
+    fleet: Fleet, name: str
+) -> None:
+    daemon, source = fleet.daemons[name], fleet.daemons["source"]
+    fetch_again(fleet)
+    before = open_fds(daemon)
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (before + 20, limits[1]))
+        stack.callback(resource.prlimit, daemon.pid, resource.RLIMIT_NOFILE, limits)
+        for _ in range(40):
+            stack.enter_context(dial(listening_port(daemon), None))
+        poll(lambda: open_fds(daemon) >= before + 19, "the daemon to have no descriptors left")
+        poll(lambda: "accepting failed" in daemon.logged, "it to say so")
+        assert daemon.logged.count("accepting failed") == 1
+        fetch_again(fleet)
+    poll(lambda: open_fds(daemon) <= before + 3, "the descriptors to be closed")
+    fetch_again(fleet)
+    assert fleet.ask(source, lambda client: client.stat("file")).local.state == "complete"
