@@ -5,6 +5,7 @@ A contender is a context manager that prepares what is not timed (hashing, serve
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
@@ -149,9 +150,9 @@ class Server(Contender):
     def timed(self, command: list[str], *, own_seconds: bool = False) -> Sample:
         """Run a client. `own_seconds`: it says itself how long it took."""
         processes.forget_peak(self._server.pid)
-        before = _tree_cpu_s(self._server.pid)
+        before = processes.cpu_s(self._server.pid)
         used = processes.run(command)
-        cpu_s = used.cpu_s + _tree_cpu_s(self._server.pid) - before
+        cpu_s = used.cpu_s + processes.cpu_s(self._server.pid) - before
         seconds = float(used.out) if own_seconds else used.seconds
         return Sample(seconds, cpu_s, max(used.peak_rss, processes.peak_rss(self._server.pid)))
 
@@ -231,14 +232,7 @@ class Nginx(Server):
 ALL: list[type[Contender]] = [InterFiles, BareTls, BarePlain, Libtorrent, Rsync, Nginx]
 
 
-def _tree_cpu_s(pid: int) -> float:
-    """CPU seconds of a server, with those of its children that have ended."""
-    return processes.cpu_s(pid)
-
-
 def _await_port(port: int) -> None:
-    import socket
-
     def is_open() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
