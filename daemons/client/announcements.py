@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -12,10 +13,18 @@ from interfiles.wire.master_messages import FileInfo, Handout, Holding
 
 if TYPE_CHECKING:
     from daemons.client.library import Library
+    from daemons.client.local_file import LocalFile
     from daemons.client.notice import Notice
     from interfiles.manifest import FileId
 
+_FETCHING: Final = ("fetching", "waiting")
 _NO_RATE: Final = 1000  # bytes a second: a meter that only fades is as good as at rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    file: LocalFile
+    holding: Holding
 
 
 class Announcements:
@@ -23,7 +32,7 @@ class Announcements:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._told: dict[FileId, Holding] = {}
+        self._told: dict[FileId, _Told] = {}
 
     @property
     def announcements(self) -> Notice:
@@ -37,14 +46,23 @@ class Announcements:
         """What changed since the last call.
 
         An upload is announced once it is published: the master may remember that the same content was removed before,
-        and would have it forgotten.
+        and would have it forgotten. A download that was begun anew is told as gone before it is told again, else the
+        master, which has told this host of its peers, would not tell it once more.
         """
         now, waiting = trio.current_time(), {p.file_id for p in self.unpublished()}
-        current = {file.file_id: file.holding(now) for file in self._library if file.file_id not in waiting}
-        changed = [h for file_id, h in current.items() if _differs(self._told.get(file_id), h)]
-        gone = [Holding(file_id, "none", 0, 0, 0, "") for file_id in self._told if file_id not in current]
-        self._told = current
-        return changed + gone
+        current = {file.file_id: _Told(file, file.holding(now)) for file in self._library}
+        anew = {file_id for file_id, told in current.items() if self._is_begun_anew(told)}
+        for file_id in waiting | anew:
+            current.pop(file_id, None)
+        told, self._told = self._told, current
+        if anew:
+            self.announcements.tell()
+        changed = [new.holding for file_id, new in current.items() if _differs(told.get(file_id), new)]
+        return changed + [Holding(file_id, "none", 0, 0, 0, "") for file_id in told if file_id not in current]
+
+    def _is_begun_anew(self, new: _Told) -> bool:
+        old = self._told.get(new.file.file_id)
+        return old is not None and old.file is not new.file and old.holding.state in _FETCHING
 
     def room(self) -> tuple[int, int]:
         return self._library.room()
@@ -63,11 +81,11 @@ class Announcements:
         await self._library.set_peers(handout)
 
 
-def _differs(old: Holding | None, new: Holding) -> bool:
+def _differs(old: _Told | None, new: _Told) -> bool:
     """Whether the master should hear of it: another state, piece count or note, or a rate of another magnitude."""
     if old is None:
-        return new.state != "none" or bool(new.note)
-    return _shown(old) != _shown(new)
+        return new.holding.state != "none" or bool(new.holding.note)
+    return _shown(old.holding) != _shown(new.holding)
 
 
 def _shown(holding: Holding) -> tuple[str, int, str, int, int]:

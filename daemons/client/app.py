@@ -16,6 +16,7 @@ import trio
 from daemons.client import joining
 from daemons.client.announcements import Announcements
 from daemons.client.control_server import ControlServer
+from daemons.client.copies import Copier
 from daemons.client.disks import Disks
 from daemons.client.downloads import Downloader
 from daemons.client.fleet_network import FleetNetwork
@@ -31,8 +32,9 @@ from daemons.supervision import contain
 from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined
 from interfiles.identity.token import JoinToken
 from interfiles.storage.executor import Executor
-from interfiles.storage.jobs import Identity, JobStore
+from interfiles.storage.jobs import JobStore
 from interfiles.storage.open_files import OpenFiles
+from interfiles.storage.records import Identity
 from interfiles.transport.base import Address, Listener, Network, Transport
 from interfiles.transport.listeners import serve
 from interfiles.transport.reach import Reach
@@ -193,7 +195,8 @@ async def _serve(
         wall_clock=environment.wall_clock,
     )
     sources = Sources(library, link, disk)
-    downloader = Downloader(library, transfers)
+    copier = Copier(library, jobs, environment.database)
+    downloader = Downloader(library, transfers, copier)
     reporter = Reporter(library, link, identity, address=str(config.advertise or listener.address), state=config.state)
     server = ControlServer(library, link, transfers, uploader, downloader, sources, reporter, group=config.socket_group)
     peers = PeerServer(network, library.find, disk)
@@ -209,6 +212,7 @@ async def _serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(library.run)
             nursery.start_soon(transfers.run)
+            nursery.start_soon(copier.run)
             nursery.start_soon(downloader.run)
             nursery.start_soon(link.run)
             nursery.start_soon(serve_peers, listener, peers.handle)

@@ -31,18 +31,19 @@ from interfiles.errors import (
 from interfiles.piece_set import PieceSet
 from interfiles.storage.acting import can_act
 from interfiles.storage.existing import matches_existing, same_structure
-from interfiles.storage.jobs import FileRecord, encode_stamps
 from interfiles.storage.part_store import PartStore, discard_part, part_path
+from interfiles.storage.records import FileRecord, encode_stamps
 from interfiles.storage.seed_store import SeedStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from daemons.client.copies import Copier
     from daemons.client.library import Library
     from daemons.client.transfers import Transfers
     from interfiles.storage.acting import Owner
-    from interfiles.storage.jobs import FileState
     from interfiles.storage.places import Place
+    from interfiles.storage.records import FileState
     from interfiles.storage.scan import Stamp
 
 
@@ -80,8 +81,9 @@ class Downloader:
     finds the download taken on, whatever moment it left at.
     """
 
-    def __init__(self, library: Library, transfers: Transfers) -> None:
+    def __init__(self, library: Library, transfers: Transfers, copier: Copier) -> None:
         self._library = library
+        self._copier = copier
         self._transfers = transfers
         self._under_way: Counter[int] = Counter()  # by user: one whose disk does not answer must not fill the memory
         self._orders, self._due = trio.open_memory_channel[_Order](MAX_ORDERS)
@@ -170,7 +172,14 @@ class Downloader:
                 f"{printable(str(destination))} exists and differs; use --overwrite, or -o for another place"
             )
         if known is not None and known.is_complete and os.fsdecode(known.record.path) != str(destination):
-            await self._copy(known, order, destination, overwrite=overwrite)
+            await self._copier.copy(
+                known,
+                destination,
+                overwrite=overwrite,
+                owner=order.owner,
+                place=order.place,
+                progress=order.progress,
+            )
             return Taken(known, destination, is_here=True)
         return Taken(await self._begin(order, destination, overwrite=overwrite), destination, is_here=False)
 
@@ -213,18 +222,14 @@ class Downloader:
         store = SeedStore(destination, manifest, stamps, self._library.open_files, order.owner)
         return await self._library.add(replace(record, in_place=in_place), manifest, store)
 
-    async def _open_part(self, order: _Order, part: Path) -> PartStore:
-        manifest, none = order.source.manifest, PieceSet(order.source.manifest.piece_count)
-        return await self._library.disks.of(order.owner).run(
-            lambda: PartStore.open(part, manifest, none, self._library.open_files, order.owner, order.place)
-        )
-
     async def _begin(self, order: _Order, destination: Path, *, overwrite: bool) -> LocalFile:
         """Make the part, then the record; a part that a crash left between the two is gone on with."""
         manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
         part = part_path(destination.parent, manifest)
         is_new = not await disk.run(os.path.lexists, part)
-        (await self._open_part(order, part)).close()  # the transfer opens it, as after a restart
+        none, files = PieceSet(manifest.piece_count), self._library.open_files
+        store = await disk.run(lambda: PartStore.open(part, manifest, none, files, order.owner, order.place))
+        store.close()  # the transfer opens it, as after a restart
         record = self._record(order, destination, part, "downloading", overwrite=overwrite, stamps=())
         try:
             return await self._library.add(record, manifest, None)
@@ -232,27 +237,6 @@ class Downloader:
             if is_new:
                 await disk.run(discard_part, part, order.place)
             raise
-
-    async def _copy(self, known: LocalFile, order: _Order, destination: Path, *, overwrite: bool) -> None:
-        """This host has the file elsewhere: copy it, every piece checked, and keep serving the first."""
-        disk, rights = self._library.disks.of(order.owner), known.record.rights
-        store = await self._open_part(order, part_path(destination.parent, known.manifest))
-        try:
-            wanted = store.held.complement()
-            root = Path(os.fsdecode(known.record.path))
-            copied = await run_cancellable(
-                disk,
-                lambda cancelled: store.reuse(root, wanted, owner=rights, progress=order.progress, cancelled=cancelled),
-            )
-            if copied != wanted:
-                raise ContentChanged(f"{known.label} changed while it was copied; run interfiles verify on it")
-            await disk.run(store.sync)
-            await disk.run(lambda: store.finish(destination, overwrite=overwrite))
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await disk.run(store.discard)
-            raise
-        store.close()
 
     def _record(
         self,

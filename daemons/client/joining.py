@@ -32,7 +32,7 @@ from interfiles.errors import (
 from interfiles.identity import contexts
 from interfiles.identity.authority import digest, is_issued_by, new_key, request_for
 from interfiles.identity.contexts import Credentials
-from interfiles.storage.jobs import Identity
+from interfiles.storage.records import Identity
 from interfiles.transport.base import Address, Network
 from interfiles.transport.message_stream import MessageStream, greet
 from interfiles.transport.tls import TlsTransport, secure

@@ -23,8 +23,8 @@ from daemons.client.rounds import rounds
 from interfiles.errors import AmbiguousFile, ContentChanged, InterFilesError, NotPermitted, printable
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
-from interfiles.storage.jobs import KnownPeer, decode_stamps, encode_stamps
 from interfiles.storage.part_store import discard_part
+from interfiles.storage.records import KnownPeer, decode_stamps, encode_stamps
 from interfiles.storage.removing import remove_content, remove_own_copy
 from interfiles.storage.seed_store import SeedStore
 from interfiles.units import format_count
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from interfiles.storage.executor import Executor
-    from interfiles.storage.jobs import FileRecord, FileState, JobStore
+    from interfiles.storage.jobs import JobStore
     from interfiles.storage.open_files import OpenFiles
     from interfiles.storage.piece_store import PieceStore
+    from interfiles.storage.records import FileRecord, FileState
     from interfiles.storage.scan import Stamp
 
 SWEEP_S: Final = 60.0  # a changed file that nobody asks for is noticed within so long
@@ -103,8 +104,7 @@ class Library:
         """Read the records and open what is complete; downloads are opened by those who go on with them."""
         for record in await self._database.run(self._jobs.load_all):
             manifest = await self._disk.run(Manifest.decode, record.manifest)
-            file = self._made(record, manifest)
-            self._files[manifest.file_id] = file
+            file = self._files[manifest.file_id] = self._made(record, manifest)
             if record.part is None and record.state != "withdrawn":
                 file.store = self._seed_store(file)
             elif record.part is not None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from interfiles.geometry import Block, PieceIndex
     from interfiles.storage.executor import Executor
-    from interfiles.storage.jobs import FileRecord
     from interfiles.storage.piece_store import PieceStore
+    from interfiles.storage.records import FileRecord
 
 Phase = Literal["idle", "checking", "waiting", "fetching", "finishing"]
 FETCHING_STATES = ("downloading", "finishing")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from daemons.client.fleet_network import FleetNetwork
     from interfiles.storage.executor import Executor
-    from interfiles.storage.jobs import Identity, JobStore
+    from interfiles.storage.jobs import JobStore
+    from interfiles.storage.records import Identity
     from interfiles.wire.master_messages import Renewed, Revoked
 
 # At a random point of its certificate's life, so that hosts which joined together do not all renew together.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
     from daemons.client.sources import Source
-    from interfiles.storage.jobs import Identity
+    from interfiles.storage.records import Identity
 
 
 class Reporter:

@@ -21,7 +21,7 @@ from interfiles.storage.copying import TreeCopy, copy_tree
 from interfiles.storage.failures import translated
 from interfiles.storage.handed import HandedContent
 from interfiles.storage.hashing import DiskContent, draft_manifest, hash_range, slices
-from interfiles.storage.jobs import FileRecord, encode_stamps
+from interfiles.storage.records import FileRecord, encode_stamps
 from interfiles.storage.scan import Scan, scan
 from interfiles.storage.seed_store import SeedStore
 from interfiles.tracker_file import TrackerFile
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from daemons.client.master_link import MasterLink
     from interfiles.storage.acting import Owner
     from interfiles.storage.executor import Executor
-    from interfiles.storage.jobs import Identity
+    from interfiles.storage.records import Identity
 
 HASHING_THREADS: Final = 2
 PUBLISH_TIMEOUT_S: Final = 10.0  # then the upload is done all the same, and published when the master is back

@@ -1,23 +1,19 @@
 """What the client daemon must not forget: who it is, the files it holds or fetches, and how far each has come."""
 
 import json
-import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, Final, cast
 
 from interfiles.storage.acting import Owner
 from interfiles.storage.database import Database, Row, Value
 from interfiles.storage.places import Place
-from interfiles.storage.scan import Stamp
-
-FileState = Literal["seeding", "downloading", "finishing", "paused", "complete", "withdrawn"]
+from interfiles.storage.records import CopyRecord, FileRecord, FileState, Identity, KnownPeer
 
 _APPLICATION_ID: Final = 0x49464A42  # "IFJB"
-_STAMP: Final = struct.Struct(">QqQQ")
+_FLAGS: Final = frozenset({"overwrite", "published", "owned", "in_place"})
 
 # What is large and does not change (manifest) and what changes often (progress) have their own tables: SQLite writes a
 # whole row for a change in any of it.
@@ -55,6 +51,12 @@ _SCHEMA: Final = (
         PRIMARY KEY (file_id, rank)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE copies (
+        part BLOB PRIMARY KEY, file_id BLOB NOT NULL, destination BLOB NOT NULL, overwrite INTEGER NOT NULL,
+        owner TEXT NOT NULL, place TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
@@ -63,91 +65,6 @@ _LOAD_ALL: Final = """
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """This host as its fleet knows it.
-
-    `key`, `chain` and `authorities` as in `Credentials`; `masters` as HOST:PORT. `removed`: what the master said when
-    it no longer knew this host, empty while it does; such a host may join anew.
-    """
-
-    fleet: str
-    host_id: str
-    name: str
-    zone: str
-    key: str = field(repr=False)
-    chain: str
-    authorities: tuple[str, ...]
-    masters: tuple[str, ...]
-    removed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file that this host holds or fetches.
-
-    `path`: where it is, or will be; `part`: where it is until then, None where there is none. `stamps`: of all files,
-    by `encode_stamps`, empty until known. `durable`: bitfield of the pieces that survive a crash. `uploaded_at` in Unix
-    seconds; `replicas` wanted, 0 for the master's default; `published`: the master has it in its catalogue.
-    `bytes_from_peers`: of verified pieces, by who sent them; `bytes_local`: found on this host; `seconds` that its
-    download has taken. `owned`: the copy is the daemon's own; `in_place`: it is the person's, from before, so nothing
-    ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
-    user has shown a right to write.
-    """
-
-    file_id: bytes
-    manifest: bytes
-    path: bytes
-    part: bytes | None
-    state: FileState
-    overwrite: bool
-    uploaded_at: int
-    uploaded_by: str
-    replicas: int
-    published: bool
-    stamps: bytes
-    durable: bytes
-    bytes_local: int
-    bytes_from_peers: Mapping[str, int]
-    pieces_rejected: int
-    seconds: float
-    note: str
-    owned: bool
-    in_place: bool = False
-    owner: Owner | None = None
-    place: Place | None = None
-
-    @property
-    def rights(self) -> Owner | None:
-        """With whose rights its content is opened, None: the daemon's own, as its own copies are."""
-        return None if self.owned else self.owner
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPeer:
-    """A host that the master last named for a file; `address` as HOST:PORT."""
-
-    host_id: str
-    name: str
-    address: str
-
-
-def encode_stamps(stamps: Sequence[Stamp]) -> bytes:
-    """32 bytes a stamp."""
-    return b"".join([_STAMP.pack(stamp.size, stamp.mtime_ns, stamp.inode, stamp.device) for stamp in stamps])
-
-
-def decode_stamps(data: bytes) -> tuple[Stamp, ...]:
-    """The reverse of `encode_stamps`.
-
-    Raises:
-      ValueError: the length is not that of whole stamps.
-    """
-    if len(data) % _STAMP.size:
-        raise ValueError(f"{len(data)} bytes are not a whole number of stamps of {_STAMP.size} bytes")
-    return tuple([Stamp(*fields) for fields in _STAMP.iter_unpack(data)])
 
 
 class JobStore:
@@ -257,7 +174,7 @@ class JobStore:
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
                 *(r.published, r.note, r.owned, r.in_place),
-                *(r.owner.encode() if r.owner else "", r.place.encode() if r.place else ""),
+                *(_encoded(r.owner), _encoded(r.place)),
             )
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)
             self._change("INSERT INTO stamps VALUES (?, ?)", r.file_id, r.stamps)
@@ -337,16 +254,43 @@ class JobStore:
             )
         return [KnownPeer(*cast("tuple[str, str, str]", row)) for row in rows]
 
+    def add_copy(self, copy: CopyRecord) -> None:
+        """Keep a copy that is to be made, in place of one with the same part."""
+        c = copy
+        self._change(
+            "REPLACE INTO copies VALUES (?, ?, ?, ?, ?, ?)",
+            *(c.part, c.file_id, c.destination, c.overwrite, _encoded(c.owner), _encoded(c.place)),
+        )
+
+    def remove_copy(self, copy: CopyRecord) -> None:
+        """Forget a copy: it is made, or given up."""
+        self._change("DELETE FROM copies WHERE part = ?", copy.part)
+
+    def load_copies(self) -> list[CopyRecord]:
+        """Every copy that is to be made."""
+        with self._lock:
+            rows = self._database.rows("SELECT part, file_id, destination, overwrite, owner, place FROM copies")
+        return [CopyRecord(**_parsed(dict(zip(CopyRecord.__slots__, row, strict=True)))) for row in rows]
+
     def _change(self, sql: str, *values: Value) -> None:
         with self._lock:
             self._database.rows(sql, *values)
 
 
 def _record(row: Row) -> FileRecord:
-    fields: dict[str, object] = dict(zip(FileRecord.__slots__, row, strict=True))
-    fields["bytes_from_peers"] = json.loads(cast("str", fields["bytes_from_peers"]))
-    for flag in ("overwrite", "published", "owned", "in_place"):
+    fields = _parsed(dict(zip(FileRecord.__slots__, row, strict=True)))
+    return FileRecord(**{**fields, "bytes_from_peers": json.loads(fields["bytes_from_peers"])})
+
+
+def _encoded(value: Owner | Place | None) -> str:
+    return value.encode() if value is not None else ""
+
+
+def _parsed(columns: dict[str, Value]) -> dict[str, Any]:
+    """The columns as a record's fields, whose types the tables' columns have."""
+    fields: dict[str, Any] = dict(columns)
+    for flag in _FLAGS & fields.keys():
         fields[flag] = bool(fields[flag])
-    fields["owner"] = Owner.decode(cast("str", fields["owner"])) if fields["owner"] else None
-    fields["place"] = Place.decode(cast("str", fields["place"])) if fields["place"] else None
-    return FileRecord(**fields)  # type: ignore[arg-type]  # the table's columns have the record's types
+    fields["owner"] = Owner.decode(fields["owner"]) if fields["owner"] else None
+    fields["place"] = Place.decode(fields["place"]) if fields["place"] else None
+    return fields

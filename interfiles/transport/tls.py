@@ -36,6 +36,7 @@ ALERT_TIMEOUT_S: Final = 2.0
 CIPHERTEXT_BYTES: Final = 256 << 10  # read from and written to the inner transport at once
 MAX_SILENT_CIPHERTEXT_BYTES: Final = 64 << 10  # without content: a handshake takes a tenth, a record a quarter
 _FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: thousands of hosts that say little cost little
+_HANDSHAKE_BYTES: Final = 4 << 10  # and thousands of strangers less
 
 _END_OF_FILE: Final = "the connection ended within the handshake"
 # What OpenSSL calls the alerts of a peer that does not like our certificate (RFC 8446, 6.2).
@@ -53,7 +54,7 @@ class TlsTransport:
         self._inner = inner
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=accepted)
-        self._ciphertext = memoryview(bytearray(_FIRST_CIPHERTEXT_BYTES))
+        self._ciphertext = memoryview(bytearray(_HANDSHAKE_BYTES))
         self._was_filled = False
         self._silent_bytes = 0
 
@@ -80,6 +81,8 @@ class TlsTransport:
                 raise _handshake_error(e) from e
         await self._flush()
         self.certified = contexts.certified(self._tls)
+        self._ciphertext = memoryview(bytearray(_FIRST_CIPHERTEXT_BYTES))
+        self._was_filled = False
         self._silent_bytes = 0
 
     async def receive_some_into(self, buffer: memoryview) -> int:

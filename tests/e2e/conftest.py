@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,16 @@ def pytest_runtest_makereport(
         fleets = {id(value): value for value in item.funcargs.values() if isinstance(value, Fleet)}
         report.sections += [("Logs of the daemons", fleet.logs()) for fleet in fleets.values()]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heed_interrupts() -> Iterator[None]:
+    """Let processes that tests start hear Ctrl-C: who is started in the background of a script ignores it, for good."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import trio
 
 from daemons.client.download import SOME_PEER
 from interfiles.piece_set import PieceSet
-from interfiles.storage.jobs import FileRecord, JobStore
+from interfiles.storage.jobs import JobStore
+from interfiles.storage.records import FileRecord
 from interfiles.tracker_file import TrackerFile
 from interfiles.transport.message_stream import MessageStream
 from interfiles.wire.codec import Message

@@ -285,6 +285,21 @@ async def test_pause_stops_a_download_and_resume_ends_it(
         assert got(b, content) == content.read_bytes()
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 0.04, 0.15, 3.0])
+async def test_a_file_taken_off_and_fetched_anew_finds_its_peers(
+    tmp_path: Path, content: Path, pause_s: float, autojump_clock: MockClock
+) -> None:
+    """However little of it the master hears: to it, the host may have been waiting all the while."""
+    async with running_fleet(tmp_path, "a b") as (_, [a, b]):
+        _, tracker = await a.upload(content)
+        for _ in range(3):
+            await b.download(tracker, detach=True)
+            await until((b.directory / "got" / content.name).exists, every_s=0.001)
+            assert got(b, content) == content.read_bytes()
+            await b.ask(c.Remove("", True, True), RemoveReport, content=tracker)
+            await trio.sleep(pause_s)
+
+
 async def test_rm_takes_a_file_out_of_the_fleet_and_a_host_that_was_away_forgets_it_too(
     tmp_path: Path, content: Path, autojump_clock: MockClock
 ) -> None:

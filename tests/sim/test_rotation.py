@@ -9,7 +9,8 @@ from trio.testing import MockClock
 from daemons.client.membership import ROTATION_SPREAD_S, Membership
 from interfiles.errors import Refused, RemoteProtocolError
 from interfiles.identity.authority import read_certificate
-from interfiles.storage.jobs import Identity, JobStore
+from interfiles.storage.jobs import JobStore
+from interfiles.storage.records import Identity
 from interfiles.transport.memory_links import Link
 from interfiles.units import DAY
 from interfiles.wire.master_messages import Renewed

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from interfiles.errors import InterFilesError, Refused, StorageFailed
 from interfiles.storage.acting import Owner
-from interfiles.storage.jobs import FileRecord, Identity, JobStore, KnownPeer, decode_stamps, encode_stamps
+from interfiles.storage.jobs import JobStore
 from interfiles.storage.places import Place
+from interfiles.storage.records import CopyRecord, FileRecord, Identity, KnownPeer, decode_stamps, encode_stamps
 from interfiles.storage.scan import Stamp
 
 IDENTITY = Identity(
@@ -125,6 +126,20 @@ def test_progress_does_not_write_the_manifest_again(path: Path, jobs: JobStore) 
         jobs.set_state(ONE, "downloading")
         jobs.set_published(ONE, True)
     assert wal.stat().st_size - before < 1 << 20
+
+
+def test_copies_are_kept_until_they_are_made(path: Path, jobs: JobStore) -> None:
+    one = CopyRecord(b"/b/.\xff.part", ONE, b"/b/\xff", True, RECORD.owner, RECORD.place)
+    two = CopyRecord(b"/c/.n.part", ONE, b"/c/n", False, None, None)
+    jobs.add_copy(one)
+    jobs.add_copy(replace(two, overwrite=True))
+    jobs.add_copy(two)
+    again = JobStore(path)
+    assert again.load_copies() == [one, two]
+    again.remove_copy(one)
+    again.remove_copy(one)
+    assert again.load_copies() == [two]
+    again.close()
 
 
 def test_peers_are_kept_in_their_order(path: Path, jobs: JobStore) -> None:
@@ -244,7 +259,7 @@ def test_a_newer_database_is_refused(path: Path, jobs: JobStore) -> None:
     newer = apsw.Connection(str(path))
     newer.pragma("user_version", 99)
     newer.close()
-    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 1\)"):
+    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 2\)"):
         JobStore(path)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from interfiles.storage.jobs import Identity, JobStore
+from interfiles.storage.jobs import JobStore
+from interfiles.storage.records import Identity
 from tests.storage.test_jobs import IDENTITY, ONE, RECORD, TWO
 
 HOSTS = [f"{number:032x}" for number in range(5)]

@@ -14,7 +14,7 @@ from interfiles.identity.authority import LEAF_LIFE_S, Authority, digest, load_k
 from interfiles.identity.contexts import Credentials
 from interfiles.identity.subject import Subject
 from interfiles.identity.token import JoinToken
-from interfiles.storage.jobs import Identity
+from interfiles.storage.records import Identity
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.reach import Reach
 from interfiles.units import DAY

@@ -14,7 +14,7 @@ from interfiles.identity.contexts import Credentials
 from interfiles.identity.subject import Certified, Subject
 from interfiles.identity.token import JoinToken
 from interfiles.manifest import Manifest
-from interfiles.storage.jobs import Identity
+from interfiles.storage.records import Identity
 from interfiles.transport.base import Address, Transport
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.message_stream import MessageStream, welcome

@@ -278,46 +278,6 @@ async def test_a_paused_download_is_resumed_by_downloading_it(
     assert report.state == "complete"
 
 
-async def test_what_is_here_is_copied_to_another_place_and_served_from_the_first(
-    world: World, tree: Content, other: Path, autojump_clock: MockClock
-) -> None:
-    await world.seed(tree)
-    report = await world.daemon.download(tree.manifest, other)
-    assert (report.path, report.bytes_local, report.bytes_from_peers) == (
-        str(other / "tree"),
-        tree.manifest.size,
-        {},
-    )
-    assert tree_of(other / "tree") == tree_of(tree.root)
-    assert (await world.daemon.stat(tree.manifest)).local.path == str(tree.root)
-    await world.daemon.download(tree.manifest, other)
-    assert os.listdir(other) == ["tree"]
-
-
-async def test_what_is_here_but_changed_is_not_copied(
-    world: World, content: Content, other: Path, autojump_clock: MockClock
-) -> None:
-    await world.seed(content)
-    before = content.root.stat()
-    with open(content.root, "r+b") as file:
-        file.write(b"edited")
-    os.utime(content.root, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(Exception, match="changed while it was copied; run interfiles verify"):
-        await world.daemon.download(content.manifest, other)
-    assert not list(other.iterdir())
-
-
-async def test_a_copy_that_does_not_fit_leaves_nothing(
-    world: World, content: Content, other: Path, failing: Failing, autojump_clock: MockClock
-) -> None:
-    await world.seed(content)
-    failing("pwrite", errno.ENOSPC)
-    with pytest.raises(NoSpace):
-        await world.daemon.download(content.manifest, other)
-    assert not list(other.iterdir())
-    assert await honest_copy(world, content) == content.data
-
-
 async def test_a_withdrawn_file_is_fetched_again(
     world: World, content: Content, server: Server, autojump_clock: MockClock
 ) -> None:

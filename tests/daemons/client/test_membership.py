@@ -13,7 +13,8 @@ from interfiles.errors import NoSpace, RemoteProtocolError
 from interfiles.identity.authority import Authority, new_key, public_key_of, read_certificate, read_request
 from interfiles.identity.subject import Subject
 from interfiles.storage.executor import InlineExecutor
-from interfiles.storage.jobs import Identity, JobStore
+from interfiles.storage.jobs import JobStore
+from interfiles.storage.records import Identity
 from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.reach import Reach
 from interfiles.units import DAY

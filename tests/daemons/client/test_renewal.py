@@ -13,7 +13,8 @@ from interfiles.identity.authority import read_certificate
 from interfiles.identity.contexts import Credentials
 from interfiles.identity.subject import Certified
 from interfiles.piece_set import PieceSet
-from interfiles.storage.jobs import Identity, JobStore
+from interfiles.storage.jobs import JobStore
+from interfiles.storage.records import Identity
 from interfiles.units import DAY
 from interfiles.wire import master_messages as m
 from interfiles.wire import peer_messages as p

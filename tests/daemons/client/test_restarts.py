@@ -12,7 +12,7 @@ from daemons.client.library import SWEEP_S, Library
 from interfiles.errors import NoSpace, UnknownFile
 from interfiles.piece_set import PieceSet
 from interfiles.storage import finishing
-from interfiles.storage.jobs import FileRecord
+from interfiles.storage.records import FileRecord
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import Server, fetching, hand_out, honest_copy
 from tests.daemons.client.setting import link, until

@@ -10,7 +10,7 @@ from daemons.client.joining import join
 from interfiles.errors import InvalidToken, RemoteProtocolError
 from interfiles.identity.contexts import Credentials
 from interfiles.identity.token import JoinToken
-from interfiles.storage.jobs import Identity
+from interfiles.storage.records import Identity
 from interfiles.wire import master_messages as m
 from interfiles.wire.framing import encode_frame
 from tests.conftest import LogRecords
