@@ -6,6 +6,7 @@ asker keeps the peer's window full with what the scheduler decides. The schedule
 
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +14,7 @@ import blake3
 import trio
 
 from daemons.client.notice import Notice
-from interfiles.errors import NoSource, PeerSilent, RemoteProtocolError, VerificationFailed, printable
+from interfiles.errors import NoSource, PeerGone, PeerSilent, RemoteProtocolError, VerificationFailed, printable
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
@@ -149,6 +150,10 @@ class FetchSession:
     # Asking
 
     async def _ask(self, stream: MessageStream[Message]) -> None:
+        with suppress(PeerGone):  # what it said before it went the receiver hears, and ends the session
+            await self._keep_asking(stream)
+
+    async def _keep_asking(self, stream: MessageStream[Message]) -> None:
         seen = 0
         while True:
             now = trio.current_time()
@@ -164,8 +169,8 @@ class FetchSession:
                 raise VerificationFailed(f"{self.peer.name} sent piece {piece} with a wrong hash")
             if self._scheduler.is_dead(self.peer.host_id):
                 raise PeerSilent(f"{self.peer.name} owes pieces and sends nothing")
-            for block in decision.requests:
-                await stream.send(m.Request(block.piece, block.offset, block.length))
+            if decision.requests:
+                await stream.send_together([m.Request(b.piece, b.offset, b.length) for b in decision.requests])
             retry_at = max(self._scheduler.retry_at(self.peer.host_id), self._resting_until)
             with trio.move_on_at(retry_at if retry_at > now else float("inf")):
                 seen = await self.wake.later_than(seen)
@@ -195,7 +200,8 @@ class FetchSession:
             match await stream.receive():
                 case m.Piece(piece=piece, offset=offset):
                     await self._receive_block(stream, piece, offset, buffer)
-                    await trio.lowlevel.checkpoint()  # a full socket never blocks: the loop gets its turn here
+                    if not self._rejected and not self._scheduler.has_room(host_id, trio.current_time()):
+                        continue  # nothing to ask for, or to complain of
                 case m.Have(pieces=pieces):
                     for piece in pieces:
                         self._scheduler.add_have(host_id, piece)

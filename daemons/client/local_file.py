@@ -151,8 +151,8 @@ class LocalFile:
         self.changed.tell()
         self.attention.tell()
 
-    def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]]]:
-        """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside the context.
+    def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]] | None]:
+        """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside; None: for a thread to read.
 
         Raises:
           ContentChanged: a file on disk is not what was hashed.
@@ -161,14 +161,6 @@ class LocalFile:
         if self.store is None:
             raise StorageFailed(f"{self.label} is not open")
         return self.store.reading(block)
-
-    def is_at_hand(self, block: Block) -> bool:
-        """Whether the loop may read a block: it lies in few files, and in memory.
-
-        Raises:
-          ContentChanged, StorageFailed: as `reading`.
-        """
-        return self.store is None or self.store.is_at_hand(block)
 
     async def read(self, block: Block, disk: Executor) -> bytes | bytearray:
         """Read a block in a thread.

@@ -61,11 +61,8 @@ class ServedFile(Protocol):
     def refusal(self) -> str | None:
         """Why the file is not served now; None while it is."""
 
-    def is_at_hand(self, block: Block) -> bool:
-        """Whether the loop may read a block: it lies in few files, and in memory."""
-
-    def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]]]:
-        """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside the context."""
+    def reading(self, block: Block) -> AbstractContextManager[list[tuple[int, int, int]] | None]:
+        """Open descriptors of a block's bytes, `(fd, offset, count)`, good inside; None: for a thread to read."""
 
     async def read(self, block: Block, disk: Executor) -> bytes | bytearray:
         """Read a block in a thread."""
@@ -140,7 +137,6 @@ class ServeSession:
             except ValueError as e:
                 raise RemoteProtocolError(str(e)) from e
             self._due.tell()
-            await trio.lowlevel.checkpoint()  # a flood of requests that never waits would keep the loop
 
     def _hear_complaint(self, piece: PieceIndex) -> None:
         """Have a piece checked, once for each time it was sent: complaining must not cost more than sending did."""
@@ -191,11 +187,11 @@ class ServeSession:
         begun = False
         try:
             message = m.Piece(block.piece, block.offset)
-            if self._file.is_at_hand(block):
-                with self._file.reading(block) as spans:
+            with self._file.reading(block) as spans:
+                if spans is not None:
                     begun = True
                     await self._stream.send_files(message, spans)
-            else:
+            if spans is None:
                 data = await self._file.read(block, self._disk)
                 begun = True
                 await self._stream.send(message, memoryview(data))
@@ -211,7 +207,6 @@ class ServeSession:
         else:
             self._file.add_sent(block.length)
             self._sent[block.piece] = self._sent.get(block.piece, 0) + block.length
-            await trio.lowlevel.checkpoint()
 
 
 async def serve_peer(

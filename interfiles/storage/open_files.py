@@ -1,11 +1,14 @@
 """Open descriptors, shared by every store of a daemon: a bounded number, yet never closed under whoever uses one."""
 
+import errno
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import Final
+
+from interfiles.storage.system import is_cached, is_in_memory
 
 OPEN_FILES: Final = 256  # of the 1,024 that a process usually may have; connections need the rest
 
@@ -15,12 +18,24 @@ _Key = tuple[Hashable, int]
 class OpenFile:
     """A descriptor that is `lent` so many times now; closed once it is not, and not kept for the next user either."""
 
-    __slots__ = ("descriptor", "is_kept", "lent")
+    __slots__ = ("_is_in_memory", "descriptor", "is_kept", "lent")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor: Final = descriptor
         self.lent = 0
         self.is_kept = True
+        self._is_in_memory: bool | None = None
+
+    def is_cached(self, offset: int, length: int) -> bool:
+        """Whether a range (bytes) can be read without waiting for a disk; an error counts as yes, reading will tell."""
+        if self._is_in_memory is None:
+            try:
+                return is_cached(self.descriptor, offset, length)
+            except OSError as e:
+                if e.errno != errno.EOPNOTSUPP:
+                    return True
+                self._is_in_memory = is_in_memory(self.descriptor)  # asked once: the system cannot tell by ranges
+        return self._is_in_memory
 
     def close_if_unused(self) -> None:
         if not self.lent and not self.is_kept:

@@ -15,7 +15,7 @@ from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress, changed_error
 from interfiles.storage.open_files import OpenFile, OpenFiles
-from interfiles.storage.system import is_cached, is_fuse
+from interfiles.storage.system import is_fuse
 from interfiles.storage.tree import Tree
 
 # Opening a file and reading from it takes some 15 µs, so the loop is held up for a quarter of a millisecond.
@@ -48,36 +48,28 @@ class PieceStore(ABC):
         """Whether a range of the content (bytes) lies in more files than the loop should open at once."""
         return self.owner is not None or len(self.manifest.spans(offset, length)) > MAX_INLINE_FILES
 
-    def is_at_hand(self, block: Block) -> bool:
-        """Whether `reading` a block gives what needs no waiting for a disk: it is not scattered, and in memory.
-
-        Raises:
-          ContentChanged, NotPermitted, StorageFailed: as `reading`.
-        """
-        if self.is_scattered(self.manifest.geometry.piece_offset(block.piece) + block.offset, block.length):
-            return False
-        with self.reading(block) as spans:
-            return all(is_cached(*span) for span in spans)
-
     @contextmanager
-    def reading(self, block: Block) -> Iterator[list[Span]]:
-        """Lend (descriptor, offset, count), in bytes, of each file that a block lies in; it must not be scattered.
+    def reading(self, block: Block) -> Iterator[list[Span] | None]:
+        """Lend (descriptor, offset, count), in bytes, of each file that a block lies in.
 
-        The descriptors are good for any use until the context ends.
+        None where the loop had better not read it: it is scattered, or a disk would be waited for. The descriptors are
+        good for any use until the context ends.
 
         Raises:
           ContentChanged: a file is not what it was when it was hashed, or is cut short meanwhile; named.
           NotPermitted, StorageFailed: a file cannot be opened.
-          ValueError: the block is scattered.
         """
         spans = self._spans(block)
-        if len(spans) > MAX_INLINE_FILES:
-            raise ValueError(f"block in {len(spans)} files, at most {MAX_INLINE_FILES} can be lent at once")
+        if self.owner is not None or len(spans) > MAX_INLINE_FILES:
+            yield None
+            return
         borrowed: list[OpenFile] = []
         try:
             for index, _, _ in spans:
                 borrowed.append(self._borrow(index))
-            yield [(file.descriptor, offset, count) for file, (_, offset, count) in zip(borrowed, spans, strict=True)]
+            lent = [(file, offset, count) for file, (_, offset, count) in zip(borrowed, spans, strict=True)]
+            is_at_hand = all(file.is_cached(offset, count) for file, offset, count in lent)
+            yield [(file.descriptor, offset, count) for file, offset, count in lent] if is_at_hand else None
         except ContentChanged as e:  # whoever has sent from a descriptor does not know what file that is
             for file, (index, offset, count) in zip(borrowed, spans, strict=False):
                 if os.fstat(file.descriptor).st_size < offset + count:

@@ -72,21 +72,29 @@ def is_fuse(descriptor: int) -> bool:
 
 
 def is_cached(descriptor: int, offset: int, length: int) -> bool:
-    """Whether a range of an open file (bytes) can be read without waiting for a disk; an error counts as yes.
+    """Whether a range of an open file (bytes) can be read without waiting for a disk.
 
     One byte in `_PROBE_BYTES` is asked for: the system never reads less ahead at once.
+
+    Raises:
+      OSError: it cannot be read; with EOPNOTSUPP where the file system cannot tell.
     """
-    byte = bytearray(1)
-    for at in (*range(offset, offset + length - 1, _PROBE_BYTES), offset + length - 1):
-        try:
-            os.preadv(descriptor, [byte], at, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return False
-        except OSError as e:
-            if e.errno == errno.EOPNOTSUPP:  # it would always have to be asked for, but where there is no disk
-                return _magic(descriptor) in _MEMORY_MAGICS
-            return True  # reading will tell
+    byte = [bytearray(1)]
+    try:
+        for at in (*range(offset, offset + length - 1, _PROBE_BYTES), offset + length - 1):
+            os.preadv(descriptor, byte, at, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
     return True
+
+
+def is_in_memory(descriptor: int) -> bool:
+    """Whether an open file is on a file system without a disk.
+
+    Raises:
+      OSError: the system cannot tell.
+    """
+    return _magic(descriptor) in _MEMORY_MAGICS
 
 
 def _magic(descriptor: int) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WINDOW_S: Final = 0.3  # outstanding bytes: so much time's worth, more than any LAN's and most WANs' round trip
 MIN_WINDOW_BLOCKS: Final = 2  # one arriving, one on its way: less would leave the pipe empty between them
 MAX_WINDOW_BYTES: Final = 16 * BLOCK_BYTES
+REFILL_SHARE: Final = 4  # a window is filled again when this part of it is free
 FIRST_STALL_S: Final = 5.0  # before anything is measured
 MIN_STALL_S: Final = 1.0  # a busy disk or a paused process is no stall yet
 MAX_STALL_S: Final = 20.0
@@ -145,7 +146,7 @@ class RequestScheduler:
         state, decision = self._peers[peer], Decision()
         if now < state.retry_at:
             return decision
-        room = state.window_bytes(now, self._block_bytes) - state.outstanding_bytes
+        room = self._room(state, now)
         while room > 0:
             if not state.unasked:
                 piece = self._acquire(peer, state, now, rng, decision)
@@ -160,6 +161,16 @@ class RequestScheduler:
             decision.requests.append(block)
             room -= block.length
         return decision
+
+    def has_room(self, peer: str, now: float) -> bool:
+        """Whether `next_requests` would ask the peer for more, if it has more."""
+        return self._room(self._peers[peer], now) > 0
+
+    def _room(self, state: _Peer, now: float) -> int:
+        """Bytes to ask for now: nothing while less than a quarter of the window is free, as few large batches of
+        requests cost less than many small ones."""
+        window, outstanding = state.window_bytes(now, self._block_bytes), state.outstanding_bytes
+        return window - outstanding if outstanding <= window - window // REFILL_SHARE else 0
 
     def _acquire(self, peer: str, state: _Peer, now: float, rng: Chance, decision: Decision) -> PieceIndex | None:
         piece = self.picker.pick(state.offered, rng)

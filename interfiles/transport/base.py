@@ -74,8 +74,8 @@ class Transport(Protocol):
           May leave a part sent; the transport is then good for nothing but closing.
         """
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Send `count` bytes of the open file `fd` from `offset`, past Python where possible.
+    async def send_file(self, fd: int, offset: int, count: int, *, head: bytes = b"") -> None:
+        """Send `head`, which is short, and `count` bytes of the open file `fd` from `offset`, past Python if possible.
 
         Raises:
           ContentChanged: the file ends before `count` bytes; a part has been sent, so the transport must be closed.

@@ -163,8 +163,8 @@ class MemoryTransport:
         for at in range(0, len(view), SEGMENT_BYTES):
             await self._outgoing.write(bytes(view[at : at + SEGMENT_BYTES]))
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        await trio.lowlevel.checkpoint()
+    async def send_file(self, fd: int, offset: int, count: int, *, head: bytes = b"") -> None:
+        await self.send_all(head)
         self._outgoing.check_writer()
         end = offset + count
         while offset < end:

@@ -1,6 +1,6 @@
 """Messages over a transport: frames in and out, payloads straight between file, buffer and socket."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Generic
 
@@ -63,6 +63,16 @@ class MessageStream(Generic[M]):
             await self.transport.send_all(frame)
             await self.transport.send_all(payload)
 
+    async def send_together(self, messages: Sequence[Message]) -> None:
+        """Send several messages without payload at once.
+
+        Raises:
+          LocalProtocolError, PeerGone, PeerSilent, Cancellation: as `send`.
+        """
+        frames = b"".join([encode_frame(message, 0) for message in messages])
+        await trio.lowlevel.checkpoint()
+        await self.transport.send_all(frames)
+
     async def send_files(self, message: Message, spans: list[tuple[int, int, int]]) -> None:
         """Send one message whose payload is read from open files: `(fd, offset, count)` one after the other.
 
@@ -72,9 +82,11 @@ class MessageStream(Generic[M]):
         """
         frame = encode_frame(message, sum(count for _, _, count in spans))
         await trio.lowlevel.checkpoint()
-        await self.transport.send_all(frame)
         for fd, offset, count in spans:
-            await self.transport.send_file(fd, offset, count)
+            await self.transport.send_file(fd, offset, count, head=frame)
+            frame = b""
+        if frame:
+            await self.transport.send_all(frame)
 
     async def receive(self) -> M:
         """Wait for the next message; its payload is then `payload_left` bytes on the stream.

@@ -72,7 +72,8 @@ class SocketTransport:
             if left:  # the socket is full
                 await self._until_writable()
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
+    async def send_file(self, fd: int, offset: int, count: int, *, head: bytes = b"") -> None:
+        await self.send_all(head)
         end = offset + count
         while offset < end:
             try:

@@ -13,6 +13,7 @@ only the greeting that follows tells both that they are connected.
 
 import os
 import ssl
+from collections.abc import Callable
 from typing import Final, cast
 
 import trio
@@ -38,6 +39,10 @@ MAX_SILENT_CIPHERTEXT_BYTES: Final = 64 << 10  # without content: a handshake ta
 _FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: thousands of hosts that say little cost little
 _HANDSHAKE_BYTES: Final = 4 << 10  # and thousands of strangers less
 
+_MAX_HEAD_BYTES: Final = 4 << 10
+# Files are read into it and encrypted from it with nothing awaited between, so all connections of a thread share it.
+_PLAINTEXT: Final = memoryview(bytearray(_MAX_HEAD_BYTES + CIPHERTEXT_BYTES))
+
 _END_OF_FILE: Final = "the connection ended within the handshake"
 # What OpenSSL calls the alerts of a peer that does not like our certificate (RFC 8446, 6.2).
 _ABOUT_CERTIFICATES: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
@@ -54,6 +59,7 @@ class TlsTransport:
         self._inner = inner
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=accepted)
+        self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # any writable buffer will do
         self._ciphertext = memoryview(bytearray(_HANDSHAKE_BYTES))
         self._was_filled = False
         self._silent_bytes = 0
@@ -86,11 +92,11 @@ class TlsTransport:
         self._silent_bytes = 0
 
     async def receive_some_into(self, buffer: memoryview) -> int:
-        got = 0
+        got, size, read = 0, len(buffer), self._read
         while True:
             try:
-                while got < len(buffer):  # one read gives at most a record, 16 KiB
-                    count = self._read_into(buffer[got:])
+                while got < size:  # one read gives at most a record, 16 KiB: 64 times a block, so there is little here
+                    count = read(size - got, buffer[got:])
                     if count == 0:  # the other end says that it sends no more; an SSLZeroReturnError comes elsewhere
                         return got
                     got += count
@@ -113,22 +119,23 @@ class TlsTransport:
             left = left[CIPHERTEXT_BYTES:]
             await self._flush()
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        end = offset + count
-        while offset < end:
-            plaintext = _read(fd, min(CIPHERTEXT_BYTES, end - offset), offset)
-            if not plaintext:
+    async def send_file(self, fd: int, offset: int, count: int, *, head: bytes = b"") -> None:
+        if len(head) > _MAX_HEAD_BYTES:
+            await self.send_all(head)
+            head = b""
+        end, length = offset + count, len(head)
+        _PLAINTEXT[:length] = head
+        while offset < end or length:
+            got = _read(fd, offset, _PLAINTEXT[length : length + min(end - offset, CIPHERTEXT_BYTES)])
+            if not got and offset < end:
                 raise ContentChanged(f"the file ends {end - offset} bytes too early")
-            offset += len(plaintext)
-            await self.send_all(plaintext)
+            offset += got
+            self._write(_PLAINTEXT[: length + got])
+            length = 0
+            await self._flush()
 
     def close(self) -> None:
         self._inner.close()
-
-    def _read_into(self, buffer: memoryview) -> int:
-        count: object = self._tls.read(len(buffer), cast("bytearray", buffer))  # any writable buffer will do
-        assert isinstance(count, int)
-        return count
 
     def _write(self, plaintext: memoryview) -> None:
         try:
@@ -225,8 +232,8 @@ def _words(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
-def _read(fd: int, count: int, offset: int) -> bytes:
+def _read(fd: int, offset: int, buffer: memoryview) -> int:
     try:
-        return os.pread(fd, count, offset)
+        return os.preadv(fd, [buffer], offset)
     except OSError as e:
         raise StorageFailed(f"the disk cannot read the file: {e.strerror}") from e

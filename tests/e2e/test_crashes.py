@@ -121,6 +121,7 @@ def test_a_client_killed_at_any_moment_fetches_only_what_was_not_durable(scene: 
         poll(lambda moment=moment: len(source.answered) >= moment, "the moment to kill it")  # type: ignore[misc]
         had = scene.verified_bytes(client)
         fleet.kill(client)
+        poll(lambda: all(served.ended_at is not None for served in member.served), "the source to stop answering")
         assert not set(durable) & set(source.answered[life:]), "what was durable is not fetched again"
         record, life = recorded(client), len(source.answered)
         durable = PieceSet.from_bytes(count, record.durable)

@@ -23,7 +23,7 @@ def spoiling(every: int) -> Callable[[bytes], bytes]:
         start, sent = sent, sent + len(data)
         mark = (start // every + 1) * every - every // 2
         if start <= mark < sent:
-            at = mark - start
+            at = len(data) // 2  # not in the header
             return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
         return data
 
@@ -32,16 +32,16 @@ def spoiling(every: int) -> Callable[[bytes], bytes]:
 
 def lie(monkeypatch: pytest.MonkeyPatch, liar: Host, to: Host, *, every: int) -> None:
     """Have one host spoil the content that it sends to another, before it is encrypted."""
-    send_all, spoilers = TlsTransport.send_all, dict[TlsTransport, Callable[[bytes], bytes]]()
+    write, spoilers = TlsTransport._write, dict[TlsTransport, Callable[[bytes], bytes]]()
 
-    async def send(self: TlsTransport, data: bytes | memoryview) -> None:
+    def write_spoiled(self: TlsTransport, data: memoryview) -> None:
         assert isinstance(self._inner, MemoryTransport)
         pipe = self._inner._outgoing
         if (pipe.sender, pipe.receiver) == (liar.ip, to.ip) and len(data) > 10_000:  # else it is no piece's
-            data = spoilers.setdefault(self, spoiling(every))(bytes(data))
-        await send_all(self, data)
+            data = memoryview(spoilers.setdefault(self, spoiling(every))(bytes(data)))
+        write(self, data)
 
-    monkeypatch.setattr(TlsTransport, "send_all", send)
+    monkeypatch.setattr(TlsTransport, "_write", write_spoiled)
 
 
 async def test_a_peer_that_corrupts_what_it_sends_is_blamed_and_the_rest_comes_from_others(

@@ -26,6 +26,11 @@ def blocks(content: Content) -> list[Block]:
     return [block for piece in geometry.pieces() for block in geometry.blocks(piece)]
 
 
+def is_at_hand(seed: SeedStore, block: Block) -> bool:
+    with seed.reading(block) as spans:
+        return spans is not None
+
+
 def forget(content: Content) -> None:
     """Have the system drop what it has of the file in memory."""
     with content.root.open("rb") as file:
@@ -37,7 +42,7 @@ def forget(content: Content) -> None:
 
 def test_what_was_just_written_is_at_hand(content: Content, files: OpenFiles) -> None:
     seed = content.seed(files)
-    assert all(seed.is_at_hand(block) for block in blocks(content))
+    assert all(is_at_hand(seed, block) for block in blocks(content))
     seed.close()
 
 
@@ -45,12 +50,12 @@ def test_what_is_on_the_disk_alone_is_not_until_it_is_read_and_then_more_is(cont
     seed = content.seed(files)
     forget(content)
     first, second, *_ = blocks(content)
-    assert not seed.is_at_hand(first)
-    assert not seed.is_at_hand(second)
+    assert not is_at_hand(seed, first)
+    assert not is_at_hand(seed, second)
     assert seed.read(first) == content.data[: first.length]
-    assert seed.is_at_hand(first)
+    assert is_at_hand(seed, first)
     deadline = time.monotonic() + 20
-    while not seed.is_at_hand(second):  # it is being read ahead
+    while not is_at_hand(seed, second):  # it is being read ahead
         assert time.monotonic() < deadline
     seed.close()
 
@@ -61,17 +66,17 @@ def test_where_the_system_cannot_tell_only_a_file_system_in_memory_is_at_hand(
     def unsupported(*_: object) -> int:
         raise OSError(95, "not supported")
 
-    seed = content.seed(files)
     monkeypatch.setattr(os, "preadv", unsupported)
     for magic, expected in ((0x01021994, True), (0x858458F6, True), (0x6969, False)):  # tmpfs, ramfs, NFS
+        seed = content.seed(files)
         monkeypatch.setattr(system, "_magic", lambda _descriptor, magic=magic: magic)
-        assert seed.is_at_hand(blocks(content)[0]) is expected
-    seed.close()
+        assert is_at_hand(seed, blocks(content)[0]) is expected
+        seed.close()
 
 
 def test_a_changed_file_is_told_before_it_is_looked_at(content: Content, files: OpenFiles) -> None:
     seed: SeedStore = content.seed(files)
     os.utime(content.root, ns=(1, 1))
     with pytest.raises(ContentChanged):
-        seed.is_at_hand(blocks(content)[0])
+        is_at_hand(seed, blocks(content)[0])
     seed.close()

@@ -39,7 +39,7 @@ from tests.storage.contents import (
 def lent(store: PieceStore, block: Block) -> bytes:
     """The bytes of a block as they are sent: by descriptor, offset and count."""
     with store.reading(block) as spans:
-        return b"".join(os.pread(descriptor, count, offset) for descriptor, offset, count in spans)
+        return b"".join(os.pread(descriptor, count, offset) for descriptor, offset, count in spans or ())
 
 
 def all_of(store: PieceStore) -> bytes:
@@ -93,8 +93,8 @@ def test_a_scattered_block_is_not_for_the_loop(tmp_path: Path, files: OpenFiles)
     assert not seed.is_scattered(5, 10 * MAX_INLINE_FILES - 10)
     assert seed.is_scattered(5, 10 * MAX_INLINE_FILES)
     block = content.manifest.geometry.blocks(PieceIndex(0))[0]
-    with pytest.raises(ValueError, match="block in 200 files"), seed.reading(block):
-        pass
+    with seed.reading(block) as spans:
+        assert spans is None
     assert seed.read(block) == content.data
     seed.close()
 
@@ -108,8 +108,8 @@ def test_lent_descriptors_outlive_eviction_closing_and_removal(tmp_path: Path) -
             held = [stack.enter_context(seed.reading(geometry.blocks(piece)[0])) for piece in geometry.pieces()]
             seed.close()
             (tmp_path / "t/b.sh").unlink()
-            spans = [span for block in held for span in block]
-            assert b"".join(os.pread(fd, count, offset) for fd, offset, count in spans) == content.data
+            spans = [span for block in held for span in block or ()]
+            assert b"".join(os.pread(fd, count, offset) for fd, offset, count in spans or ()) == content.data
     with pytest.raises(ValueError, match="closed"), seed.reading(geometry.blocks(PieceIndex(0))[0]):
         pass
 

@@ -75,7 +75,23 @@ def test_the_window_follows_the_measured_rate() -> None:
             answer(made, "a", blocks[:1], now)
             blocks = blocks[1:] + ask(made, "a", now)
         owed = sum(block.length for block in blocks)
-        assert owed == (rs.MAX_WINDOW_BYTES if made is fast else PIECE)
+        if made is fast:
+            assert rs.MAX_WINDOW_BYTES - rs.MAX_WINDOW_BYTES // rs.REFILL_SHARE < owed <= rs.MAX_WINDOW_BYTES
+        else:
+            assert owed == PIECE
+
+
+def test_a_window_is_filled_again_in_few_steps() -> None:
+    made = scheduler("." * 400, a="#" * 400)
+    now, blocks, batches = 0.0, ask(made, "a", 0.0), list[int]()
+    for _ in range(200):
+        now += 0.0001
+        answer(made, "a", blocks[:1], now)
+        more = ask(made, "a", now) if made.has_room("a", now) else []
+        blocks = blocks[1:] + more
+        batches += [len(more)] if more else []
+    in_window = rs.MAX_WINDOW_BYTES // BLOCK_BYTES
+    assert batches[-3:] == [in_window // rs.REFILL_SHARE] * 3
 
 
 def test_a_peer_that_goes_leaves_its_pieces_to_others() -> None:

@@ -103,20 +103,23 @@ class TestBytes:
 
 
 class TestSendFile:
+    @pytest.mark.parametrize("head", [b"", b"head", b"long" * 2500])
     @pytest.mark.parametrize(
         ("offset", "count"), [(0, len(LARGE)), (0, 1), (len(LARGE) - 1, 1), (12_345, 3_000_000), (5, 0)]
     )
-    async def test_a_span_arrives_and_nothing_more(self, ends: Ends, content: Path, offset: int, count: int) -> None:
+    async def test_a_span_arrives_after_its_head_and_nothing_more(
+        self, ends: Ends, content: Path, offset: int, count: int, head: bytes
+    ) -> None:
         async def send() -> None:
             with content.open("rb") as file:
-                await ends[0].send_file(file.fileno(), offset, count)
+                await ends[0].send_file(file.fileno(), offset, count, head=head)
                 assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 0, "the file's own position is nobody's business"
             await ends[0].send_all(b"end")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            got = await receive_exactly(ends[1], count + 3)
-        assert got == LARGE[offset : offset + count] + b"end"
+            got = await receive_exactly(ends[1], len(head) + count + 3)
+        assert got == head + LARGE[offset : offset + count] + b"end"
 
     @pytest.mark.parametrize("missing", [1, 1 << 20])
     async def test_a_file_that_is_too_short_is_a_changed_one(self, ends: Ends, content: Path, missing: int) -> None:

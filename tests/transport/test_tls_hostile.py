@@ -130,8 +130,8 @@ class Flood:
     async def send_all(self, data: bytes | memoryview) -> None:
         await self._inner.send_all(data)
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        await self._inner.send_file(fd, offset, count)
+    async def send_file(self, fd: int, offset: int, count: int, *, head: bytes = b"") -> None:
+        await self._inner.send_file(fd, offset, count, head=head)
 
     def close(self) -> None:
         self._inner.close()

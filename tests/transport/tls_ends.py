@@ -110,7 +110,7 @@ class Cut:
         self.largest_write = max(self.largest_write, len(data))
         await self.inner.send_all(data)
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
+    async def send_file(self, fd: int, offset: int, count: int, *, head: bytes = b"") -> None:
         raise AssertionError("plaintext of a file must not go past TLS")
 
     def close(self) -> None:
