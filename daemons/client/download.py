@@ -292,9 +292,9 @@ class Download:
                 session = self._sessions[entry.peer]
                 log.info("stalled", file=self._file.label, peer=session.peer.name, piece=entry.piece)
                 session.cancel_piece(entry.piece)
-            if cancelled:
-                for session in self._sessions.values():
-                    session.wake.tell()
+            for peer, session in self._sessions.items():
+                if cancelled or self._scheduler.is_idle(peer):
+                    session.wake.tell()  # time alone may have made something of another's worth taking over
 
     async def _sync_now_and_then(self) -> None:
         while True:

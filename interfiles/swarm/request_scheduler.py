@@ -162,6 +162,10 @@ class RequestScheduler:
             room -= block.length
         return decision
 
+    def is_idle(self, peer: str) -> bool:
+        """Whether a connected peer owes nothing."""
+        return peer in self._peers and not self._peers[peer].outstanding
+
     def has_room(self, peer: str, now: float) -> bool:
         """Whether `next_requests` would ask the peer for more, if it has more."""
         return self._room(self._peers[peer], now) > 0
@@ -186,8 +190,13 @@ class RequestScheduler:
         return piece
 
     def _best_steal(self, peer: str, state: _Peer, now: float) -> PieceIndex | None:
-        """The piece that its owner will take longest for, if this peer is clearly quicker with all of it."""
+        """The piece that its owner will take longest for, if this peer is clearly quicker with all of it.
+
+        A peer that may still be sending what was taken from it is not: two that are slow would take turns.
+        """
         best, longest = None, 0.0
+        if state.void:
+            return None
         for piece, owner in self.picker.inflight.items():
             if owner == peer or piece not in state.offered or piece in self._pinned:
                 continue

@@ -21,6 +21,7 @@ from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from tests.conftest import LogRecords
 from tests.daemons.client.certificates import fleet_network
+from tests.daemons.client.hostile_servers import Trickles
 from tests.daemons.client.peers import Server, Stream, fetching, hand_out, honest_copy, serving
 from tests.daemons.client.setting import link, until
 from tests.daemons.client.world import World
@@ -218,6 +219,20 @@ async def test_a_piece_found_bad_while_the_download_is_finished_is_not_served(
 async def _local_state(world: World, content: Content, state: str) -> bool:
     local = (await world.daemon.stat(content.manifest)).local
     return local.state == state and not local.doing.startswith(("fetching", "finishing", "waiting", "checking"))
+
+
+async def test_a_piece_that_trickles_is_taken_over_whenever_it_turns_out_so(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    """Also when the quick peer had nothing left to do by then, so that no news of its own comes any more."""
+    trickling, quick = Trickles(world, content, "trickling"), Server(world, content, "quick")
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, trickling)
+    await trio.sleep(1)
+    assert trickling.requests
+    await hand_out(world, quick, trickling)
+    report = await world.daemon.wait(content.manifest, timeout_s=20)
+    assert report.bytes_from_peers == {"quick": content.manifest.size}
 
 
 # What a person sees
