@@ -197,14 +197,19 @@ async def _serve(
     sources = Sources(library, link, disk)
     copier = Copier(library, jobs, environment.database)
     downloader = Downloader(library, transfers, copier)
-    reporter = Reporter(library, link, identity, address=str(config.advertise or listener.address), state=config.state)
-    server = ControlServer(library, link, transfers, uploader, downloader, sources, reporter, group=config.socket_group)
+    reporter = Reporter(
+        library, copier, link, identity, address=str(config.advertise or listener.address), state=config.state
+    )
+    server = ControlServer(
+        library, link, transfers, uploader, downloader, copier, sources, reporter, group=config.socket_group
+    )
     peers = PeerServer(network, library.find, disk)
 
     async def handle_control(transport: Transport) -> None:
         await contain("a command", lambda: server.handle(transport), expected=(InterFilesError,), log=log)
 
     await library.load()
+    await copier.load()
     await disk.run(_remove_orphans, copies, library.owned_roots())
     serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS)
     serve_callers = partial(serve, max_connections=MAX_CONTROL_CONNECTIONS)

@@ -44,9 +44,11 @@ class Caller:
 
     def owns(self, file: LocalFile) -> bool:
         """Whether the file is theirs to command."""
-        if self.owner is None:
-            return True
-        return file.record.owner is not None and file.record.owner.uid == self.owner.uid
+        return self.is_allowed(file.record.owner)
+
+    def is_allowed(self, owner: Owner | None) -> bool:
+        """Whether they may command what is held on behalf of `owner`."""
+        return self.owner is None or (owner is not None and owner.uid == self.owner.uid)
 
     def check_owns(self, file: LocalFile) -> None:
         """Let nobody command what is somebody else's.

@@ -13,9 +13,9 @@ import trio
 
 from daemons.client.callers import Call, Caller, Calls, who_calls
 from daemons.client.handovers import receive_place
+from daemons.client.hashing_progress import HashingProgress
 from daemons.client.local_file import COMPLETE_STATES
 from daemons.client.reporting import Reporter, download_report, here_report
-from daemons.client.uploads import HashingProgress
 from daemons.supervision import first_leaf
 from interfiles.errors import (
     DestinationExists,
@@ -47,6 +47,7 @@ from interfiles.wire.reports import (
 )
 
 if TYPE_CHECKING:
+    from daemons.client.copies import Copier, Copy
     from daemons.client.downloads import Downloader
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
@@ -75,6 +76,7 @@ class ControlServer:
         transfers: Transfers,
         uploader: Uploader,
         downloader: Downloader,
+        copier: Copier,
         sources: Sources,
         reporter: Reporter,
         *,
@@ -85,6 +87,7 @@ class ControlServer:
         self._transfers = transfers
         self._uploader = uploader
         self._downloader = downloader
+        self._copier = copier
         self._sources = sources
         self._reporter = reporter
         self._group = group
@@ -200,14 +203,22 @@ class ControlServer:
             taken = await self._downloader.start(
                 source, directory, overwrite=request.overwrite, progress=compared.add, owner=owner, place=place
             )
+        if taken.copy is not None and request.detach:
+            return here_report(taken.file, taken.destination, "detached", seconds=0.0)
+        if taken.copy is not None:
+            await self._show_copying(call, taken.copy)
         if taken.is_here:
-            return here_report(taken.file, taken.destination, seconds=trio.current_time() - began)
+            return here_report(taken.file, taken.destination, "complete", seconds=trio.current_time() - began)
         if request.detach and not taken.file.is_complete:
             return download_report(taken.file, taken.destination, "detached")
         return await self._follow(call, taken.file, request.timeout_s, taken.destination)
 
     async def _wait(self, call: Call, request: c.Wait, payload: bytes) -> Report:
-        file = await self._find_own(call.caller, request.query, payload)
+        file, began = await self._find_own(call.caller, request.query, payload), trio.current_time()
+        if file.is_complete and (copies := self._copier.of(file.file_id)):
+            for copy in copies:
+                await self._show_copying(call, copy)
+            return here_report(file, copies[-1].destination, "complete", seconds=trio.current_time() - began)
         return await self._follow(call, file, request.timeout_s, Path(os.fsdecode(file.record.path)))
 
     async def _follow(self, call: Call, file: LocalFile, timeout_s: float | None, destination: Path) -> Report:
@@ -273,6 +284,13 @@ class ControlServer:
                 await file.changed.later_than(seen)
         return True
 
+    async def _show_copying(self, call: Call, copy: Copy) -> None:
+        """Stream a copy's progress until it is made; the caller may leave at any time."""
+        async with _shown(call, "checking", copy.progress):
+            await copy.ended.wait()
+        if copy.failure is not None:
+            raise copy.failure
+
     async def _verify(self, call: Call, request: c.Verify, payload: bytes) -> Report:
         file = await self._find_own(call.caller, request.query, payload)
         await self._library.check_unchanged(file)
@@ -321,14 +339,9 @@ class ControlServer:
         path = os.fsdecode(file.record.path) if file is not None and file.record.part is None else ""
         deleted = file is not None and (file.record.owned or (request.delete and not file.record.in_place))
         if file is not None:
+            await self._copier.stop(file.file_id)
             await self._transfers.remove(file, delete=request.delete, everywhere=not request.local)
-        return RemoveReport(
-            id=manifest.file_id.hex(),
-            name=manifest.name,
-            hosts=hosts,
-            deleted=deleted,
-            path=path,
-        )
+        return RemoveReport(id=manifest.file_id.hex(), name=manifest.name, hosts=hosts, deleted=deleted, path=path)
 
     async def _remove_everywhere(self, file_id: FileId, request: c.Remove, *, is_here: bool) -> int:
         """Have the master take a file out of the fleet; return how many other hosts had some of it."""

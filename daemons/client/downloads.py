@@ -38,7 +38,7 @@ from interfiles.storage.seed_store import SeedStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from daemons.client.copies import Copier
+    from daemons.client.copies import Copier, Copy
     from daemons.client.library import Library
     from daemons.client.transfers import Transfers
     from interfiles.storage.acting import Owner
@@ -54,11 +54,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A download that was taken on. `is_here`: the content was on this host already, here or at another place."""
+    """A download that was taken on.
+
+    `is_here`: the content was on this host already, here or at another place; `copy`: from there, under way.
+    """
 
     file: LocalFile
     destination: Path
     is_here: bool
+    copy: Copy | None = None
 
 
 @dataclass(slots=True)
@@ -172,15 +176,10 @@ class Downloader:
                 f"{printable(str(destination))} exists and differs; use --overwrite, or -o for another place"
             )
         if known is not None and known.is_complete and os.fsdecode(known.record.path) != str(destination):
-            await self._copier.copy(
-                known,
-                destination,
-                overwrite=overwrite,
-                owner=order.owner,
-                place=order.place,
-                progress=order.progress,
+            copy = await self._copier.start(
+                known, destination, overwrite=overwrite, owner=order.owner, place=order.place
             )
-            return Taken(known, destination, is_here=True)
+            return Taken(known, destination, is_here=True, copy=copy)
         return Taken(await self._begin(order, destination, overwrite=overwrite), destination, is_here=False)
 
     async def _existing(self, order: _Order, destination: Path) -> Sequence[Stamp] | None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from daemons.client.callers import Call
     from daemons.client.disks import Disks
-    from daemons.client.uploads import HashingProgress
+    from daemons.client.hashing_progress import HashingProgress
     from interfiles.storage.acting import Owner
     from interfiles.storage.executor import Executor
     from interfiles.storage.handed import HandedContent

@@ -28,6 +28,7 @@ from interfiles.wire.reports import (
 
 if TYPE_CHECKING:
     from daemons.client.callers import Caller
+    from daemons.client.copies import Copier
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 class Reporter:
     """Reads everything, changes nothing."""
 
-    def __init__(self, library: Library, link: MasterLink, identity: Identity, *, address: str, state: Path) -> None:
+    def __init__(
+        self, library: Library, copier: Copier, link: MasterLink, identity: Identity, *, address: str, state: Path
+    ) -> None:
         self._library = library
+        self._copier = copier
         self._link = link
         self._identity = identity
         self._address = address
@@ -148,6 +152,21 @@ class Reporter:
             for file in files
             if not file.is_complete and caller.owns(file)
         ]
+        transfers += [
+            TransferReport(
+                id=copy.file.file_id.hex(),
+                name=copy.file.manifest.name,
+                path=str(copy.destination),
+                state="copying",
+                size=copy.progress.total,
+                bytes_done=copy.progress.done,
+                down=0,
+                peers=0,
+                note="",
+            )
+            for copy in self._copier
+            if caller.is_allowed(copy.record.owner)
+        ]
         return StatusReport(
             host=self._identity.host_id,
             name=self._identity.name,
@@ -204,7 +223,9 @@ def download_report(file: LocalFile, path: Path, state: Literal["complete", "det
     )
 
 
-def here_report(file: LocalFile, path: Path, *, seconds: float) -> DownloadReport:
+def here_report(
+    file: LocalFile, path: Path, state: Literal["complete", "detached"], *, seconds: float
+) -> DownloadReport:
     """The result of a download whose content was on this host already."""
     return DownloadReport(
         id=file.file_id.hex(),
@@ -212,7 +233,7 @@ def here_report(file: LocalFile, path: Path, *, seconds: float) -> DownloadRepor
         path=str(path),
         size=file.manifest.size,
         seconds=round(seconds, 3),
-        state="complete",
+        state=state,
         bytes_from_peers={},
         bytes_local=file.manifest.size,
         pieces_rejected=0,

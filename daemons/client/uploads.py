@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,6 +13,7 @@ import trio
 from daemons.client.callers import Caller
 from daemons.client.cancellable import run_cancellable
 from daemons.client.handovers import describe, receive
+from daemons.client.hashing_progress import HashingProgress
 from interfiles.errors import ContentChanged, NoSpace, NotPermitted, Refused, printable
 from interfiles.geometry import choose_piece_size
 from interfiles.manifest import HASH_BYTES, Manifest
@@ -42,21 +43,6 @@ if TYPE_CHECKING:
 
 HASHING_THREADS: Final = 2
 PUBLISH_TIMEOUT_S: Final = 10.0  # then the upload is done all the same, and published when the master is back
-
-
-@dataclass(slots=True)
-class HashingProgress:
-    """Counted by the hashing threads, shown by the control session."""
-
-    name: str = ""
-    done: int = 0
-    total: int = 0
-    copying: bool = False
-    publishing: bool = False
-
-    def add(self, count: int) -> None:
-        """So many bytes more are hashed."""
-        self.done += count
 
 
 class Uploader:

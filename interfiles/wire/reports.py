@@ -148,9 +148,9 @@ class HostListReport(Report, frozen=True, kw_only=True):
 
 
 class TransferReport(Report, frozen=True, kw_only=True):
-    """A file that this host does not have whole.
+    """A file that this host does not have whole, or copies to another place.
 
-    `state`: fetching, waiting, checking, finishing, downloading (about to), paused, damaged or withdrawn.
+    `state`: fetching, waiting, checking, finishing, downloading (about to), copying, paused, damaged or withdrawn.
     """
 
     id: str

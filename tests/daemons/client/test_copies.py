@@ -8,9 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from interfiles.errors import NoSpace
+from interfiles.errors import NoSpace, Refused
 from interfiles.storage.part_store import part_path
 from interfiles.storage.records import CopyRecord
+from interfiles.wire.reports import DownloadReport
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import honest_copy
 from tests.daemons.client.setting import SlowExecutor, until
@@ -99,6 +100,54 @@ async def test_a_copy_that_does_not_fit_leaves_nothing(
     assert await honest_copy(world, content) == content.data
 
 
+@pytest.fixture
+async def copying(world: World, content: Content, other: Path, autojump_clock: MockClock) -> DownloadReport:
+    """A copy to `other` that has just begun; it takes a second."""
+    await world.seed(content)
+    await world.daemon.stop()
+    world.daemon.disk = SlowExecutor(lambda: 0.2)
+    await world.daemon.start()
+    return await world.daemon.download(content.manifest, other, detach=True)
+
+
+async def test_a_copy_is_a_job_that_is_shown_and_waited_for(
+    world: World, content: Content, other: Path, copying: DownloadReport
+) -> None:
+    assert (copying.state, copying.path) == ("detached", str(other / "weights.bin"))
+    transfer = await world.daemon.transfer()
+    assert (transfer.state, transfer.path, transfer.size) == ("copying", copying.path, content.manifest.size)
+    assert not (other / "weights.bin").exists()
+    report = await world.daemon.wait(content.manifest)
+    assert (report.state, report.path, report.bytes_local) == ("complete", copying.path, content.manifest.size)
+    assert (other / "weights.bin").read_bytes() == content.data
+    assert not (await world.daemon.status()).transfers
+
+
+async def test_a_copy_asked_for_twice_is_made_once(
+    world: World, content: Content, other: Path, copying: DownloadReport
+) -> None:
+    report = await world.daemon.download(content.manifest, other)
+    assert (report.state, report.bytes_local) == ("complete", content.manifest.size)
+    assert os.listdir(other) == ["weights.bin"]
+
+
+async def test_removing_the_file_ends_its_copies(
+    world: World, content: Content, other: Path, copying: DownloadReport
+) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(Refused, match="was stopped: the file was removed"):
+                await world.daemon.wait(content.manifest)
+
+        nursery.start_soon(wait)
+        await world.daemon.remove(content.manifest)
+    assert not os.listdir(other)
+    assert content.root.read_bytes() == content.data
+    await world.daemon.stop()
+    assert not remembered(world)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 async def test_a_copy_goes_on_after_a_crash(
     world: World, content: Content, other: Path, overwrite: bool, autojump_clock: MockClock
@@ -151,8 +200,7 @@ async def test_what_came_to_stand_at_the_place_of_a_copy_stays(
     await trio.sleep(5)
     assert (other / "weights.bin").read_bytes() == b"another's"
     assert os.listdir(other) == ["weights.bin"]
-    assert [record["reason"] for record in log_records.records if record["event"] == "copy given up"] == [
-        "something is there already"
-    ]
+    (told,) = [record for record in log_records.records if record["event"] == "copy given up"]
+    assert told["reason"].endswith("weights.bin exists already")
     await world.daemon.stop()
     assert not remembered(world)
