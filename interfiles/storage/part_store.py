@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,7 @@ from interfiles.storage.syncing import forget_cached, sync_paths
 from interfiles.storage.tree import Tree, remove_below
 
 _SUFFIX: Final = ".part"
+_MOST_CHECKED: Final = 64  # files, at each sync
 
 
 def part_path(directory: Path, manifest: Manifest) -> Path:
@@ -67,6 +70,7 @@ class PartStore(PieceStore):
         self._lock: Final = threading.Lock()
         # Relative to the anchor, what a loss of power could undo; at first the structure, that of an earlier run too.
         self._unsynced: set[bytes] = self._structure()
+        self._written: set[int] = set()  # files, since then
         # While a directory's files are found below its anchor whatever it is called, a file's new name tells nothing.
         self._kept_open: Final = None if manifest.is_directory else self._borrow(0)
 
@@ -137,15 +141,19 @@ class PartStore(PieceStore):
                 self._files.give_back(file)
             with self._lock:  # only now: a sync that began before this may not have seen the bytes
                 self._unsynced.add(self._tree.below_anchor(self.manifest.files[index].entry.path))
+                self._written.add(index)
             data = data[count:]
 
     def sync(self) -> None:
         """Make every write that ended before the call durable; others may write meanwhile.
 
         Raises:
-          NoSpace, NotPermitted, StorageFailed: the disk did not take it. What was written since the last `sync` that
-            ended well must be checked, and what does not match be written again.
+          NoSpace, NotPermitted, StorageFailed: the disk did not take it, or somebody cut a file short. What was written
+            since the last `sync` that ended well must be checked, and what does not match be written again.
         """
+        with self._lock:
+            written, self._written = self._written, set()
+        self._check_sizes(written)
         with self._lock:
             unsynced, self._unsynced = self._unsynced, set()
         try:
@@ -155,6 +163,16 @@ class PartStore(PieceStore):
             with self._lock:
                 self._unsynced |= unsynced
             raise failure(e, self._tree.root, "written") from e
+
+    def _check_sizes(self, written: Collection[int]) -> None:
+        """Notice that somebody cuts files short, of those that are few: what was verified in them is gone."""
+        for index in islice(written, _MOST_CHECKED):
+            file = self._borrow(index)
+            try:
+                if os.fstat(file.descriptor).st_size != self.manifest.files[index].entry.size:
+                    raise self._cut_short(index)
+            finally:
+                self._files.give_back(file)
 
     def reuse(
         self, root: Path, pieces: PieceSet, *, owner: Owner | None = None, progress: Progress, cancelled: Cancelled

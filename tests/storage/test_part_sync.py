@@ -74,6 +74,23 @@ def test_sync_makes_what_was_written_durable_and_once(
     store.close()
 
 
+@pytest.mark.parametrize("size", [0, 100, 10**7])
+def test_a_file_that_somebody_cuts_short_or_stretches_is_noticed(
+    tmp_path: Path, content: Content, files: OpenFiles, size: int
+) -> None:
+    store = created(tmp_path / "to", content, files)
+    fetch(store, content, content.pieces(1))
+    store.sync()
+    os.truncate(part_path(tmp_path / "to", content.manifest) / "a/large", size)
+    fetch(store, content, content.pieces(1))
+    with pytest.raises(StorageFailed, match="a/large was cut short"):
+        store.sync()
+    store.close()
+    again = PartStore.open(part_path(tmp_path / "to", content.manifest), content.manifest, content.pieces(1), files)
+    assert 1 not in set(again.held), "what was recorded is hashed again"
+    again.close()
+
+
 def test_a_write_during_sync_is_left_for_the_next(
     tmp_path: Path, content: Content, files: OpenFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,20 @@ async def test_a_piece_that_trickles_is_taken_over_whenever_it_turns_out_so(
     assert report.bytes_from_peers == {"quick": content.manifest.size}
 
 
+async def test_a_part_that_somebody_cuts_short_is_mended(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    server = Server(world, content, "slow")
+    world.network.set_link(server.ip, link(rate=PIECE / 2))
+    await world.daemon.download(content.manifest, detach=True)
+    await hand_out(world, server)
+    await trio.sleep(10)
+    (part,) = world.daemon.got.iterdir()
+    os.truncate(part, 100)
+    await world.daemon.wait(content.manifest)
+    assert (world.daemon.got / "weights.bin").read_bytes() == content.data
+
+
 # What a person sees
 
 
