@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from interfiles.errors import NotPermitted, StateInUse, StorageFailed, printable
+from interfiles.errors import NotPermitted, Refused, StateInUse, StorageFailed, printable
 
 _LOCK_NAME: Final = "lock"
 
@@ -20,8 +20,10 @@ class StateLock:
     and names the last holder; only a held lock counts. Blocking, for a few system calls.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, not_with: str = "") -> None:
+        """`not_with`: a file by which a directory of the other daemon is known, which is not taken."""
         self._state = state
+        self._not_with = not_with
         self._fd: int | None = None
 
     def __enter__(self) -> Self:
@@ -30,11 +32,17 @@ class StateLock:
         Raises:
           StateInUse: another process holds it.
           NotPermitted: the directory is another user's, is open to other users, or cannot be made.
+          Refused: it is that of the other daemon.
           StorageFailed: the file system refuses for another reason.
         """
         try:
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._claim_directory()
+            if self._not_with and (self._state / self._not_with).exists():
+                raise Refused(
+                    f"the state directory {self._shown} is that of another daemon ({self._not_with} is in it); choose "
+                    "another with --state"
+                )
             self._fd = self._lock()
         except PermissionError as error:
             raise NotPermitted(

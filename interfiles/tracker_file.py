@@ -19,6 +19,7 @@ from blake3 import blake3
 from interfiles.errors import InvalidManifest, InvalidTrackerFile, printable
 from interfiles.flat_msgpack import FlatReader
 from interfiles.manifest import MAX_MANIFEST_BYTES, Manifest
+from interfiles.units import format_count
 
 MAGIC: Final = b"\x89IFILE\r\n"  # not text, and it does not survive a transfer that treats it as text
 VERSION: Final = 1
@@ -116,7 +117,8 @@ def _open_envelope(data: bytes, shown: str) -> memoryview:
     if len(data) < expected:
         raise InvalidTrackerFile(f"{shown} is truncated: {len(data):,} of {expected:,} bytes are there; {_GET_AGAIN}")
     if len(data) > expected:
-        raise InvalidTrackerFile(f"{shown} is damaged: {len(data) - expected:,} bytes follow its end; {_GET_AGAIN}")
+        extra = format_count(len(data) - expected, "byte follows", "bytes follow")
+        raise InvalidTrackerFile(f"{shown} is damaged: {extra} its end; {_GET_AGAIN}")
     whole = memoryview(data)
     if blake3(whole[:body_end]).digest() != whole[body_end:]:
         raise InvalidTrackerFile(f"{shown} is damaged: its checksum does not match; {_GET_AGAIN}")

@@ -34,6 +34,7 @@ from interfiles.units import parse_size
 from interfiles.wire.fields import HOST_NAME_PATTERN, ZONE_PATTERN
 
 DEFAULT_PORT: Final = 4851
+MASTER_CATALOGUE: Final = "catalogue.sqlite"
 DRAIN_S: Final = 10.0
 DISK_THREADS: Final = 8
 TOKEN_VARIABLE: Final = "INTERFILES_TOKEN"
@@ -99,7 +100,7 @@ def client(
             socket_group=_group(socket_group) if socket_group is not None else None,
         )
         raise_file_limit()
-        with StateLock(where):
+        with StateLock(where, not_with=MASTER_CATALOGUE):
             trio.run(_main, config)
 
 

@@ -96,12 +96,23 @@ class Copier:
             async for copy in self._due:
                 nursery.start_soon(self._carry_out, copy)
 
+    def find(self, file: LocalFile, destination: Path, owner: Owner | None) -> Copy | None:
+        """The copy of a file that is on its way to a destination.
+
+        Raises:
+          Refused: it is another user's.
+        """
+        copy = self._copies.get(os.fsencode(part_path(destination.parent, file.manifest)))
+        if copy is not None and copy.record.owner != owner:
+            raise Refused(f"{file.label} is being copied there for another user; ask again when that is done")
+        return copy
+
     async def start(
         self, file: LocalFile, destination: Path, *, overwrite: bool, owner: Owner | None, place: Place | None
     ) -> Copy:
         """Begin to copy a complete file, which the caller has claimed, to a destination without symlinks in its path.
 
-        Or find the copy that is on its way there. It goes on whatever becomes of the caller, and after a restart.
+        None is on its way there. It goes on whatever becomes of the caller, and after a restart.
         `owner` and `place`: who asks, as in `FileRecord`. `Copy.failure` will be one of these:
 
           ContentChanged: the file is not what it was when it was hashed.
@@ -110,13 +121,9 @@ class Copier:
           Refused: it was stopped. Whatever it is, no part is left.
 
         Raises:
-          Refused: another user has it copied there, or too many copies are under way.
+          Refused: too many copies are under way.
         """
         part = os.fsencode(part_path(destination.parent, file.manifest))
-        if (known := self._copies.get(part)) is not None:
-            if known.record.owner != owner:
-                raise Refused(f"{file.label} is being copied there for another user; ask again when that is done")
-            return known
         if len(self._copies) >= MAX_COPIES:
             raise Refused(f"{MAX_COPIES} copies are under way on this host; ask again when one is done")
         record = CopyRecord(part, file.file_id, os.fsencode(destination), overwrite, owner, place)

@@ -157,6 +157,8 @@ class Downloader:
             _check_free(known)
         if known is not None and known.record.part is not None:
             return await self._go_on(known, destination, overwrite=order.overwrite)
+        if known is not None and (copy := self._copier.find(known, destination, order.owner)) is not None:
+            return Taken(known, destination, is_here=True, copy=copy)
         if order.owner is None or can_act():  # else the daemon might read what the owner may not
             stamps = await self._existing(order, destination)
             if stamps is not None:

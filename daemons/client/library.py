@@ -302,7 +302,7 @@ class Library:
         with file.using():
             changed = await self.disk_of(file).run(file.store.changed)
         if changed is not None:
-            reason = f"{printable(changed[0])} {changed[1]}; put it back, or upload it again"
+            reason = f"{printable(changed[0])} {changed[1]}; put it back, or upload or download it again"
             if file.record.state != "paused":  # that it stays: what is put back would be served
                 file.content_changed(reason)
             raise ContentChanged(f"{file.label} is no longer served: {reason}")

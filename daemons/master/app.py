@@ -32,6 +32,7 @@ DEFAULT_REPLICAS: Final = 3
 DEFAULT_GRACE_S: Final = 120.0
 SHORTEST_GRACE_S: Final = 3.0
 CATALOGUE_NAME: Final = "catalogue.sqlite"
+CLIENT_DATABASE: Final = "client.db"
 
 _LONGEST_HEARTBEAT_S: Final = 10.0
 _HEARTBEATS_IN_GRACE: Final = 6  # so that a silent host is suspect first, then cut off, and gone last
@@ -99,7 +100,7 @@ async def run(
     """
     database = environment.executor(1)
     with ExitStack() as stack:
-        stack.enter_context(StateLock(config.state))
+        stack.enter_context(StateLock(config.state, not_with=CLIENT_DATABASE))
         path, new_fleet_id = config.state / CATALOGUE_NAME, environment.secret(_FLEET_ID_BYTES).hex()
         opening = partial(Catalogue, path, new_fleet_id=new_fleet_id, now=environment.wall_clock())
         catalogue = stack.enter_context(closing(await database.run(opening)))

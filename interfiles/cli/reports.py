@@ -201,6 +201,8 @@ def authority_lines(authorities: Sequence["AuthorityReport"], screen: Screen) ->
 
 
 def _copies(report: "StatReport") -> str:
+    if not report.complete_info:
+        return "Copies: unknown while the master is away"
     under_way = sum(host.doing == "fetching" for host in report.hosts)
     more = f", {format_count(under_way)} more under way" if under_way else ""
     return f"Copies: {format_count(report.replicas.complete)} of {format_count(report.replicas.wanted)} wanted{more}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
-from interfiles.errors import AmbiguousFile, UnknownFile, printable
+from interfiles.errors import AmbiguousFile, StorageFailed, UnknownFile, printable
 from interfiles.storage import authorities, members, tokens
 from interfiles.storage.authorities import Authorities
 from interfiles.storage.database import Database, Row, Value
@@ -83,6 +83,13 @@ class Catalogue:
         self.members: Final = Members(self._database)
         self.tokens: Final = Tokens(self._database)
         self.authorities: Final = Authorities(self._database, path.parent / AUTHORITIES_NAME)
+        keys = path.parent / AUTHORITIES_NAME
+        if keys.is_dir() and any(keys.iterdir()) and not self._database.rows("SELECT 1 FROM fleet"):
+            self._database.close()
+            raise StorageFailed(
+                f"the catalogue {printable(str(path))} is empty, and {printable(str(keys))} holds the keys of a fleet; "
+                "put a backup in its place, or move the keys away too to begin a new fleet"
+            )
         with self._database.transaction():
             self._database.rows(
                 "INSERT INTO fleet SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM fleet)", new_fleet_id, now

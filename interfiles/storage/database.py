@@ -17,6 +17,7 @@ from interfiles.errors import NoSpace, NotPermitted, Refused, StorageFailed, pri
 Value = None | int | float | str | bytes
 Row = tuple[Value, ...]
 
+_HEADER_BYTES: Final = 100
 _BUSY_TIMEOUT_MS: Final = 5_000  # only a person's own tool may hold the database beside us, and briefly
 
 
@@ -42,6 +43,8 @@ class Database:
         self._remedy = remedy
         with self._failures():
             self._make_private(path)
+            if 0 < path.stat().st_size < _HEADER_BYTES:  # SQLite would take it for a new one
+                raise StorageFailed(f"{self._shown} is damaged (it is cut short); {remedy}")
             self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
                 self._connection.set_busy_timeout(_BUSY_TIMEOUT_MS)

@@ -203,7 +203,7 @@ class PieceReader:
 def changed_error(path: Path, *, is_gone: bool = False) -> ContentChanged:
     """The sentence about a file that is not there, or is not what was hashed, any more."""
     what = "is gone" if is_gone else "has changed since it was hashed"
-    return ContentChanged(f"{printable(str(path))} {what}; put it back, or upload it again")
+    return ContentChanged(f"{printable(str(path))} {what}; put it back, or upload or download it again")
 
 
 @lru_cache(maxsize=16)  # whole pieces have the few lengths that piece sizes allow

@@ -60,7 +60,7 @@ def test_stat_of_a_single_file_that_nobody_here_has_while_the_master_is_away() -
         f"{HOSTILE_SHOWN}  9c41e07b2d55",
         "  18.4 GB · 4,388 pieces of 4 MiB",
         "  uploaded 2025-11-22 09:14 by render-01",
-        "  Copies: 3 of 3 wanted",
+        "  Copies: unknown while the master is away",
         "  Here: nothing",
         "  The master is away: this is only what this host knows.",
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemons.state_lock import StateLock
-from interfiles.errors import NotPermitted, StateInUse, StorageFailed
+from interfiles.errors import NotPermitted, Refused, StateInUse, StorageFailed
 
 HOLDER = """
 import sys
@@ -30,6 +30,16 @@ def test_the_directory_is_made_for_its_user_alone(tmp_path: Path) -> None:
     with StateLock(state):
         assert mode(state) == 0o700
         assert mode(state / "lock") == 0o600
+
+
+def test_the_directory_of_the_other_daemon_is_not_taken(tmp_path: Path) -> None:
+    with StateLock(tmp_path, not_with="client.db"):
+        pass
+    (tmp_path / "client.db").touch()
+    with pytest.raises(Refused, match=r"is that of another daemon \(client.db is in it\); choose another with --state"):
+        StateLock(tmp_path, not_with="client.db").__enter__()
+    with StateLock(tmp_path, not_with="catalogue.sqlite"):
+        pass
 
 
 def test_a_second_daemon_is_refused_and_told_who_holds_the_state(tmp_path: Path) -> None:

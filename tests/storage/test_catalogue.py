@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interfiles.errors import UnknownFile
+from interfiles.errors import StorageFailed, UnknownFile
 from interfiles.storage.catalogue import Catalogue
 from interfiles.wire.codec import encode
 from interfiles.wire.master_messages import FileInfo, Resolved
@@ -170,6 +170,20 @@ for number in range(int(sys.argv[2]), 1 << 16):
         catalogue.remove(info(f"{number:04x}").file_id, delete=True, now=1, is_held=False)
     print(number, flush=True)
 """
+
+
+def test_an_empty_one_beside_the_keys_of_a_fleet_begins_no_other_fleet(tmp_path: Path) -> None:
+    (tmp_path / "ca").mkdir()
+    Catalogue(tmp_path / "catalogue", new_fleet_id="f1ee7", now=0).close()
+    (tmp_path / "catalogue").write_bytes(b"")
+    (tmp_path / "ca" / "key").touch()
+    for _ in range(2):
+        with pytest.raises(StorageFailed, match="ca holds the keys of a fleet; put a backup in its place, or move"):
+            Catalogue(tmp_path / "catalogue", new_fleet_id="07he2", now=0)
+    (tmp_path / "ca" / "key").unlink()
+    anew = Catalogue(tmp_path / "catalogue", new_fleet_id="07he2", now=0)
+    assert anew.fleet_id == "07he2"
+    anew.close()
 
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_another_programs_database_is_refused_and_not_touched(path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"no database at all, but a longer text" * 100, b"SQLite format 3\x00" + bytes(8_000)]
+    "content", [b"x", b"no database at all, but a longer text" * 100, b"SQLite format 3\x00" + bytes(8_000)]
 )
 def test_what_is_no_database_is_damaged(path: Path, content: bytes) -> None:
     path.write_bytes(content)

@@ -208,7 +208,7 @@ async def test_content_that_is_cut_in_the_middle_of_a_block_ends_the_connection(
         with pytest.raises(PeerGone, match="in the middle of a payload"):
             await fetcher.stream.receive_payload()
     await until(lambda: served(log_records))
-    said = f"{content.root} has changed since it was hashed; put it back, or upload it again"
+    said = f"{content.root} has changed since it was hashed; put it back, or upload or download it again"
     assert served(log_records)[0]["reason"] == said
     assert await _note(world, content) == said
     assert (await world.daemon.stat(content.manifest)).local.state == "none"
