@@ -177,7 +177,7 @@ def pause(
     socket: SocketOption = None,
 ) -> None:
     """Neither fetch nor serve a file until `interfiles resume`; without a file: all that this host fetches."""
-    for source in _chosen(path, argument, socket, "pause", _is_under_way):
+    for source in _chosen(path, argument, socket, "pause", _is_fetched):
         report = on_daemon(socket, partial(_pause_one, source))
         _show_state(report, "Paused", as_json=as_json)
 
@@ -238,7 +238,8 @@ def _chosen(
     given = only_one(path, argument)
     if given is not None:
         return [read(given)]
-    found = [by_id(t.id) for t in on_daemon(socket, lambda d: d.status()).transfers if fits(t)]
+    fitting = [transfer.id for transfer in on_daemon(socket, lambda d: d.status()).transfers if fits(transfer)]
+    found = [by_id(file_id) for file_id in dict.fromkeys(fitting)]
     if not found:
         output.tell(f"There is no download to {what} on this host.")
     return found
@@ -247,6 +248,11 @@ def _chosen(
 def _is_under_way(transfer: "TransferReport") -> bool:
     """Neither paused nor a copy that has gone bad or has changed: those never get on by themselves."""
     return transfer.state not in ("paused", "withdrawn", "damaged")
+
+
+def _is_fetched(transfer: "TransferReport") -> bool:
+    """Under way, and from other hosts: to pause what is copied would be to pause the file that it is copied from."""
+    return _is_under_way(transfer) and transfer.state != "copying"
 
 
 async def _wait_for(source: "Source", timeout_s: float | None, daemon: "Daemon", shown: View) -> "DownloadReport":

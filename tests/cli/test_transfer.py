@@ -203,6 +203,20 @@ def test_pause_and_resume(interfiles: Command, daemon: FakeDaemon) -> None:
     assert asked == [messages.Pause("weights"), messages.Resume("weights"), messages.Resume("weights")]
 
 
+def test_copies_are_waited_for_once_a_file_and_not_paused(interfiles: Command, daemon: FakeDaemon) -> None:
+    copies = status(transfer("copying"), transfer("copying"), transfer(file_id=OTHER))
+    daemon.will(copies)
+    daemon.will(TransferStateReport(id=OTHER, name="weights", state="paused"))
+    assert interfiles("pause").code == 0
+    assert [request for request, _ in daemon.requests[1:]] == [messages.Pause(OTHER)]
+    daemon.requests.clear()
+    daemon.will(copies)
+    for _ in range(2):
+        daemon.will(DOWNLOAD)
+    assert interfiles("wait").code == 0
+    assert [request for request, _ in daemon.requests[1:]] == [messages.Wait(ID, None), messages.Wait(OTHER, None)]
+
+
 def test_pause_and_resume_all(interfiles: Command, daemon: FakeDaemon) -> None:
     all_of_them = status(transfer(), transfer("paused", file_id="0c" * 32), transfer("waiting", file_id=OTHER))
     for command, state, chosen in (("pause", "paused", [ID, OTHER]), ("resume", "fetching", ["0c" * 32])):
