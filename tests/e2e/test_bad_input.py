@@ -304,9 +304,10 @@ def test_commands_without_a_daemon(fleet: Fleet, here: Path) -> None:
 
 def begin(fleet: Fleet, here: Path, *arguments: str) -> subprocess.Popen[str]:
     """Type `interfiles client` or `master`."""
-    defaults = ["--state", str(here / "state")] if "--state" not in arguments else []
+    state = here / f"{arguments[0]}-state"
+    defaults = ["--state", str(state)] if "--state" not in arguments else []
     if arguments[0] == "client" and "--socket" not in arguments:
-        defaults += ["--socket", str(here / "state" / "sock")]
+        defaults += ["--socket", str(state / "sock")]
     if "--listen" not in arguments:
         defaults += ["--listen", "127.0.0.1:0"]
     return fleet.begin_cli(None, *arguments, *defaults, cwd=here)
