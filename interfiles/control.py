@@ -20,7 +20,6 @@ import trio
 from interfiles import locations
 from interfiles.control_socket import ControlSocket, ProgressCallback, converse
 from interfiles.errors import InterFilesError, RemoteProtocolError
-from interfiles.handing import HandingContent, HandingPlace
 from interfiles.source import Source, read_source
 from interfiles.tracker_place import TrackerPlace, absolute, real
 from interfiles.wire import control_messages as messages
@@ -112,6 +111,8 @@ class Daemon:
         Cancellation:
           Abandons the upload; no tracker file is written.
         """
+        from interfiles.handing import HandingContent
+
         content = await trio.to_thread.run_sync(absolute, path)
         place = await trio.to_thread.run_sync(TrackerPlace.choose, content, tracker)
         request = messages.Upload(os.fsencode(content), replicas, copy)
@@ -152,6 +153,8 @@ class Daemon:
         Cancellation:
           Detaches: the daemon goes on, and `wait` watches it again.
         """
+        from interfiles.handing import HandingPlace
+
         found = await _resolve(source)
         place = await trio.to_thread.run_sync(real, directory)
         request = messages.Download(found.query, os.fsencode(place), overwrite, detach, timeout_s)

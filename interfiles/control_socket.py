@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -22,7 +22,6 @@ from interfiles.errors import (
     from_wire,
     printable,
 )
-from interfiles.handing import Handing, HandingNothing
 from interfiles.locations import SYSTEM_SOCKET
 from interfiles.transport.message_stream import MessageStream, greet
 from interfiles.transport.plain import SocketTransport
@@ -33,6 +32,32 @@ from interfiles.wire.handshake_messages import Conversation, Failure
 from interfiles.wire.reports import R, decode_report
 
 ProgressCallback = Callable[[Progress], object]
+
+
+class Handing(Protocol):
+    """Answers what a daemon asks during one request."""
+
+    async def answer(self, stream: MessageStream[Message], question: Message) -> None:
+        """Send the answer.
+
+        Raises:
+          RemoteProtocolError: the question is none about this request.
+          InterFilesError: the answer is that this user may not, or cannot.
+        """
+
+    def end(self) -> None:
+        """The daemon has said something else: what was needed to answer no longer is. Brief; may be called again."""
+
+
+class HandingNothing:
+    """The request is about nothing that would have to be opened."""
+
+    async def answer(self, stream: MessageStream[Message], question: Message) -> None:
+        raise RemoteProtocolError(f"{type(question).__name__} came in place of a result")
+
+    def end(self) -> None:
+        """Nothing was."""
+
 
 _SUBJECT: Final[dict[Conversation, str]] = {"control": "the client daemon", "admin": "the master"}
 _HINT: Final[dict[Conversation, str]] = {

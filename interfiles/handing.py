@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -33,31 +33,6 @@ from interfiles.wire import control_messages as c
 from interfiles.wire.codec import Message
 
 T = TypeVar("T")
-
-
-class Handing(Protocol):
-    """Answers what a daemon asks during one request."""
-
-    async def answer(self, stream: MessageStream[Message], question: Message) -> None:
-        """Send the answer.
-
-        Raises:
-          RemoteProtocolError: the question is none about this request.
-          InterFilesError: the answer is that this user may not, or cannot.
-        """
-
-    def end(self) -> None:
-        """The daemon has said something else: what was needed to answer no longer is. Brief; may be called again."""
-
-
-class HandingNothing:
-    """The request is about nothing that would have to be opened."""
-
-    async def answer(self, stream: MessageStream[Message], question: Message) -> None:
-        raise RemoteProtocolError(f"{type(question).__name__} came in place of a result")
-
-    def end(self) -> None:
-        """Nothing was."""
 
 
 class HandingContent:

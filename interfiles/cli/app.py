@@ -1,9 +1,8 @@
 """The command `interfiles`: its commands, and the edge at which every error becomes one sentence and an exit code."""
 
 import os
-import sys
 from collections.abc import Sequence
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 
@@ -56,11 +55,6 @@ copies.register(app)
 fleet.register(app)
 trust.register(app)
 daemon.register(app)
-
-
-def main() -> NoReturn:
-    """Run the command that was typed, and end with its exit code."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

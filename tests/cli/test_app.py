@@ -229,6 +229,6 @@ def test_a_screen_is_what_the_terminal_can_show(
 def test_the_console_script_ends_with_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["interfiles", "downlod"])
     with pytest.raises(SystemExit) as caught:
-        importlib.import_module("interfiles.cli.app").main()
+        importlib.import_module("interfiles.cli.__main__").main()
     assert caught.value.code == 2
     assert isinstance(module.app, typer.Typer)

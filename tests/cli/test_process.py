@@ -17,7 +17,7 @@ from tests.fake_daemon import NEVER, FakeDaemon
 from tests.samples import DOWNLOAD, TRACKER, UPLOAD, progress, status, transfer
 
 # A shell that starts pytest in the background has it, and so the command, ignore Ctrl-C.
-MAIN = "import signal; signal.signal(2, signal.default_int_handler); from interfiles.cli.app import main; main()"
+MAIN = "import signal; signal.signal(2, signal.default_int_handler); from interfiles.cli.__main__ import main; main()"
 GOES_ON = "Watch it with interfiles wait 9c41e0, stop it with interfiles rm --local 9c41e0."
 ROOT = Path(__file__).parents[2]
 

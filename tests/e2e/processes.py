@@ -53,7 +53,7 @@ main()
 """
 _REHEARSALS: Final = {"interfiles": "status --socket /nowhere", "daemons": "--listen no:port"}
 
-CLI: Final = "interfiles.cli.app:main"
+CLI: Final = "interfiles.cli.__main__:main"
 DAEMONS: Final[dict[Role, str]] = {"master": "daemons.master.__main__:main", "client": "daemons.client.__main__:main"}
 
 
