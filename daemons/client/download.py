@@ -117,10 +117,11 @@ class Download:
         part = Path(os.fsdecode(record.part))
         file.phase, file.checked_bytes = "checking", 0
         open_files, durable = self._library.open_files, file.durable
-        store = await self._disk.run(
-            lambda: PartStore.open(part, file.manifest, durable, open_files, record.rights, record.place)
-        )
-        file.store = store
+        store = file.store if isinstance(file.store, PartStore) else None  # laid out a moment ago
+        if store is None:
+            store = file.store = await self._disk.run(
+                lambda: PartStore.open(part, file.manifest, durable, open_files, record.rights, record.place)
+            )
         file.verified = PieceSet(store.held.count, store.held.bits)
         doubtful = PieceSet(store.held.count, store.doubtful.bits & ~store.held.bits)
         here = file.manifest.zero_pieces()

@@ -230,11 +230,11 @@ class Downloader:
         is_new = not await disk.run(os.path.lexists, part)
         none, files = PieceSet(manifest.piece_count), self._library.open_files
         store = await disk.run(lambda: PartStore.open(part, manifest, none, files, order.owner, order.place))
-        store.close()  # the transfer opens it, as after a restart
         record = self._record(order, destination, part, "downloading", overwrite=overwrite, stamps=())
         try:
-            return await self._library.add(record, manifest, None)
+            return await self._library.add(record, manifest, store)  # the transfer goes on with it
         except InterFilesError:
+            store.close()
             if is_new:
                 await disk.run(discard_part, part, order.place)
             raise

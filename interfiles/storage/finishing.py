@@ -32,6 +32,7 @@ from interfiles.storage.syncing import sync_descriptor, sync_paths
 from interfiles.storage.system import rename_exclusively, umask
 from interfiles.storage.tree import (
     Tree,
+    Walk,
     link_target,
     open_directory_below,
     parent_below,
@@ -97,8 +98,8 @@ def _complete(parent: int, part: Path, manifest: Manifest, mask: int) -> tuple[S
     anchor = open_directory_below(parent, os.fsencode(part.name) if manifest.is_directory else b"")
     try:
         tree = Tree(part, manifest, anchor)
-        for index in range(len(manifest.files)):
-            _set_file_mode(tree, index, mask)
+        with tree.walking() as walk:
+            stamps = [_set_file_mode(tree, walk, index, mask) for index in range(len(manifest.files))]
         for entry in manifest.entries:
             if isinstance(entry, SymlinkEntry):
                 make_symlink(anchor, entry)
@@ -109,7 +110,7 @@ def _complete(parent: int, part: Path, manifest: Manifest, mask: int) -> tuple[S
                 _set_directory_mode(anchor, path, mask)
             paths += [*inner, b"."]
         sync_paths(anchor, paths)
-        return tuple([stamp_of(tree.status(index)) for index in range(len(manifest.files))])
+        return tuple(stamps)
     finally:
         os.close(anchor)
 
@@ -128,15 +129,16 @@ def make_symlink(anchor: int, entry: SymlinkEntry) -> None:
                 raise
 
 
-def _set_file_mode(tree: Tree, index: int, mask: int) -> None:
+def _set_file_mode(tree: Tree, walk: Walk, index: int, mask: int) -> Stamp:
     entry: FileEntry = tree.manifest.files[index].entry
-    descriptor = tree.open(index)
+    descriptor = walk.open(index)
     try:
-        size = os.fstat(descriptor).st_size
-        if size != entry.size:
+        stamp = stamp_of(os.fstat(descriptor))
+        if stamp.size != entry.size:
             shown = printable(str(tree.path(index)))
-            raise StorageFailed(f"{shown} has {size:,} bytes, not {entry.size:,}; pause and resume the download")
+            raise StorageFailed(f"{shown} has {stamp.size:,} bytes, not {entry.size:,}; pause and resume the download")
         _set_mode(descriptor, (0o755 if entry.executable else 0o644) & ~mask)
+        return stamp
     finally:
         os.close(descriptor)
 

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from interfiles.piece_set import PieceSet
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.places import Place, open_place
 from interfiles.storage.system import fallocate
-from interfiles.storage.tree import Tree, open_below, open_directory_below, parent_below, remove_below
+from interfiles.storage.tree import Tree, Walk, open_below, open_directory_below, parent_below, remove_below
 from interfiles.units import format_bytes, format_count
 
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -119,11 +119,14 @@ def _lay_out(parent: int, tree: Tree, is_new: bool) -> Layout:
 def _survey(tree: Tree) -> list[os.stat_result | None]:
     """What is at each file's path, None where nothing is."""
     found: list[os.stat_result | None] = []
-    for index in range(len(tree.manifest.files)):
-        try:
-            found.append(tree.status(index))
-        except FileNotFoundError:
-            found.append(None)
+    if not os.path.lexists(tree.root):
+        return [None] * len(tree.manifest.files)
+    with tree.walking() as walk:
+        for index in range(len(tree.manifest.files)):
+            try:
+                found.append(walk.status(index))
+            except FileNotFoundError:
+                found.append(None)
     return found
 
 
@@ -189,10 +192,14 @@ def _refuse_foreign(parent: int, descriptor: int, path: Path) -> None:
 
 
 def _make_files(anchor: int, tree: Tree, reserved: _Ranges) -> None:
+    with replace(tree, held=anchor).walking() as walk:
+        _make_each(tree, walk, reserved)
+
+
+def _make_each(tree: Tree, walk: Walk, reserved: _Ranges) -> None:
     can_reserve = True
     for index, file in enumerate(tree.manifest.files):
-        path = tree.below_anchor(file.entry.path)
-        descriptor = open_below(anchor, path, os.O_RDWR | os.O_CREAT)
+        descriptor = walk.make(index, os.O_RDWR | os.O_CREAT)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:  # a second link is somebody's own file

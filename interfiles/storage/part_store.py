@@ -133,16 +133,17 @@ class PartStore(PieceStore):
           NoSpace: the disk is full; a part may have been written.
           NotPermitted, StorageFailed: the file system refuses; a part may have been written.
         """
-        for index, start, count in self.manifest.spans(offset, len(data)):
-            file = self._borrow(index)
-            try:
-                self._write_fully(index, file.descriptor, start, data[:count])
-            finally:
-                self._files.give_back(file)
-            with self._lock:  # only now: a sync that began before this may not have seen the bytes
-                self._unsynced.add(self._tree.below_anchor(self.manifest.files[index].entry.path))
-                self._written.add(index)
-            data = data[count:]
+        with self._tree.walking() as walk:
+            for index, start, count in self.manifest.spans(offset, len(data)):
+                file = self._borrow(index, walk)
+                try:
+                    self._write_fully(index, file.descriptor, start, data[:count])
+                finally:
+                    self._files.give_back(file)
+                with self._lock:  # only now: a sync that began before this may not have seen the bytes
+                    self._unsynced.add(self._tree.below_anchor(self.manifest.files[index].entry.path))
+                    self._written.add(index)
+                data = data[count:]
 
     def sync(self) -> None:
         """Make every write that ended before the call durable; others may write meanwhile.

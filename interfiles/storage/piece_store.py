@@ -16,7 +16,7 @@ from interfiles.storage.failures import GONE, failure
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress, changed_error
 from interfiles.storage.open_files import OpenFile, OpenFiles
 from interfiles.storage.system import is_fuse
-from interfiles.storage.tree import Tree
+from interfiles.storage.tree import Tree, Walk
 
 # Opening a file and reading from it takes some 15 µs, so the loop is held up for a quarter of a millisecond.
 MAX_INLINE_FILES: Final = 16
@@ -87,15 +87,16 @@ class PieceStore(ABC):
         """
         made = bytearray(block.length)
         view = memoryview(made)
-        for index, offset, count in self._spans(block):
-            file = self._borrow(index)
-            try:
-                if count == len(view):
-                    os.posix_fadvise(file.descriptor, offset, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-                self._read_fully(index, file.descriptor, offset, view[:count])
-            finally:
-                self._files.give_back(file)
-            view = view[count:]
+        with self._tree.walking() as walk:
+            for index, offset, count in self._spans(block):
+                file = self._borrow(index, walk)
+                try:
+                    if count == len(view):
+                        os.posix_fadvise(file.descriptor, offset, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+                    self._read_fully(index, file.descriptor, offset, view[:count])
+                finally:
+                    self._files.give_back(file)
+                view = view[count:]
         return made
 
     def check(self, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled) -> PieceSet:
@@ -130,12 +131,12 @@ class PieceStore(ABC):
     def _spans(self, block: Block) -> list[tuple[int, int, int]]:
         return self.manifest.spans(self.manifest.geometry.piece_offset(block.piece) + block.offset, block.length)
 
-    def _borrow(self, index: int) -> OpenFile:
-        """Borrow a file, which has not changed, from the open files."""
+    def _borrow(self, index: int, walk: Walk | None = None) -> OpenFile:
+        """Borrow a file, which has not changed, from the open files; `walk`: for one of several."""
         if self.is_closed:
             raise ValueError("the store is closed")
         try:
-            file = self._files.borrow(self, index, self._open)
+            file = self._files.borrow(self, index, lambda index: self._open(walk or self._tree, index))
         except OSError as e:
             if e.errno in GONE:
                 raise self._gone(index) from e
@@ -147,9 +148,9 @@ class PieceStore(ABC):
             raise
         return file
 
-    def _open(self, index: int) -> int:
+    def _open(self, tree: Tree | Walk, index: int) -> int:
         with acting_as(self.owner):
-            descriptor = self._tree.open(index, self._flags)
+            descriptor = tree.open(index, self._flags)
         if self.owner is not None and is_fuse(descriptor):
             os.close(descriptor)  # elsewhere, on the loop for one, closing could take for ever
             shown = printable(str(self._tree.path(index)))

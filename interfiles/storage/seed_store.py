@@ -35,23 +35,23 @@ class SeedStore(PieceStore):
 
         Name the first that differs, and say in words how.
         """
-        for index, stamp in enumerate(self._stamps):
-            path = self.manifest.files[index].entry.path
-            try:
-                if not self._is_same(stamp_of(self._tree.status(index)), stamp):
-                    return path, "has changed on disk"
-            except OSError as e:
-                return path, "is gone" if e.errno in GONE else f"cannot be looked at ({e.strerror})"
+        with self._tree.walking() as walk:
+            for index, stamp in enumerate(self._stamps):
+                path = self.manifest.files[index].entry.path
+                try:
+                    if not self._is_same(stamp_of(walk.status(index)), stamp):
+                        return path, "has changed on disk"
+                except OSError as e:
+                    return path, "is gone" if e.errno in GONE else f"cannot be looked at ({e.strerror})"
         return None
 
     def _check_unchanged(self, index: int, descriptor: int) -> None:
-        path = self._tree.path(index)
         try:
             found = stamp_of(os.fstat(descriptor))
         except OSError as e:
-            raise failure(e, path, "read") from e
+            raise failure(e, self._tree.path(index), "read") from e
         if not self._is_same(found, self._stamps[index]):
-            raise changed_error(path)
+            raise changed_error(self._tree.path(index))
 
     def _is_same(self, found: Stamp, stamp: Stamp) -> bool:
         return found == stamp and (self.owner is None or found.device == stamp.device)
