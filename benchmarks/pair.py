@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import ssl
 import statistics
 import sys
 import tempfile
@@ -80,7 +81,14 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 def machine() -> dict[str, Any]:
     """What it was measured on."""
-    return {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
+    known = Path("/proc/cpuinfo").read_text()
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "cores": os.cpu_count(),
+        "features": [feature for feature in ("aes", "vaes", "avx2", "avx512f") if f" {feature} " in known],
+    }
 
 
 def main() -> int:
