@@ -13,6 +13,7 @@ Rounds alternate where two things are compared. Prints one line of JSON with med
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import tempfile
@@ -109,22 +110,25 @@ def fan_out(scratch: Path, rounds: int) -> Found:
 
 
 def memory(scratch: Path, _rounds: int) -> Found:
-    """What both daemons need at most while a large file moves."""
-    size, step = 20 * GIB, 64 << 20
-    file = scratch / "large.bin"
+    """What both daemons need at most while 20 GB move, from the upload on."""
+    size, step = 20 * 10**9, 10**7
+    file, noise = scratch / "large.bin", random.Random(1).randbytes(step)
     with file.open("wb") as out:
-        out.truncate(size)
-        for offset in range(0, size, step):
-            out.seek(offset)
-            out.write(offset.to_bytes(8, "big") * (1 << 17))
+        for number in range(size // step):  # no two pieces are the same, none is of zeros
+            out.write(noise[number:] + noise[:number])
     with running(scratch, 2) as (fleet, daemons):
+        began = time.perf_counter()
         tracker = upload(fleet, daemons[0], file)
-        for daemon in daemons:
-            processes.forget_peak(daemon.pid)
-        fetch_s(fleet, daemons[1:], tracker)
+        hashed_s = time.perf_counter() - began
+        took_s = fetch_s(fleet, daemons[1:], tracker)
         peaks = [round(processes.peak_rss(daemon.pid) / 1e6) for daemon in daemons]
     file.unlink()
-    return {"source_mb": peaks[0], "receiver_mb": peaks[1]}
+    return {
+        "source_mb": peaks[0],
+        "receiver_mb": peaks[1],
+        "upload_gb_per_s": round(size / 1e9 / hashed_s, 3),
+        "download_gb_per_s": round(size / 1e9 / took_s, 3),
+    }
 
 
 def commands(scratch: Path, rounds: int) -> Found:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Collection
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -133,13 +134,9 @@ class PartStore(PieceStore):
           NoSpace: the disk is full; a part may have been written.
           NotPermitted, StorageFailed: the file system refuses; a part may have been written.
         """
-        with self._tree.walking() as walk:
-            for index, start, count in self.manifest.spans(offset, len(data)):
-                file = self._borrow(index, walk)
-                try:
-                    self._write_fully(index, file.descriptor, start, data[:count])
-                finally:
-                    self._files.give_back(file)
+        with closing(self._files_of(self.manifest.spans(offset, len(data)))) as opened:
+            for index, descriptor, start, count in opened:
+                self._write_fully(index, descriptor, start, data[:count])
                 with self._lock:  # only now: a sync that began before this may not have seen the bytes
                     self._unsynced.add(self._tree.below_anchor(self.manifest.files[index].entry.path))
                     self._written.add(index)

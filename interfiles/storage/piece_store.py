@@ -2,8 +2,8 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Final
 
 from interfiles.errors import ContentChanged, InterFilesError, NotPermitted, StorageFailed, printable
@@ -87,15 +87,11 @@ class PieceStore(ABC):
         """
         made = bytearray(block.length)
         view = memoryview(made)
-        with self._tree.walking() as walk:
-            for index, offset, count in self._spans(block):
-                file = self._borrow(index, walk)
-                try:
-                    if count == len(view):
-                        os.posix_fadvise(file.descriptor, offset, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-                    self._read_fully(index, file.descriptor, offset, view[:count])
-                finally:
-                    self._files.give_back(file)
+        with closing(self._files_of(self._spans(block))) as opened:
+            for index, descriptor, offset, count in opened:
+                if count == len(view):
+                    os.posix_fadvise(descriptor, offset, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+                self._read_fully(index, descriptor, offset, view[:count])
                 view = view[count:]
         return made
 
@@ -131,22 +127,52 @@ class PieceStore(ABC):
     def _spans(self, block: Block) -> list[tuple[int, int, int]]:
         return self.manifest.spans(self.manifest.geometry.piece_offset(block.piece) + block.offset, block.length)
 
-    def _borrow(self, index: int, walk: Walk | None = None) -> OpenFile:
-        """Borrow a file, which has not changed, from the open files; `walk`: for one of several."""
+    def _files_of(self, spans: list[Span]) -> Generator[tuple[int, int, int, int]]:
+        """Each file's index and descriptor, with offset and count; good until the next is asked for.
+
+        Files that are few are kept open for the next block; many would drive all others out of `OpenFiles`.
+        """
+        if len(spans) <= MAX_INLINE_FILES:
+            for index, offset, count in spans:
+                file = self._borrow(index)
+                try:
+                    yield index, file.descriptor, offset, count
+                finally:
+                    self._files.give_back(file)
+            return
         if self.is_closed:
             raise ValueError("the store is closed")
-        try:
-            file = self._files.borrow(self, index, lambda index: self._open(walk or self._tree, index))
-        except OSError as e:
-            if e.errno in GONE:
-                raise self._gone(index) from e
-            raise failure(e, self._tree.path(index), "read") from e
+        with self._tree.walking() as walk:
+            for index, offset, count in spans:
+                with self._failures(index):
+                    descriptor = self._open(walk, index)
+                try:
+                    self._check_unchanged(index, descriptor)
+                    yield index, descriptor, offset, count
+                finally:
+                    os.close(descriptor)
+
+    def _borrow(self, index: int) -> OpenFile:
+        """Borrow a file, which has not changed, from the open files."""
+        if self.is_closed:
+            raise ValueError("the store is closed")
+        with self._failures(index):
+            file = self._files.borrow(self, index, lambda index: self._open(self._tree, index))
         try:
             self._check_unchanged(index, file.descriptor)
         except BaseException:
             self._files.give_back(file)
             raise
         return file
+
+    @contextmanager
+    def _failures(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            if e.errno in GONE:
+                raise self._gone(index) from e
+            raise failure(e, self._tree.path(index), "read") from e
 
     def _open(self, tree: Tree | Walk, index: int) -> int:
         with acting_as(self.owner):

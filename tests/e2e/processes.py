@@ -194,9 +194,10 @@ def dialler(port: int, daemons: Iterable[Daemon]) -> str:
 def _sockets(daemon: Daemon) -> set[str]:
     """The inodes of its sockets."""
     inodes = set()
-    for entry in os.scandir(f"/proc/{daemon.pid}/fd"):
-        with suppress(OSError):
-            inodes.add(os.readlink(entry.path).removeprefix("socket:[").removesuffix("]"))
+    with suppress(OSError), os.scandir(f"/proc/{daemon.pid}/fd") as entries:  # it may end meanwhile
+        for entry in entries:
+            with suppress(OSError):
+                inodes.add(os.readlink(entry.path).removeprefix("socket:[").removesuffix("]"))
     return inodes
 
 

@@ -152,7 +152,7 @@ def test_ten_thousand_small_files(tmp_path: Path) -> None:
         store = created(tmp_path / "to", content, files)
         assert store.is_scattered(0, PIECE)
         fetch(store, content)
-        assert len(files) == 16
+        assert len(files) <= 1, "many drive no others out"
         store.sync()
         assert checked(store, content.all_pieces) == content.all_pieces
         stamps = store.finish(tmp_path / "to/t", overwrite=False)
