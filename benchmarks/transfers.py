@@ -13,6 +13,7 @@ Rounds alternate where two things are compared. Prints one line of JSON with med
 
 import argparse
 import json
+import os
 import random
 import statistics
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,15 +52,24 @@ def upload(fleet: Fleet, daemon: Daemon, path: Path) -> str:
     return str(report["tracker"])
 
 
-def fetch_s(fleet: Fleet, daemons: list[Daemon], tracker: str) -> float:
-    """Seconds from the first command's start to the last one's exit; the copies are removed again."""
+def fetch_s(fleet: Fleet, daemons: list[Daemon], tracker: str, *, keep: bool = False) -> float:
+    """Seconds from the first command's start to the last one's exit; the copies are removed again.
+
+    `keep`: not these, but forgotten; each is in a directory of its own. ext4 takes several times as long to make files
+    for a minute after so many were removed: it does not use their inodes again so soon, and looks for others.
+    """
+    places = [Path(tempfile.mkdtemp(prefix="got-", dir=daemon.home)) for daemon in daemons]
     began = time.perf_counter()
-    commands = [fleet.begin_cli(daemon, "download", "-p", tracker) for daemon in daemons]
+    commands = [
+        fleet.begin_cli(daemon, "download", "-p", tracker, "-o", str(place))
+        for daemon, place in zip(daemons, places, strict=True)
+    ]
     for command in commands:
         fleet.finish_cli(command, timeout_s=600).done  # noqa: B018 - it raises
     seconds = time.perf_counter() - began
     for daemon in daemons:
-        fleet.cli(daemon, "rm", "-p", tracker, "--local", "--delete", "--yes").done  # noqa: B018
+        fleet.cli(daemon, "rm", "-p", tracker, "--local", "--yes", *(() if keep else ("--delete",))).done  # noqa: B018
+    os.sync()  # else the next one's would wait for what removing has left the disk to do
     return seconds
 
 
@@ -87,7 +98,8 @@ def small(scratch: Path, rounds: int) -> Found:
     one = make_file(scratch / "one.bin", SMALL_FILES * SMALL_BYTES)
     with running(scratch, 2) as (fleet, [source, client]):
         trackers = [upload(fleet, source, path) for path in (tree, one)]
-        seconds = [[fetch_s(fleet, [client], tracker) for tracker in trackers] for _ in range(rounds + 1)][1:]
+        fetch = partial(fetch_s, fleet, [client], keep=True)
+        seconds = [[fetch(tracker) for tracker in trackers] for _ in range(rounds + 1)][1:]
     many, alone = (statistics.median(column) for column in zip(*seconds, strict=True))
     return {"many_s": round(many, 3), "one_s": round(alone, 3), "ratio": round(many / alone, 2)}
 
