@@ -143,6 +143,25 @@ def memory(scratch: Path, _rounds: int) -> Found:
     }
 
 
+def durability(scratch: Path, rounds: int) -> Found:
+    """What it costs to make pieces durable while they come, beside doing so once at the end."""
+    size = 2 * GIB
+    file = make_file(scratch / "durable.bin", size)
+    with running(scratch, 2) as (fleet, [source, client]):
+        careless = fleet.new_client("careless")
+        careless.constants = {"daemons.client.download:SYNC_BYTES": 1 << 60, "daemons.client.download:SYNC_S": 1e6}
+        fleet.start_new(careless)
+        tracker = upload(fleet, source, file)
+        seconds = [[fetch_s(fleet, [to], tracker) for to in (client, careless)] for _ in range(rounds + 1)][1:]
+    as_shipped, at_the_end = (statistics.median(column) for column in zip(*seconds, strict=True))
+    file.unlink()
+    return {
+        "as_shipped_s": round(as_shipped, 3),
+        "at_the_end_s": round(at_the_end, 3),
+        "ratio": round(as_shipped / at_the_end, 2),
+    }
+
+
 def commands(scratch: Path, rounds: int) -> Found:
     """How long a command takes that only asks the daemon."""
     with running(scratch, 1) as (fleet, [daemon]):
@@ -159,6 +178,7 @@ CASES: Final[dict[str, Callable[[Path, int], Found]]] = {
     "small": small,
     "fan_out": fan_out,
     "memory": memory,
+    "durability": durability,
     "commands": commands,
 }
 
@@ -176,7 +196,8 @@ def main() -> None:
     for name in asked.only:
         with tempfile.TemporaryDirectory(prefix="interfiles-benchmark-", dir=asked.on) as directory:
             found[name] = CASES[name](Path(directory), asked.rounds)
-        print(json.dumps({name: found[name]}), flush=True)
+        medium = "memory" if str(asked.on).startswith("/dev/shm") else "disk"
+        print(json.dumps({name: found[name], "on": medium}), flush=True)
 
 
 if __name__ == "__main__":
