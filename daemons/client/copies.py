@@ -16,7 +16,7 @@ from daemons.supervision import contain
 from interfiles.errors import ContentChanged, DestinationExists, InterFilesError, Refused, printable
 from interfiles.manifest import FileId, short_id
 from interfiles.piece_set import PieceSet
-from interfiles.storage.part_store import PartStore, discard_part, part_path
+from interfiles.storage.part_store import PartStore, check_left_over, discard_part, part_path
 from interfiles.storage.records import CopyRecord
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ class Copier:
             copy.has_part = False
             if not record.overwrite and await disk.run(os.path.lexists, record.destination):
                 raise DestinationExists(f"{printable(str(copy.destination))} exists already")
+        await disk.run(check_left_over, copy.part, manifest)
         none = PieceSet(manifest.piece_count)
         store = await disk.run(lambda: PartStore.open(copy.part, manifest, none, files, record.owner, record.place))
         copy.has_part = True

@@ -31,7 +31,7 @@ from interfiles.errors import (
 from interfiles.piece_set import PieceSet
 from interfiles.storage.acting import can_act
 from interfiles.storage.existing import matches_existing, same_structure
-from interfiles.storage.part_store import PartStore, discard_part, part_path
+from interfiles.storage.part_store import PartStore, check_left_over, discard_part, part_path
 from interfiles.storage.records import FileRecord, encode_stamps
 from interfiles.storage.seed_store import SeedStore
 
@@ -228,6 +228,7 @@ class Downloader:
         manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
         part = part_path(destination.parent, manifest)
         is_new = not await disk.run(os.path.lexists, part)
+        await disk.run(check_left_over, part, manifest)
         none, files = PieceSet(manifest.piece_count), self._library.open_files
         store = await disk.run(lambda: PartStore.open(part, manifest, none, files, order.owner, order.place))
         record = self._record(order, destination, part, "downloading", overwrite=overwrite, stamps=())

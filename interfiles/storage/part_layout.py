@@ -53,7 +53,7 @@ def lay_out(part: Path, manifest: Manifest, *, is_new: bool, place: Place | None
         return _lay_out(parent, Tree(part, manifest), is_new)
     except OSError as e:
         if e.errno in _IN_THE_WAY:
-            raise _in_the_way(part) from e
+            raise in_the_way(part) from e
         raise failure(e, part.parent, "written") from e
     finally:
         os.close(parent)
@@ -188,7 +188,7 @@ def _refuse_foreign(parent: int, descriptor: int, path: Path) -> None:
     """
     is_shared = os.fstat(parent).st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if is_shared and os.fstat(descriptor).st_uid != os.geteuid():
-        raise _in_the_way(path)
+        raise in_the_way(path)
 
 
 def _make_files(anchor: int, tree: Tree, reserved: _Ranges) -> None:
@@ -203,7 +203,7 @@ def _make_each(tree: Tree, walk: Walk, reserved: _Ranges) -> None:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:  # a second link is somebody's own file
-                raise _in_the_way(tree.path(index))
+                raise in_the_way(tree.path(index))
             if status.st_size != file.entry.size:
                 os.ftruncate(descriptor, file.entry.size)
             ranges = reserved.get(index, ())
@@ -244,5 +244,6 @@ def _layout(anchor: int, manifest: Manifest, found: list[os.stat_result | None])
     return Layout(anchor, blank, intact)
 
 
-def _in_the_way(path: Path) -> DestinationExists:
+def in_the_way(path: Path) -> DestinationExists:
+    """The error for what is no part of ours and has a part's name."""
     return DestinationExists(f"{printable(str(path))} is in the way; remove it, or choose another place")

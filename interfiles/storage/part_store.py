@@ -1,6 +1,7 @@
 """A content that is being fetched: the `.part` beside its destination."""
 
 import os
+import stat
 import threading
 from collections.abc import Collection
 from contextlib import closing
@@ -20,7 +21,7 @@ from interfiles.storage.failures import failure, translated
 from interfiles.storage.finishing import finish
 from interfiles.storage.hashing import Cancelled, PieceReader, Progress
 from interfiles.storage.open_files import OpenFiles
-from interfiles.storage.part_layout import Layout, directories, lay_out
+from interfiles.storage.part_layout import Layout, directories, in_the_way, lay_out
 from interfiles.storage.piece_store import PieceStore
 from interfiles.storage.places import Place, open_place
 from interfiles.storage.scan import Stamp
@@ -249,6 +250,23 @@ class PartStore(PieceStore):
     def _cut_short(self, index: int) -> InterFilesError:
         shown = printable(str(self._tree.path(index)))
         return StorageFailed(f"{shown} was cut short; pause and resume the download to mend it")
+
+
+def check_left_over(part: Path, manifest: Manifest) -> None:
+    """Look at what has the name of a part that no record names; what a crash has left there may be gone on with.
+
+    Raises:
+      DestinationExists: it is none of ours: a file of another size than a part ever has.
+      StorageFailed: the file system fails.
+    """
+    try:
+        found = os.lstat(part)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise failure(e, part, "read") from e
+    if not manifest.is_directory and stat.S_ISREG(found.st_mode) and found.st_size not in (0, manifest.size):
+        raise in_the_way(part)
 
 
 def discard_part(part: Path, place: Place | None = None) -> None:

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from interfiles.errors import DestinationExists, NoSpace, NotPermitted, Refused
 from interfiles.storage.jobs import JobStore
+from interfiles.storage.part_store import part_path
 from interfiles.wire import control_messages as c
 from interfiles.wire.reports import DownloadReport
 from tests.daemons.client.peers import Server, hand_out, honest_copy
@@ -276,6 +277,21 @@ async def test_a_paused_download_is_resumed_by_downloading_it(
     await world.daemon.pause(content.manifest)
     report = await world.daemon.download(content.manifest)
     assert report.state == "complete"
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+async def test_a_file_of_somebody_elses_with_the_name_of_a_part_is_in_the_way(
+    world: World, content: Content, other: Path, is_here: bool, autojump_clock: MockClock
+) -> None:
+    if is_here:
+        await world.seed(content)
+    part = part_path(other, content.manifest)
+    part.write_bytes(b"x")
+    with pytest.raises(DestinationExists, match=r"\.part is in the way; remove it"):
+        await world.daemon.download(content.manifest, other)
+    assert part.read_bytes() == b"x"
+    assert os.listdir(other) == [part.name]
+    await nothing_was_begun(world)
 
 
 async def test_a_withdrawn_file_is_fetched_again(
