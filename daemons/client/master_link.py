@@ -331,11 +331,12 @@ class MasterLink:
                 used, free = self._announcer.room()
                 await outgoing.send((m.Heartbeat(self._sent, used, free, replace, batch), b""))
                 replace = False
-            beat_at = trio.current_time() + heartbeat_s
+            told_at = trio.current_time()
+            beat_at = told_at + heartbeat_s
             while trio.current_time() < beat_at:
                 with trio.move_on_at(min(beat_at, trio.current_time() + PROGRESS_S)):
                     seen = await self._announcer.announcements.later_than(seen)
-                    await trio.sleep(COALESCE_S)
+                    await trio.sleep_until(told_at + COALESCE_S)  # at once, after a while of nothing
                 if pending := self._announcer.changed_holdings():
                     break
             if self._heard < self._sent and trio.current_time() - self._heard_at > MISSED_HEARTBEATS * heartbeat_s:
