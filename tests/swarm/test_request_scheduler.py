@@ -162,6 +162,17 @@ def test_an_idle_peer_steals_from_one_that_would_take_much_longer() -> None:
     assert made.on_block("slow", late.piece, late.offset, late.length, now) is None, "late blocks are dropped"
 
 
+def test_who_was_stolen_from_takes_nothing_back() -> None:
+    """It may still be sending that, and without a whole block from it nothing says how slow it is."""
+    made = scheduler("..", piece_size=BLOCK_BYTES, slow="##", other="##")
+    assert len(ask(made, "slow", 0.0)) == 2
+    taken = made.next_requests("other", 3.0, RNG)
+    assert [entry.peer for entry in taken.cancelled] == ["slow"] * len(taken.requests) != []
+    decision = made.next_requests("slow", 60.0, RNG)
+    assert (decision.requests, decision.cancelled) == ([], [])
+    made.check_invariants()
+
+
 def test_no_steal_between_equals() -> None:
     made, now = scheduler("." * 20, a="#" * 20, b="#" * 20), 0.0
     queues = {"a": ask(made, "a", now), "b": ask(made, "b", now)}
