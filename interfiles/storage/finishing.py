@@ -22,10 +22,10 @@ from typing import Final
 import structlog
 
 from interfiles.errors import DestinationExists, StorageFailed, printable
-from interfiles.manifest import FileEntry, Manifest, SymlinkEntry
+from interfiles.manifest import Manifest, SymlinkEntry
 from interfiles.storage.existing import matches_existing
 from interfiles.storage.failures import translated
-from interfiles.storage.part_layout import directories
+from interfiles.storage.part_layout import directories, mode_of
 from interfiles.storage.places import Place, open_place
 from interfiles.storage.scan import Stamp, stamp_of
 from interfiles.storage.syncing import sync_descriptor, sync_paths
@@ -130,17 +130,18 @@ def make_symlink(anchor: int, entry: SymlinkEntry) -> None:
 
 
 def _set_file_mode(tree: Tree, walk: Walk, index: int, mask: int) -> Stamp:
-    entry: FileEntry = tree.manifest.files[index].entry
-    descriptor = walk.open(index)
-    try:
-        stamp = stamp_of(os.fstat(descriptor))
-        if stamp.size != entry.size:
-            shown = printable(str(tree.path(index)))
-            raise StorageFailed(f"{shown} has {stamp.size:,} bytes, not {entry.size:,}; pause and resume the download")
-        _set_mode(descriptor, (0o755 if entry.executable else 0o644) & ~mask)
-        return stamp
-    finally:
-        os.close(descriptor)
+    entry, status = tree.manifest.files[index].entry, walk.status(index)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+        shown = printable(str(tree.path(index)))
+        raise StorageFailed(f"{shown} has {status.st_size:,} bytes, not {entry.size:,}; pause and resume the download")
+    mode = mode_of(entry) & ~mask
+    if stat.S_IMODE(status.st_mode) != mode:
+        descriptor = walk.open(index)
+        try:
+            _set_mode(descriptor, mode)
+        finally:
+            os.close(descriptor)
+    return stamp_of(status)
 
 
 def _set_directory_mode(anchor: int, path: bytes, mask: int) -> None:

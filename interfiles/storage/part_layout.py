@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from interfiles.errors import DestinationExists, NoSpace, PathNotFound, printable
-from interfiles.manifest import DirectoryEntry, Manifest
+from interfiles.manifest import DirectoryEntry, FileEntry, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.places import Place, open_place
@@ -82,6 +82,11 @@ def make_directories(anchor: int, manifest: Manifest) -> None:
                 os.mkdir(name, 0o700, dir_fd=directory)
             except FileExistsError:  # if it is no directory, whatever is made in it will tell
                 pass
+
+
+def mode_of(entry: FileEntry) -> int:
+    """The usual mode of a file, from which the owner's mask is still to be taken off."""
+    return 0o755 if entry.executable else 0o644
 
 
 def check_space(directory: int, path: Path, name: str, *, needed_bytes: int, needed_files: int) -> None:
@@ -199,18 +204,21 @@ def _make_files(anchor: int, tree: Tree, reserved: _Ranges) -> None:
 def _make_each(tree: Tree, walk: Walk, reserved: _Ranges) -> None:
     can_reserve = True
     for index, file in enumerate(tree.manifest.files):
-        descriptor = walk.make(index, os.O_RDWR | os.O_CREAT)
+        # Most files have their mode from the start: nobody else can look into a part's directory, but at a lone file.
+        mode = mode_of(file.entry) if tree.manifest.is_directory else 0o600
+        descriptor = walk.make(index, os.O_RDWR | os.O_CREAT, mode)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:  # a second link is somebody's own file
                 raise in_the_way(tree.path(index))
-            if status.st_size != file.entry.size:
+            size, ranges = status.st_size, reserved.get(index, ())
+            # Reserved before? Once more, and tmpfs would turn it all from a hole into zeros to be hashed.
+            if status.st_blocks * STAT_BLOCK_BYTES < sum(length for _, length in ranges):
+                for offset, length in ranges:
+                    can_reserve = can_reserve and _reserve(descriptor, offset, length)
+                    size = max(size, offset + length) if can_reserve else size
+            if size != file.entry.size:
                 os.ftruncate(descriptor, file.entry.size)
-            ranges = reserved.get(index, ())
-            if status.st_blocks * STAT_BLOCK_BYTES >= sum(length for _, length in ranges):
-                continue  # reserved before; once more, and tmpfs would turn it all from a hole into zeros to be hashed
-            for offset, length in ranges:
-                can_reserve = can_reserve and _reserve(descriptor, offset, length)
         finally:
             os.close(descriptor)
 

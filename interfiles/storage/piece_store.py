@@ -142,10 +142,12 @@ class PieceStore(ABC):
             return
         if self.is_closed:
             raise ValueError("the store is closed")
-        with self._tree.walking() as walk:
+        with acting_as(self.owner), self._tree.walking() as walk:  # once for all of them: each is small
             for index, offset, count in spans:
-                with self._failures(index):
+                try:
                     descriptor = self._open(walk, index)
+                except OSError as e:
+                    raise self._failure(index, e) from e
                 try:
                     self._check_unchanged(index, descriptor)
                     yield index, descriptor, offset, count
@@ -156,8 +158,10 @@ class PieceStore(ABC):
         """Borrow a file, which has not changed, from the open files."""
         if self.is_closed:
             raise ValueError("the store is closed")
-        with self._failures(index):
-            file = self._files.borrow(self, index, lambda index: self._open(self._tree, index))
+        try:
+            file = self._files.borrow(self, index, self._open_alone)
+        except OSError as e:
+            raise self._failure(index, e) from e
         try:
             self._check_unchanged(index, file.descriptor)
         except BaseException:
@@ -165,18 +169,18 @@ class PieceStore(ABC):
             raise
         return file
 
-    @contextmanager
-    def _failures(self, index: int) -> Iterator[None]:
-        try:
-            yield
-        except OSError as e:
-            if e.errno in GONE:
-                raise self._gone(index) from e
-            raise failure(e, self._tree.path(index), "read") from e
+    def _failure(self, index: int, error: OSError) -> InterFilesError:
+        if error.errno in GONE:
+            return self._gone(index)
+        return failure(error, self._tree.path(index), "read")
+
+    def _open_alone(self, index: int) -> int:
+        with acting_as(self.owner):
+            return self._open(self._tree, index)
 
     def _open(self, tree: Tree | Walk, index: int) -> int:
-        with acting_as(self.owner):
-            descriptor = tree.open(index, self._flags)
+        """Open a file, acting as the owner."""
+        descriptor = tree.open(index, self._flags)
         if self.owner is not None and is_fuse(descriptor):
             os.close(descriptor)  # elsewhere, on the loop for one, closing could take for ever
             shown = printable(str(self._tree.path(index)))

@@ -113,10 +113,10 @@ class Walk:
             raise OSError(errno.ENXIO, "It is not a regular file")
         return descriptor
 
-    def make(self, index: int, flags: int) -> int:
-        """Open whatever is at a file's path; with O_CREAT, a file if there is nothing."""
+    def make(self, index: int, flags: int, mode: int = 0o600) -> int:
+        """Open whatever is at a file's path; with O_CREAT, a file with a mode if there is nothing."""
         directory, name = self._find(index)
-        return os.open(name, flags | _FILE_FLAGS, 0o600, dir_fd=directory)
+        return os.open(name, flags | _FILE_FLAGS, mode, dir_fd=directory)
 
     def status(self, index: int) -> os.stat_result:
         directory, name = self._find(index)

@@ -19,7 +19,8 @@ from interfiles.piece_set import PieceSet
 from interfiles.storage import part_layout
 from interfiles.storage.open_files import OpenFiles
 from interfiles.storage.part_store import PartStore, discard_part, part_path
-from tests.storage.contents import PIECE, Content, Failing, a_file, a_tree, checked, fetch, no_leaks, tree_of
+from interfiles.storage.system import umask
+from tests.storage.contents import PIECE, Content, Failing, a_file, a_tree, checked, fetch, no_leaks, tree_of, uploaded
 from tests.trees import directory, single_file
 
 IN_A_TREE = [0, 1, 2, 3, 4]
@@ -68,7 +69,7 @@ def test_a_new_part_has_its_whole_structure_and_is_private(part: Path, content: 
     found = {str(path.relative_to(part)): path for path in part.rglob("*")}
     assert set(found) == set(sizes) | directories
     assert {path: found[path].stat().st_size for path in sizes} == sizes
-    assert {stat.S_IMODE(found[path].stat().st_mode) for path in sizes} == {0o600}
+    assert {stat.S_IMODE(found[path].stat().st_mode) for path in sizes} == {0o755 & ~umask(), 0o644 & ~umask()}
     assert {stat.S_IMODE(found[path].stat().st_mode) for path in directories} == {0o700}
     assert (list(store.held), list(store.doubtful)) == (ZEROS_OF_A_TREE, [])
     store.close()
@@ -181,6 +182,8 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
 def test_a_place_that_cannot_be_written_to(
     part: Path, content: Content, call: str, number: int, error: type[InterFilesError]
 ) -> None:
+    (content.root / "z").write_bytes(bytes(PIECE * 2))  # no space is reserved for zeros: only truncate makes it
+    content = uploaded(content.root)
     with pytest.MonkeyPatch.context() as patch:
         Failing(patch)(call, number)
         with pytest.raises(error) as caught:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,13 @@ def content(tmp_path: Path) -> Content:
 def created(to: Path, content: Content, files: OpenFiles) -> PartStore:
     to.mkdir(exist_ok=True)
     return PartStore.create(part_path(to, content.manifest), content.manifest, files)
+
+
+def test_a_new_lone_file_is_private(tmp_path: Path, files: OpenFiles) -> None:
+    content = a_file(tmp_path / "source/f")
+    part = part_path(tmp_path, content.manifest)
+    PartStore.create(part, content.manifest, files).close()
+    assert (part.stat().st_size, stat.S_IMODE(part.stat().st_mode)) == (content.manifest.size, 0o600)
 
 
 def test_the_part_is_named_for_the_content_and_its_id() -> None:
