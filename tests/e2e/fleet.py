@@ -87,6 +87,13 @@ class Fleet:
                     raise
         return daemon
 
+    def start_master_in(self, namespace: str, address: str) -> Daemon:
+        """Start the fleet's master at HOST:PORT in a network namespace, and wait until it serves."""
+        daemon = self._daemon("master", "master", ["--listen", address])
+        daemon.namespace = namespace
+        self.start(daemon)
+        return daemon
+
     def start_client(self, name: str, *arguments: str, uid: int | None = None) -> Daemon:
         """Start a client on a free port, as a new member of the fleet, and wait until it serves.
 
@@ -98,9 +105,8 @@ class Fleet:
 
     def start_clients(self, *names: str) -> list[Daemon]:
         """Start clients at once, as new members of the fleet, and wait until all of them serve."""
-        daemons = [self._launch_client(name) for name in names]
-        for daemon in daemons:
-            self._await_ready(daemon)
+        daemons = [self.new_client(name) for name in names]
+        self.start_new(*daemons)
         return daemons
 
     def new_client(self, name: str, *arguments: str, uid: int | None = None) -> Daemon:
@@ -119,10 +125,12 @@ class Fleet:
         self._launch_new(daemon)
         return daemon
 
-    def start_new(self, daemon: Daemon) -> None:
-        """Start a client of `new_client` as a new member of the fleet, and wait until it serves."""
-        self._launch_new(daemon)
-        self._await_ready(daemon)
+    def start_new(self, *daemons: Daemon) -> None:
+        """Start clients of `new_client` at once, as new members of the fleet, and wait until all of them serve."""
+        for daemon in daemons:
+            self._launch_new(daemon)
+        for daemon in daemons:
+            self._await_ready(daemon)
 
     def _launch_new(self, daemon: Daemon) -> None:
         token = daemon.state.with_name(f"{daemon.name}.token")
@@ -157,7 +165,7 @@ class Fleet:
             command += ["--socket", str(daemon.socket)]
         with open(daemon.log, "ab") as log, open(daemon.out, "wb") as out:
             daemon.process = subprocess.Popen(
-                launch_line(DAEMONS[daemon.role], daemon.uid, command, groups=daemon.groups),
+                [*daemon.entry, *launch_line(DAEMONS[daemon.role], daemon.uid, command, groups=daemon.groups)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,

@@ -97,7 +97,8 @@ class Ran:
 class Daemon:
     """One daemon and what it needs to start again: `home` is where its commands are typed, and its downloads go.
 
-    `constants`: values of module constants that are others than usual, by `module:NAME`.
+    `constants`: values of module constants that are others than usual, by `module:NAME`. `namespace`: the network
+    namespace that it runs in (ip-netns(8); to enter one takes root), empty for this process's own.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Daemon:
     uid: int | None = None
     constants: dict[str, float] = field(default_factory=dict)
     groups: tuple[int, ...] = ()
+    namespace: str = ""
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     log: Path = field(init=False)
@@ -122,6 +124,11 @@ class Daemon:
     def pid(self) -> int:
         assert self.process is not None, f"{self.name} was never started"
         return self.process.pid
+
+    @property
+    def entry(self) -> list[str]:
+        """What stands before its command line, so that it runs in its namespace, under the same process id."""
+        return ["ip", "netns", "exec", self.namespace] if self.namespace else []
 
     @property
     def is_running(self) -> bool:
