@@ -36,7 +36,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check format master client install uninstall clean \
-	check-format check-lint check-types check-root bench-pair bench-loop profile
+	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop profile
 
 define check_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -88,6 +88,9 @@ check-types: .venv/.test
 
 bench-pair: .venv/.bench ## how fast one host gets a file from another, beside rivals; ARGS='--size 4 --on /dev/shm'
 	@$(IN_VENV) benchmarks.pair $(ARGS)
+
+bench-swarm: .venv/.bench ## how soon a file is on all of many hosts, beside rivals; as root; ARGS='--only equal-8 --rounds 1'
+	@$(IN_VENV) benchmarks.swarm $(ARGS)
 
 bench-loop: .venv/.bench ## how fast the daemons answer during a transfer
 	@$(IN_VENV) benchmarks.loop_latency $(ARGS)
