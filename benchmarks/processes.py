@@ -39,6 +39,12 @@ def run(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | No
     return Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, out)
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds that all cores together have been used since the machine started (proc_stat(5))."""
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = Path("/proc/stat").read_text().split()[1:9]
+    return sum(map(int, (user, nice, system, interrupts, soft, stolen))) / _TICKS_PER_S
+
+
 def cpu_s(pid: int) -> float:
     """CPU seconds that a running process has used up to now, with those of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

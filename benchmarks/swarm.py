@@ -9,8 +9,9 @@ of all receivers' commands to the moment when the last one has the file; so the 
 hosts share this machine's cores. All files are in memory, unless another directory is named: hosts do not share a disk.
 
 Printed are medians over the rounds: seconds until all receivers had the file, with the least and the most; until half
-of them had; the bound and the ratio to it; and in sizes of the file what the source sent, what a receiver received on
-average, and what crossed between zones, both ways.
+of them had; the bound and the ratio to it; seconds until the first hundredth had come; the share of this machine's
+cores in use, near 1 where these were scarcer than the links; and in sizes of the file what the source sent, what a
+receiver received on average, and what crossed between zones, both ways.
 """
 
 import argparse
@@ -23,12 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks import namespaces, swarm_contenders, swarm_scenarios
+from benchmarks import namespaces, processes, swarm_contenders, swarm_scenarios
 from benchmarks.namespaces import Network
 from benchmarks.pair import machine
 from benchmarks.swarm_contenders import Contender, FetchFailed, Ground
@@ -101,7 +102,7 @@ def watch(contender: Contender, network: Network, run: Run) -> None:
     """Time the receivers, and count what goes over the links meanwhile."""
     scenario = contender.ground.scenario
     spread = Spread(contender, run.size) if scenario.source_dies else None
-    before = network.count()
+    before, used_s = network.count(), processes.machine_cpu_s()
     run.curves = [[] for _ in scenario.links]
     pending = set(scenario.receivers)
     began = time.perf_counter()
@@ -127,6 +128,8 @@ def watch(contender: Contender, network: Network, run: Run) -> None:
                 run.killed_s = time.perf_counter() - began
         time.sleep(LOOK_S)
     after = network.count()
+    cores = os.cpu_count() or 1
+    run.busy = (processes.machine_cpu_s() - used_s) / cores / (time.perf_counter() - began)
     if pending:
         run.notes.append(f"{len(pending)} hosts were not done within {RUN_TIMEOUT_S:.0f} s")
     run.sent = [now - earlier for now, earlier in zip(after.sent, before.sent, strict=True)]
@@ -147,19 +150,17 @@ def _check(contender: Contender, run: Run) -> None:
 
 def measure(
     kinds: Sequence[type[Contender]], scenarios: Sequence[Scenario], file: Path, rounds: int, congestion: str | None
-) -> list[Run]:
-    """Every scenario, round and contender, in this order; what is known so far is said after each."""
-    runs = []
+) -> Iterator[Run]:
+    """Every scenario, round and contender, in this order; each is said as soon as it is known."""
     for scenario in scenarios:
         for number in range(1, rounds + 1):
             for kind in kinds:
                 run = run_once(kind, scenario, file, congestion, number)
-                runs.append(run)
                 took = f"{run.all_s:.2f} s" if run.is_complete else f"{len(run.done_s)} of {run.receivers} hosts"
                 print(f"{scenario.name}, round {number} of {rounds}, {kind.name}: {took}", file=sys.stderr, flush=True)
                 for note in run.notes:
                     print(f"  {note}", file=sys.stderr, flush=True)
-    return runs
+                yield run
 
 
 def write(path: Path, runs: Sequence[Run], scenarios: Sequence[Scenario], congestion: str) -> None:
@@ -167,7 +168,7 @@ def write(path: Path, runs: Sequence[Run], scenarios: Sequence[Scenario], conges
     found = json.loads(path.read_text()) if path.exists() else []
     described = {scenario.name: asdict(scenario) for scenario in scenarios}
     where = {"machine": machine(), "congestion": congestion}
-    found += [{**asdict(run), "links": described[run.scenario]["links"], **where} for run in runs]
+    found += [{**asdict(run), "network": described[run.scenario], **where} for run in runs]
     path.write_text("[\n" + ",\n".join(json.dumps(run) for run in found) + "\n]\n")
 
 
@@ -210,12 +211,19 @@ def main() -> int:
     except OSError as e:
         print(e, file=sys.stderr)
         return 2
+    runs: list[Run] = []
+    code = 0
     with tempfile.TemporaryDirectory(prefix="interfiles-benchmark-", dir=asked.on) as directory:
         Path(directory).chmod(0o755)
         (Path(directory) / "source").mkdir()
         file = Path(directory) / "source" / "file.bin"
         file.write_bytes(random.Random(1).randbytes(int(asked.size * MIB)))
-        runs = measure(present, scenarios, file, asked.rounds, asked.congestion)
+        try:
+            for run in measure(present, scenarios, file, asked.rounds, asked.congestion):
+                runs.append(run)  # noqa: PERF402 - one by one, so that what came before Ctrl-C is kept
+        except KeyboardInterrupt:
+            print("Interrupted; this is what was found before.", file=sys.stderr)
+            code = 128 + signal.SIGINT
     print(f"{asked.size:g} MiB in {asked.on}, {asked.rounds} rounds, {congestion}")
     print(table(runs))
     if asked.json:
@@ -224,7 +232,7 @@ def main() -> int:
         from benchmarks import swarm_plot
 
         swarm_plot.draw(runs, asked.plot)
-    return 0
+    return code
 
 
 if __name__ == "__main__":

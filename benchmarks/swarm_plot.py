@@ -1,5 +1,11 @@
-"""Draw what `benchmarks.swarm` found: how the file came to each host, and who sent it to whom. Needs matplotlib."""
+"""Draw what `benchmarks.swarm` found: how the file came to each host, and who sent it to whom.
 
+    python -m benchmarks.swarm_plot RESULTS.json DIRECTORY
+
+Needs matplotlib.
+"""
+
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -8,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks.plot import OTHERS, OWN
-from benchmarks.swarm_report import Run
+from benchmarks.swarm_report import Run, load
 
 _WIDTH: Final = 4.2
 _HEIGHT: Final = 3.2
@@ -74,3 +80,13 @@ def _draw_senders(run: Run, picture: Path) -> None:
 def _save(figure: Figure, picture: Path) -> None:
     figure.savefig(picture, metadata={"Date": None})
     plt.close(figure)
+
+
+def main() -> None:
+    """Draw it."""
+    results, directory = map(Path, sys.argv[1:])
+    draw(load(results.read_text()), directory)
+
+
+if __name__ == "__main__":
+    main()
