@@ -1,7 +1,7 @@
 """How soon a file is on all hosts of a fleet, beside others who do that, and beside what their links allow at best.
 
     python -m benchmarks.swarm [--size MIB] [--rounds 3] [--only SCENARIO ...] [--contenders NAME ...]
-                               [--congestion cubic] [--on DIRECTORY] [--json FILE] [--plot DIRECTORY]
+                               [--slower 2] [--congestion cubic] [--on DIRECTORY] [--json FILE] [--plot DIRECTORY]
 
 Every host is a network namespace of this machine with shaped links (`benchmarks.namespaces`); needs root. In every
 round each contender spreads the same file once, in turn, over a network that is made for it. The time is from the start
@@ -179,6 +179,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SCENARIO", help=", ".join(names))
     parser.add_argument("--contenders", nargs="+", metavar="NAME", help="the beginnings of the contenders' names")
+    parser.add_argument(
+        "--slower", type=float, default=1.0, metavar="FACTOR", help="divide all rates by this, to spare this machine"
+    )
     parser.add_argument("--congestion", metavar="NAME", help="TCP's congestion control [default: the system's]")
     parser.add_argument(
         "--on", type=Path, default=MEMORY, metavar="DIRECTORY", help=f"where all files are [default: {MEMORY}]"
@@ -203,7 +206,7 @@ def main() -> int:
         if lacking := kind.missing():
             print(f"{kind.name} is left out: {lacking} is not installed", file=sys.stderr)
     present = [kind for kind in wanted if not kind.missing()]
-    scenarios = [scenario for scenario in swarm_scenarios.ALL if scenario.name in asked.only]
+    scenarios = [scenario.slower(asked.slower) for scenario in swarm_scenarios.ALL if scenario.name in asked.only]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with Network(scenarios[0].links[:1], congestion=asked.congestion) as network:
@@ -224,7 +227,7 @@ def main() -> int:
         except KeyboardInterrupt:
             print("Interrupted; this is what was found before.", file=sys.stderr)
             code = 128 + signal.SIGINT
-    print(f"{asked.size:g} MiB in {asked.on}, {asked.rounds} rounds, {congestion}")
+    print(f"{asked.size:g} MiB in {asked.on}, {asked.rounds} rounds, {congestion}, rates divided by {asked.slower:g}")
     print(table(runs))
     if asked.json:
         write(asked.json, runs, scenarios, congestion)

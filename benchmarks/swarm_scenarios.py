@@ -1,7 +1,7 @@
 """What fleets a file is spread over: how many hosts, by what links. The source is host 0, all others receive."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -34,6 +34,11 @@ class Scenario:
     def zone(self, number: int) -> str:
         """The zone of a host; empty if there is one only."""
         return "ab"[self.links[number].bridge] if self.between is not None else ""
+
+    def slower(self, factor: float) -> "Scenario":
+        """The same with all rates divided by this."""
+        links = tuple(Link(round(link.up / factor), round(link.down / factor), link.bridge) for link in self.links)
+        return replace(self, links=links, between=self.between and round(self.between / factor))
 
     def bound_s(self, size: int) -> float:
         """The least time until all receivers have a file of so many bytes (`benchmarks.bounds`)."""
