@@ -63,6 +63,9 @@ class Transport(Protocol):
           PeerGone: the connection broke.
         """
 
+    def promise(self, count: int) -> None:
+        """Say that at least `count` bytes more will come, so that waiting may take many of them at once."""
+
     async def send_all(self, data: bytes | memoryview) -> None:
         """Send everything.
 

@@ -156,6 +156,9 @@ class MemoryTransport:
         await trio.lowlevel.checkpoint()
         return await self._incoming.read_into(buffer)
 
+    def promise(self, count: int) -> None:
+        """In memory waking costs nothing."""
+
     async def send_all(self, data: bytes | memoryview) -> None:
         await trio.lowlevel.checkpoint()
         self._outgoing.check_writer()

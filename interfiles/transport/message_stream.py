@@ -133,6 +133,7 @@ class MessageStream(Generic[M]):
                 self._stage = memoryview(bytearray(size))
             self._stage[: len(kept)] = kept
             self._start, self._end = 0, len(kept)
+        self.transport.promise(0)
         count = await self.transport.receive_some_into(self._stage[self._end :])
         if count == 0:
             raise PeerGone("the peer closed the connection")
@@ -161,6 +162,7 @@ class MessageStream(Generic[M]):
             view[:staged] = self._stage[self._start : self._start + staged]
             self._start += staged
         else:
+            self.transport.promise(self.payload_left)
             staged = await self.transport.receive_some_into(view)
             if staged == 0:
                 raise PeerGone("the peer closed the connection in the middle of a payload")

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -28,8 +29,13 @@ from interfiles.transport.base import Address
 CONNECT_TIMEOUT_S: Final = 10.0
 STALL_TIMEOUT_S: Final = 60.0  # a receiver that takes nothing for so long is gone: it holds a slot that others need
 LISTEN_BACKLOG: Final = 512
-_UNSENT_BYTES: Final = 1 << 20  # wake the writer only when this little is unsent: fewer wake-ups than trio's 16 KiB
+UNSENT_S: Final = 0.02  # how much the system may hold unsent: what is handed over early was decided on early ...
+MIN_UNSENT_BYTES: Final = 32 << 10  # ... but waking the writer too often costs
+MAX_UNSENT_BYTES: Final = 1 << 20
+WAKE_BYTES: Final = 64 << 10  # a receiver that knows that more comes waits for so much: each waking costs 0.1 ms
+_RATE_S: Final = 0.1  # the rate is measured over at least so long
 _DISK_ERRORS: Final = (errno.EIO, errno.ESTALE, errno.EUCLEAN)  # of sendfile: all others are the connection's
+_TCP: Final = (socket.AF_INET, socket.AF_INET6)
 _V4_IN_V6: Final = "::ffff:"
 
 _Socket = socket.socket
@@ -41,6 +47,11 @@ class SocketTransport:
     def __init__(self, sock: _Socket, remote: Address | None) -> None:
         self._sock = sock
         self._remote = remote
+        self._unsent_bytes = MAX_UNSENT_BYTES if sock.family in _TCP else 0  # 0: nothing to set
+        self._sent_bytes = 0  # since the rate was measured last, while the socket was full
+        self._full_s = 0.0
+        self._promised_bytes = 0
+        self._wake_bytes = 1
 
     @property
     def remote(self) -> Address | None:
@@ -54,17 +65,33 @@ class SocketTransport:
     async def receive_some_into(self, buffer: memoryview) -> int:
         while True:
             try:
-                return self._sock.recv_into(buffer)
+                count = self._sock.recv_into(buffer)
             except BlockingIOError:
+                self._wake_at(min(max(self._promised_bytes, 1), WAKE_BYTES))
                 await self._until(trio.lowlevel.wait_readable)
             except OSError as e:
                 raise self._gone(e) from e
+            else:
+                self._promised_bytes -= count
+                return count
+
+    def promise(self, count: int) -> None:
+        self._promised_bytes = count
+
+    def _wake_at(self, count: int) -> None:
+        """Count the socket as readable when so many bytes are there, or its end."""
+        if count != self._wake_bytes and self._sock.family in _TCP:
+            self._wake_bytes = count
+            with suppress(OSError):  # the peer may be gone: whoever receives next is told
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     async def send_all(self, data: bytes | memoryview) -> None:
         left = memoryview(data)
         while left:
             try:
-                left = left[self._sock.send(left) :]
+                sent = self._sock.send(left)
+                left = left[sent:]
+                self._sent_bytes += sent
             except BlockingIOError:
                 pass
             except OSError as e:
@@ -92,10 +119,23 @@ class SocketTransport:
                 await self._until_writable()
 
     async def _until_writable(self) -> None:
+        began = trio.current_time()
         with trio.move_on_after(STALL_TIMEOUT_S) as scope:
             await self._until(trio.lowlevel.wait_writable)
         if scope.cancelled_caught:
             raise PeerSilent(f"the peer took nothing for {STALL_TIMEOUT_S:.0f} s")
+        self._full_s += trio.current_time() - began
+        if self._full_s >= _RATE_S and self._unsent_bytes:
+            self._limit_unsent(int(self._sent_bytes / self._full_s * UNSENT_S))
+            self._sent_bytes, self._full_s = 0, 0.0
+
+    def _limit_unsent(self, count: int) -> None:
+        """Let the system hold about so many unsent bytes; `_until_writable` waits for less."""
+        limit = min(max(count, MIN_UNSENT_BYTES), MAX_UNSENT_BYTES)
+        if not self._unsent_bytes // 2 < limit < self._unsent_bytes * 2:
+            self._unsent_bytes = limit
+            with suppress(OSError):  # the peer may be gone: whoever sends next is told
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
 
     async def _until(self, wait: Callable[[_Socket], Awaitable[None]]) -> None:
         try:
@@ -150,9 +190,9 @@ class SocketListener:
 def _made(sock: _Socket, remote: Address | None, make: type[SocketTransport] = SocketTransport) -> SocketTransport:
     try:
         sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        if sock.family in _TCP:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
         sock.close()

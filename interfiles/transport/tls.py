@@ -39,6 +39,7 @@ MAX_SILENT_CIPHERTEXT_BYTES: Final = 64 << 10  # without content: a handshake ta
 _FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: thousands of hosts that say little cost little
 _HANDSHAKE_BYTES: Final = 4 << 10  # and thousands of strangers less
 
+_RECORD_BYTES: Final = (16 << 10) + 261  # the most that a record takes (RFC 8446, 5.2)
 _MAX_HEAD_BYTES: Final = 4 << 10
 # Files are read into it and encrypted from it with nothing awaited between, so all connections of a thread share it.
 _PLAINTEXT: Final = memoryview(bytearray(_MAX_HEAD_BYTES + CIPHERTEXT_BYTES))
@@ -111,6 +112,13 @@ class TlsTransport:
                 return got
             except ssl.SSLError as e:
                 raise _stream_error(e) from e
+
+    def promise(self, count: int) -> None:
+        """Ciphertext is longer than what it holds, so at least as much of it is to come, but for what is here.
+
+        OpenSSL may hold a part of a record beside, of which it does not tell.
+        """
+        self._inner.promise(count - self._incoming.pending - self._tls.pending() - _RECORD_BYTES)
 
     async def send_all(self, data: bytes | memoryview) -> None:
         left = memoryview(data)

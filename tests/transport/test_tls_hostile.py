@@ -119,6 +119,9 @@ class Flood:
         self._more = more
         self._left = b""
 
+    def promise(self, count: int) -> None:
+        pass
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         self._left = self._left or self._more()
         count = min(len(buffer), len(self._left))

@@ -89,11 +89,16 @@ async def watched() -> tuple[TlsTransport, TlsTransport, Wire]:
 
 
 class Cut:
-    """A transport that gives at most so many bytes with each read, in turns; and remembers the largest write."""
+    """A transport that gives at most so many bytes with each read, in turns.
+
+    It remembers the largest write, and of each promise the byte, of all that is received, that it said would come.
+    """
 
     def __init__(self, inner: Transport, cuts: list[int]) -> None:
         self.inner = inner
         self.reads = 0
+        self.received = 0
+        self.promised: list[int] = []
         self.largest_write = 0
         self._cuts = cuts
 
@@ -101,10 +106,16 @@ class Cut:
     def remote(self) -> Address | None:
         return self.inner.remote
 
+    def promise(self, count: int) -> None:
+        self.promised.append(self.received + count)
+        self.inner.promise(count)
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         cut = self._cuts[self.reads % len(self._cuts)]
         self.reads += 1
-        return await self.inner.receive_some_into(buffer[:cut])
+        count = await self.inner.receive_some_into(buffer[:cut])
+        self.received += count
+        return count
 
     async def send_all(self, data: bytes | memoryview) -> None:
         self.largest_write = max(self.largest_write, len(data))

@@ -133,6 +133,9 @@ def client_hello() -> bytes:
         async def receive_some_into(self, buffer: memoryview) -> int:
             return 0
 
+        def promise(self, count: int) -> None:
+            pass
+
         def close(self) -> None:
             pass
 
