@@ -220,6 +220,7 @@ async def _serve(
             nursery.start_soon(copier.run)
             nursery.start_soon(downloader.run)
             nursery.start_soon(link.run)
+            nursery.start_soon(peers.run)
             nursery.start_soon(serve_peers, listener, peers.handle)
             nursery.start_soon(serve_callers, control, handle_control)
             task_status.started(Serving(identity, listener.address, joined_now))

@@ -8,6 +8,7 @@ the handout say what is left to do, so a restart or a resumed pause simply runs 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -192,7 +193,7 @@ class Download:
         )
         with trio.CancelScope(shield=True):  # else the record would not know of what stands there now
             await self._library.complete(file, destination, stamps)
-        log.info("complete", file=file.label, rejected=record.pieces_rejected)
+        log.info("complete", file=file.label, rejected=record.pieces_rejected, fetched=file.down.total)
 
     # The peers
 
@@ -290,12 +291,12 @@ class Download:
             self._update_phase()
             cancelled = self._scheduler.expire(trio.current_time())
             for entry in cancelled:
-                session = self._sessions[entry.peer]
-                log.info("stalled", file=self._file.label, peer=session.peer.name, piece=entry.piece)
-                session.cancel_piece(entry.piece)
-            for peer, session in self._sessions.items():
-                if cancelled or self._scheduler.is_idle(peer):
-                    session.wake.tell()  # time alone may have made something of another's worth taking over
+                self._sessions[entry.peer].cancel_piece(entry.piece)
+            for stalled, count in Counter(entry.peer for entry in cancelled).items():
+                log.info("stalled", file=self._file.label, peer=self._sessions[stalled].peer.name, pieces=count)
+            for peer in self._scheduler.peers():
+                if cancelled or self._scheduler.has_room(peer):
+                    self._sessions[peer].wake.tell()  # time alone may have made something of another's worth taking
 
     async def _sync_now_and_then(self) -> None:
         while True:

@@ -7,7 +7,6 @@ asker keeps the peer's window full with what the scheduler decides. The schedule
 import random
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import blake3
@@ -18,7 +17,8 @@ from interfiles.errors import NoSource, PeerGone, PeerSilent, RemoteProtocolErro
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
-from interfiles.swarm.request_scheduler import Cancelled, Decision, RequestScheduler
+from interfiles.swarm.decisions import Cancelled, Decision
+from interfiles.swarm.request_scheduler import RequestScheduler
 from interfiles.transport.base import Address, Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, greet
 from interfiles.wire import peer_messages as m
@@ -63,14 +63,6 @@ class PieceSink(Protocol):
         """So many payload bytes came."""
 
 
-@dataclass(slots=True)
-class _Assembly:
-    """A piece on its way: its blocks come in order from one peer, so it is hashed as it comes."""
-
-    hasher: blake3.blake3
-    received: int = 0
-
-
 class FetchSession:
     """A connected peer of one download."""
 
@@ -95,7 +87,9 @@ class FetchSession:
         self._rejected: list[PieceIndex] = []
         self._resting_until = 0.0
         self._received_bytes = 0
-        self._assemblies: dict[PieceIndex, _Assembly] = {}
+        self._hasher = (
+            blake3.blake3()
+        )  # of the piece that is coming: its blocks come in order, so it is hashed as it comes
 
     async def run(self, network: PeerNetwork) -> None:
         """Dial the peer and fetch from it until it has given `MAX_KEY_BYTES`, or the session is cancelled.
@@ -127,7 +121,6 @@ class FetchSession:
 
     def cancel_piece(self, piece: PieceIndex) -> None:
         """The piece was taken from this peer: tell it."""
-        self._assemblies.pop(piece, None)
         self._cancels.append(piece)
         self.wake.tell()
 
@@ -159,18 +152,19 @@ class FetchSession:
             now = trio.current_time()
             decision = Decision()
             if now >= self._resting_until:
-                decision = self._scheduler.next_requests(self.peer.host_id, now, self._rng)
+                decision = self._scheduler.next_asks(self.peer.host_id, now, self._rng)
             self._pass_on(decision.cancelled)
             while self._cancels:
-                await stream.send(m.Cancel(self._cancels.pop()))
+                taken, self._cancels = self._cancels[: m.MAX_LISTED], self._cancels[m.MAX_LISTED :]
+                await stream.send(m.Cancel(list(taken)))
             if self._rejected:
                 piece = self._rejected[0]
                 await self._complain(stream)
                 raise VerificationFailed(f"{self.peer.name} sent piece {piece} with a wrong hash")
             if self._scheduler.is_dead(self.peer.host_id):
                 raise PeerSilent(f"{self.peer.name} owes pieces and sends nothing")
-            if decision.requests:
-                await stream.send_together([m.Request(b.piece, b.offset, b.length) for b in decision.requests])
+            for at in range(0, len(decision.asks), m.MAX_LISTED):
+                await stream.send(m.Ask(list(decision.asks[at : at + m.MAX_LISTED])))
             retry_at = max(self._scheduler.retry_at(self.peer.host_id), self._resting_until)
             with trio.move_on_at(retry_at if retry_at > now else float("inf")):
                 seen = await self.wake.later_than(seen)
@@ -195,76 +189,78 @@ class FetchSession:
     async def _receive(self, stream: MessageStream[Message]) -> None:
         """Take what comes, until the connection's key has been used for long enough: the next one has another."""
         buffer = memoryview(bytearray(BLOCK_BYTES))
-        host_id = self.peer.host_id
         while self._received_bytes < MAX_KEY_BYTES:
-            match await stream.receive():
-                case m.Piece(piece=piece, offset=offset):
-                    await self._receive_block(stream, piece, offset, buffer)
-                    if not self._rejected and not self._scheduler.has_room(host_id, trio.current_time()):
-                        continue  # nothing to ask for, or to complain of
-                case m.Have(pieces=pieces):
-                    for piece in pieces:
-                        self._scheduler.add_have(host_id, piece)
-                case m.Busy(piece=piece, offset=offset, retry_after_ms=retry_ms):
-                    self._scheduler.on_busy(host_id, piece, offset, retry_ms / 1000, trio.current_time())
-                    self._rest()
-                case m.NotFound(piece=piece, offset=offset):
-                    self._scheduler.on_not_found(host_id, piece, offset)
-                    self._rest()
-                case m.Withdrawn(reason=reason):
-                    raise NoSource(f"{self.peer.name} stops serving it: {printable(reason)}")
-                case Failure(text=text):
-                    raise NoSource(f"{self.peer.name} ends the connection: {printable(text)}")
-                case other:
-                    raise RemoteProtocolError(f"{type(other).__name__} came twice")
+            message = await stream.receive()
+            if not isinstance(message, m.Piece):
+                self._hear(message)
+            else:
+                await self._receive_block(stream, message.piece, message.offset, buffer)
+                if not self._rejected and not self._scheduler.has_room(self.peer.host_id):
+                    continue  # nothing to ask for, or to complain of
             self.wake.tell()
 
-    def _rest(self) -> None:
-        """The peer refused a block: its pieces are free for others."""
-        self._resting_until = trio.current_time() + REST_S
-        self._forget_released()
-        self._wake_all()
+    def _hear(self, message: Message) -> None:
+        host_id = self.peer.host_id
+        match message:
+            case m.Have(pieces=pieces):
+                for piece in pieces:
+                    self._scheduler.add_have(host_id, piece)
+            case m.Busy():
+                self._scheduler.on_busy(host_id, trio.current_time())
+            case m.Dropped(pieces=pieces):
+                for piece in pieces:
+                    self._scheduler.on_dropped(host_id, piece)
+            case m.NotFound(pieces=pieces):
+                for piece in pieces:
+                    self._scheduler.on_not_found(host_id, piece)
+                self._rest()
+            case m.Withdrawn(reason=reason):
+                raise NoSource(f"{self.peer.name} stops serving it: {printable(reason)}")
+            case Failure(text=text):
+                raise NoSource(f"{self.peer.name} ends the connection: {printable(text)}")
+            case other:
+                raise RemoteProtocolError(f"{type(other).__name__} came twice")
 
-    def _forget_released(self) -> None:
-        inflight = self._scheduler.picker.inflight
-        for piece in [p for p in self._assemblies if inflight.get(p) != self.peer.host_id]:
-            del self._assemblies[piece]
+    def _rest(self) -> None:
+        """The peer refused pieces: they are free for others."""
+        self._resting_until = trio.current_time() + REST_S
+        self._wake_all()
 
     async def _receive_block(self, stream: MessageStream[Message], piece: int, offset: int, buffer: memoryview) -> None:
         length, host_id = stream.payload_left, self.peer.host_id
+        arrival = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
+        self._pass_on(arrival.cancelled)
         view = buffer[:length]
         filled = 0
         while filled < length:
-            filled += await stream.receive_some_payload_into(view[filled : filled + TURN_BYTES])
-            self._scheduler.on_bytes(host_id, trio.current_time())
+            count = await stream.receive_some_payload_into(view[filled : filled + TURN_BYTES])
+            filled += count
+            self._scheduler.on_bytes(host_id, count, trio.current_time())
             if filled < length:  # a full socket never blocks: the loop gets its turn here
                 await trio.lowlevel.checkpoint()
         self._received_bytes += length
         self._sink.add_fetched(length)
-        block = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
-        if block is not None:  # else it was taken back while it was on its way
-            await self._add_to_piece(block, view)
+        self._scheduler.on_block_end(host_id, length, trio.current_time())
+        if arrival.block is not None:  # else it was taken back while it was on its way
+            await self._add_to_piece(arrival.block, view)
 
     async def _add_to_piece(self, block: Block, view: memoryview) -> None:
-        assembly = self._assemblies.setdefault(block.piece, _Assembly(blake3.blake3()))
-        if block.offset != assembly.received:
-            raise RemoteProtocolError(
-                f"block at {block.offset} of piece {block.piece} came out of order, {assembly.received} was due"
-            )
-        assembly.hasher.update(view)
+        if block.offset == 0:
+            self._hasher = blake3.blake3()
+        self._hasher.update(view)
         self._scheduler.pin(block.piece)
         try:
             await self._sink.write_block(block, view)
         finally:
             self._scheduler.unpin(block.piece)
-        assembly.received += block.length
-        if assembly.received < self._manifest.geometry.piece_length(block.piece):
+        if not self._scheduler.on_taken(self.peer.host_id, block):
             return
-        del self._assemblies[block.piece]
-        if assembly.hasher.digest() == self._manifest.piece_hash(block.piece):
+        if block.offset + block.length < self._manifest.geometry.piece_length(block.piece):
+            return
+        if self._hasher.digest() == self._manifest.piece_hash(block.piece):
             self._scheduler.on_verified(block.piece)
             self._sink.add_verified(block.piece, self.peer.name)
         else:
-            self._scheduler.on_rejected(self.peer.host_id, block.piece)
+            self._pass_on(self._scheduler.on_rejected(self.peer.host_id, block.piece))
             self._sink.add_rejected(block.piece)
             self._rejected.append(block.piece)  # the asker, who alone writes, complains and ends the session

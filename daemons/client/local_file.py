@@ -16,6 +16,7 @@ from interfiles.errors import InterFilesError, StorageFailed, printable
 from interfiles.manifest import FileId, Manifest, short_id
 from interfiles.piece_set import PieceSet
 from interfiles.swarm.rate_meter import RateMeter
+from interfiles.swarm.upload_queue import SentCounts
 from interfiles.wire.master_messages import AbsentHolder, Holding, PeerAddress
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class LocalFile:
 
     `verified`: pieces that match their hashes and may be served; `durable`: those among them that survive a crash.
     `gained`: pieces in the order in which they were verified since the daemon started.
+    `sent`: how often each piece was sent since then.
     `disk`: where its disk work is done, None: where the daemon does its own.
     `note`: in words what is the matter; `failure`: why the last run of the download ended, None if it goes on.
     `attention`: told when the library has to look: at `suspects`, or at `changed_reason`, why the content is not what
@@ -54,6 +56,7 @@ class LocalFile:
         self.durable = recorded if record.state != "withdrawn" else PieceSet(manifest.piece_count)
         self.verified = self.durable.copy()
         self.gained: list[PieceIndex] = []
+        self.sent = SentCounts(manifest.piece_count)
         self.suspects: set[PieceIndex] = set()
         self.changed_reason: str | None = None
         self.changed = Notice()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from daemons.client.serve_session import ServedFile, serve_peer
+from daemons.client.upload_line import UploadLine
 from daemons.supervision import contain
 from interfiles.errors import InterFilesError, PeerGone, Refused
-from interfiles.swarm.upload_queue import UploadQueue
 from interfiles.transport.lobby import Lobby
 from interfiles.transport.message_stream import welcome
 
@@ -38,9 +38,13 @@ class PeerServer:
         self._network = network
         self._find = find
         self._disk = disk
-        self._queue = UploadQueue()
+        self._line = UploadLine()
         self._lobby = Lobby(MAX_STRANGERS)
         self._connected: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Keep the line of those who fetch moving."""
+        await self._line.run()
 
     async def handle(self, transport: Transport) -> None:
         """Serve one connection to its end; no exception gets out."""
@@ -63,7 +67,7 @@ class PeerServer:
         self._connected[host_id] += 1
         try:
             admit = partial(self._network.admit, secured)
-            await serve_peer(secured, admit, self._find, self._queue, self._disk, fetcher=f"{id(secured):x}")
+            await serve_peer(secured, admit, self._find, self._line, self._disk, fetcher=f"{id(secured):x}")
         finally:
             self._connected[host_id] -= 1
             if not self._connected[host_id]:

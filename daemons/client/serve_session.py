@@ -1,7 +1,7 @@
 """One connection that serves pieces of one file to one peer.
 
-The reader puts requests into the upload queue and never waits for the writer, so a peer that asks while it is being
-sent to is always heard; the writer sends what is new, then what is due, one block at a time.
+The reader puts what the peer asks for into the upload line and never waits for the writer, so a peer that asks while it
+is being sent to is always heard; the writer sends what is new, then, when it is this peer's turn, a piece in blocks.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from daemons.client.notice import Notice
+from daemons.client.upload_line import BUSY_S, UploadLine
 from daemons.supervision import first_leaf
 from interfiles.errors import (
     ContentChanged,
@@ -27,15 +28,14 @@ from interfiles.geometry import Block, PieceIndex
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.executor import Executor
-from interfiles.swarm.upload_queue import MAX_QUEUED, UploadQueue
+from interfiles.swarm.upload_queue import SentCounts
 from interfiles.transport.base import Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
 from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Role
 
-_HAVES_A_MESSAGE: Final = 256
-_MAX_ANSWERS: Final = 2 * MAX_QUEUED  # refusals that wait to be sent: a peer that outruns them breaks the rules
+MAX_ANSWERS: Final = 4096  # pieces refused or dropped that wait to be told: a peer that outruns them breaks the rules
 
 
 class ServedFile(Protocol):
@@ -52,6 +52,10 @@ class ServedFile(Protocol):
     @property
     def gained(self) -> list[PieceIndex]:
         """The pieces gained since the daemon started, in order; it only grows."""
+
+    @property
+    def sent(self) -> SentCounts:
+        """How often this host has sent each piece."""
 
     @property
     def changed(self) -> Notice:
@@ -81,17 +85,22 @@ class ServeSession:
     """A connected peer that fetches from this host."""
 
     def __init__(
-        self, stream: MessageStream[Message], file: ServedFile, queue: UploadQueue, disk: Executor, fetcher: str
+        self, stream: MessageStream[Message], file: ServedFile, line: UploadLine, disk: Executor, fetcher: str
     ) -> None:
         self._disk = disk
         self._stream = stream
         self._file = file
-        self._queue = queue
+        self._line = line
         self._fetcher = fetcher
-        self._answers: deque[Message] = deque()
+        self._not_found: list[PieceIndex] = []
+        self._dropped: list[PieceIndex] = []
+        self._unfinished: PieceIndex | None = None  # the piece that is being sent
+        self._blocks: deque[Block] = deque()  # what is left of it
+        self._told_busy_at = float("-inf")
+        self._held = file.verified.copy()
         self._told = len(file.gained)
         self._sent: dict[PieceIndex, int] = {}
-        self._due: Final = Notice()
+        self._due: Final = line.join(fetcher, file.sent, file.manifest.piece_size)
 
     async def run(self) -> None:
         """Serve until the peer leaves or the file is served no more.
@@ -100,13 +109,15 @@ class ServeSession:
           TransportError, ProtocolError: the connection broke while something was sent, or its rules were broken.
         """
         try:
+            await self._stream.send(m.Bitfield(), self._held.to_bytes())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_file)
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
-            self._queue.drop(self._fetcher)
+            self._give_up()
+            self._line.leave(self._fetcher)
 
     async def _watch_file(self) -> None:
         seen = self._file.changed.count
@@ -117,7 +128,7 @@ class ServeSession:
     # Hearing
 
     async def _read(self) -> None:
-        """Put requests into the queue until the peer leaves."""
+        """Put what the peer asks for into the line until it leaves."""
         geometry = self._file.manifest.geometry
         while True:
             try:
@@ -126,17 +137,37 @@ class ServeSession:
                 return
             try:
                 match message:
-                    case m.Request(piece=piece, offset=offset, length=length):
-                        self._add(geometry.block(piece, offset, length))
-                    case m.Cancel(piece=piece):
-                        self._queue.cancel(self._fetcher, geometry.piece(piece))
+                    case m.Ask(pieces=pieces):
+                        self._hear_ask(PieceSet.of(geometry.piece_count, pieces))
+                    case m.Cancel(pieces=pieces):
+                        self._hear_cancel([geometry.piece(piece) for piece in pieces])
                     case m.Complaint(piece=piece):
                         self._hear_complaint(geometry.piece(piece))
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} came after the file was opened")
             except ValueError as e:
                 raise RemoteProtocolError(str(e)) from e
+            if len(self._not_found) + len(self._dropped) > MAX_ANSWERS:
+                raise RemoteProtocolError(f"over {MAX_ANSWERS} pieces were refused or dropped without being waited for")
             self._due.tell()
+
+    def _hear_ask(self, pieces: PieceSet) -> None:
+        held = pieces.bits & self._file.verified.bits
+        self._not_found += PieceSet(pieces.count, pieces.bits & ~held)
+        self._line.ask(self._fetcher, held)
+
+    def _hear_cancel(self, pieces: list[PieceIndex]) -> None:
+        self._line.cancel(self._fetcher, PieceSet.of(self._file.manifest.piece_count, pieces).bits)
+        self._dropped += pieces
+        if self._blocks and self._unfinished in pieces:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """The piece that is being sent does not count as sent, and what is left of it is not sent."""
+        self._blocks.clear()
+        if self._unfinished is not None:
+            self._file.sent.undo(self._unfinished)
+            self._unfinished = None
 
     def _hear_complaint(self, piece: PieceIndex) -> None:
         """Have a piece checked, once for each time it was sent: complaining must not cost more than sending did."""
@@ -145,14 +176,6 @@ class ServeSession:
             raise RemoteProtocolError(f"a complaint about piece {piece}, of which only {unheard} bytes were sent")
         self._sent[piece] = unheard - length
         self._file.suspect(piece)
-
-    def _add(self, block: Block) -> None:
-        if block.piece not in self._file.verified:
-            self._answers.append(m.NotFound(block.piece, block.offset))
-        elif (retry_after_ms := self._queue.offer(self._fetcher, block, trio.current_time())) is not None:
-            self._answers.append(m.Busy(block.piece, block.offset, retry_after_ms))
-        if len(self._answers) > _MAX_ANSWERS:
-            raise RemoteProtocolError(f"over {_MAX_ANSWERS} requests were refused without being waited for")
 
     # Sending
 
@@ -168,21 +191,40 @@ class ServeSession:
 
     async def _send_one(self) -> bool:
         """Send what is most urgent; return False when nothing is due."""
-        if self._answers:
-            await self._stream.send(self._answers.popleft())
+        now = trio.current_time()
+        if self._not_found:  # before `Dropped`: after it the peer knows of no such question
+            await self._stream.send(m.NotFound(_taken(self._not_found)))
+        elif self._dropped:
+            await self._stream.send(m.Dropped(_taken(self._dropped)))
         elif self._told < len(self._file.gained):
-            news = self._file.gained[self._told : self._told + _HAVES_A_MESSAGE]
+            news = self._file.gained[self._told : self._told + m.MAX_LISTED]
             self._told += len(news)
             await self._stream.send(m.Have(list(news)))
-        elif (block := self._queue.next(self._fetcher, trio.current_time())) is not None:
+        elif (block := self._next_block()) is not None:
             await self._send_block(block)
+        elif self._line.is_waiting(self._fetcher) and now > self._told_busy_at + BUSY_S / 2:
+            self._told_busy_at = now
+            await self._stream.send(m.Busy())
         else:
             return False
         return True
 
+    def _next_block(self) -> Block | None:
+        while not self._blocks:
+            piece = self._line.next(self._fetcher)
+            if piece is None:
+                return None
+            self._unfinished = piece
+            if piece in self._file.verified:
+                self._blocks.extend(self._file.manifest.geometry.blocks(piece))
+            else:
+                self._refuse(piece)
+                self._due.tell()
+        return self._blocks.popleft()
+
     async def _send_block(self, block: Block) -> None:
         if block.piece not in self._file.verified:
-            await self._stream.send(m.NotFound(block.piece, block.offset))
+            self._refuse(block.piece)
             return
         begun = False
         try:
@@ -203,24 +245,38 @@ class ServeSession:
             self._file.suspect(block.piece)
             if begun:
                 raise
-            await self._stream.send(m.NotFound(block.piece, block.offset))
+            self._refuse(block.piece)
         else:
             self._file.add_sent(block.length)
             self._sent[block.piece] = self._sent.get(block.piece, 0) + block.length
+            if not self._blocks:
+                self._unfinished = None
+
+    def _refuse(self, piece: PieceIndex) -> None:
+        """The piece that was to be sent is not held any more."""
+        self._give_up()
+        self._not_found.append(piece)
+
+
+def _taken(pieces: list[PieceIndex]) -> list[int]:
+    """As many pieces as a message holds, taken from the list."""
+    taken = pieces[: m.MAX_LISTED]
+    del pieces[: m.MAX_LISTED]
+    return list(taken)
 
 
 async def serve_peer(
     transport: Transport,
     admit: Callable[[], Role],
     find: Callable[[FileId], ServedFile | None],
-    queue: UploadQueue,
+    line: UploadLine,
     disk: Executor,
     *,
     fetcher: str,
 ) -> None:
     """Greet a peer, learn which file it wants, and serve it.
 
-    `admit` as for `welcome`. `fetcher` names the connection in the upload queue.
+    `admit` as for `welcome`. `fetcher` names the connection in the upload line.
 
     Raises:
       TransportError, ProtocolError, NotPermitted, UnknownFile: why the session ended; the peer was told if it could be.
@@ -238,8 +294,7 @@ async def serve_peer(
             raise UnknownFile("this host has nothing of the file")
         if file.refusal is not None:
             raise UnknownFile(file.refusal)
-        session = ServeSession(stream, file, queue, disk, fetcher)
-        await stream.send(m.Bitfield(), file.verified.to_bytes())
+        session = ServeSession(stream, file, line, disk, fetcher)
         await session.run()
     except* (RemoteProtocolError, UnknownFile) as group:
         first = first_leaf(group)

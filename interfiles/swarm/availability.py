@@ -56,6 +56,10 @@ class Availability:
                 return found
         return 0
 
+    def exactly(self, count: int) -> int:
+        """The bits of the pieces that so many peers hold."""
+        return self._levels[count] if count < len(self._levels) else 0
+
     @property
     def missing(self) -> PieceSet:
         """The pieces that no connected peer holds."""

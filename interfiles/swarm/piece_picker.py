@@ -34,6 +34,11 @@ class PiecePicker:
         return self._held
 
     @property
+    def missing(self) -> PieceSet:
+        """The pieces that are neither held nor inflight; do not change it."""
+        return self._missing
+
+    @property
     def inflight(self) -> Mapping[PieceIndex, str]:
         """The pieces being fetched, each with the peer that it is fetched from."""
         return self._owners
@@ -46,9 +51,13 @@ class PiecePicker:
         """Whether a peer with these pieces has any that is not held."""
         return bool(offered.bits & ~self._held.bits)
 
-    def pick(self, offered: PieceSet, rng: Chance) -> PieceIndex | None:
-        """The rarest missing piece among those that a peer offers, or None."""
-        rarest = self.availability.rarest(self._missing.bits & offered.bits)
+    def pick(self, offered: int, rng: Chance) -> PieceIndex | None:
+        """The rarest missing piece among those that a peer offers (bits), or None."""
+        return self.rarest_of(self._missing.bits & offered, rng)
+
+    def rarest_of(self, candidates: int, rng: Chance) -> PieceIndex | None:
+        """The rarest of these pieces (bits), or None."""
+        rarest = self.availability.rarest(candidates)
         return _random_bit(rarest, self.geometry.piece_count, rng) if rarest else None
 
     def mark_requested(self, piece: PieceIndex, peer: str) -> None:

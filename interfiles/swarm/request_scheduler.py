@@ -1,93 +1,43 @@
-"""How many blocks to ask of whom, and when to ask somebody else.
+"""What to ask of whom, and when to ask somebody else.
 
-Each peer has a window of outstanding bytes sized by its measured rate. A peer that owes blocks and sends no byte for
-mean + 4 deviations of its own block times (the retransmission timer of RFC 6298) is stalled: its pieces go to others.
-When nothing is missing any more, a peer with room may steal a piece whose owner would take more than twice as long.
+A host asks a peer for *pieces*, and the peer chooses the order at the moment when it can send: what was chosen early
+was chosen on old news. So of a peer that alone here holds some pieces, as the source does at first, all of these are
+asked @@
+A piece is *asked* of at most one peer, until that begins to send it: then it is *coming*, and only then does it belong
+to that peer. What is asked and not begun may be taken over by any peer that would send it clearly sooner. The peer that
+loses it says when it has heard of that; if it had begun meanwhile, whoever begins first is taken.
+
+A peer that owes pieces and neither sends nor says that it is busy for mean + 4 deviations of its own block times (the
+retransmission timer of RFC 6298) is stalled: its pieces go to others. When nothing else is left, a peer with room may
+also take over a piece that is coming, if its owner would take more than twice as long.
 
 Every method that takes `now` takes seconds of one monotonic clock.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from interfiles.errors import RemoteProtocolError
 from interfiles.geometry import BLOCK_BYTES, Block, Geometry, PieceIndex
 from interfiles.piece_set import PieceSet
+from interfiles.swarm.asked_peer import AskedPeer
+from interfiles.swarm.decisions import Arrival, Cancelled, Decision
+from interfiles.swarm.peer_timing import PeerTiming
 from interfiles.swarm.piece_picker import PiecePicker
-from interfiles.swarm.rate_meter import RateMeter
 
 if TYPE_CHECKING:
     from interfiles.swarm.chance import Chance
 
-WINDOW_S: Final = 0.3  # outstanding bytes: so much time's worth, more than any LAN's and most WANs' round trip
-MIN_WINDOW_BLOCKS: Final = 2  # one arriving, one on its way: less would leave the pipe empty between them
-MAX_WINDOW_BYTES: Final = 16 * BLOCK_BYTES
-REFILL_SHARE: Final = 4  # a window is filled again when this part of it is free
-FIRST_STALL_S: Final = 5.0  # before anything is measured
-MIN_STALL_S: Final = 1.0  # a busy disk or a paused process is no stall yet
-MAX_STALL_S: Final = 20.0
+MAX_SOLE: Final = 256  # pieces asked beyond the window of the only peer that has them
+TAKEOVER_FACTOR: Final = 3.0  # what was asked goes to who would send it so many times sooner ...
+TAKEOVER_MARGIN_S: Final = 0.5  # ... and by so much: too eager, and it comes twice
 STALL_RETRY_S: Final = 2.0  # a stalled peer is asked again after so long, doubled each time up to MAX_RETRY_S
 MAX_RETRY_S: Final = 30.0
 MAX_STALLS: Final = 5
 STEAL_FACTOR: Final = 2.0
 STEAL_MARGIN_S: Final = 0.5
-MAX_STEALS: Final = 4  # of one piece: bounds what a swarm of slow peers can waste on it
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """Tell `peer` that its unanswered requests for `piece` are void."""
-
-    peer: str
-    piece: PieceIndex
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to send now: blocks to request of the peer that was asked about, and cancellations to others."""
-
-    requests: list[Block] = field(default_factory=list)
-    cancelled: list[Cancelled] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Peer:
-    offered: PieceSet
-    meter: RateMeter
-    heard_at: float
-    block_since: float
-    unasked: deque[Block] = field(default_factory=deque)
-    outstanding: deque[tuple[int, Block]] = field(default_factory=deque)
-    void: list[tuple[int, Block]] = field(default_factory=list)
-    sequence: int = 0
-    block_mean_s: float | None = None
-    block_deviation_s: float = 0.0
-    retry_at: float = 0.0
-    stalls: int = 0
-
-    @property
-    def outstanding_bytes(self) -> int:
-        return sum(block.length for _, block in self.outstanding)
-
-    def window_bytes(self, now: float, block_bytes: int) -> int:
-        least = MIN_WINDOW_BLOCKS * block_bytes
-        return int(min(max(self.meter.rate(now) * WINDOW_S, least), MAX_WINDOW_BYTES))
-
-    def stall_s(self) -> float:
-        if self.block_mean_s is None:
-            return FIRST_STALL_S
-        return min(max(self.block_mean_s + 4 * self.block_deviation_s, MIN_STALL_S), MAX_STALL_S)
-
-    def measure_block(self, now: float) -> None:
-        took, self.block_since = now - self.block_since, now
-        if self.block_mean_s is None:
-            self.block_mean_s, self.block_deviation_s = took, took / 2
-        else:
-            self.block_deviation_s += (abs(took - self.block_mean_s) - self.block_deviation_s) / 4
-            self.block_mean_s += (took - self.block_mean_s) / 8
+MAX_STEALS: Final = 4  # of one piece that is coming: bounds what a swarm of slow peers can waste on it
 
 
 class RequestScheduler:
@@ -96,8 +46,8 @@ class RequestScheduler:
     def __init__(self, geometry: Geometry, held: PieceSet) -> None:
         self.picker: Final = PiecePicker(geometry, held)
         self._geometry = geometry
-        self._block_bytes = min(BLOCK_BYTES, geometry.piece_size)
-        self._peers: dict[str, _Peer] = {}
+        self._piece_bytes = min(geometry.piece_size, geometry.size)
+        self._peers: dict[str, AskedPeer] = {}
         self._steals: dict[PieceIndex, int] = {}
         self._pinned: set[PieceIndex] = set()
 
@@ -106,15 +56,16 @@ class RequestScheduler:
     def add_peer(self, peer: str, offered: PieceSet, now: float) -> None:
         """A peer is connected and holds `offered`."""
         assert peer not in self._peers, peer
-        self._peers[peer] = _Peer(offered.copy(), RateMeter(now), heard_at=now, block_since=now)
+        self._peers[peer] = AskedPeer(
+            offered.copy(), PeerTiming(now), self._piece_bytes, PieceSet(self._geometry.piece_count)
+        )
         self.picker.availability.add(offered)
 
     def remove_peer(self, peer: str) -> None:
         """A peer is gone; what it owed is missing again."""
         gone = self._peers.pop(peer)
         self.picker.availability.remove(gone.offered)
-        for piece in self._owned_by(peer):
-            self.picker.release(piece)
+        self._release_all(gone)
 
     def add_have(self, peer: str, piece: int) -> None:
         """A peer gained a piece.
@@ -131,9 +82,9 @@ class RequestScheduler:
         """The connected peers."""
         return list(self._peers)
 
-    def rate(self, peer: str, now: float) -> float:
-        """Bytes a second from this peer."""
-        return self._peers[peer].meter.rate(now)
+    def rate(self, peer: str) -> float:
+        """Bytes a second from this peer, while it owes."""
+        return self._peers[peer].timing.rate
 
     def is_useful(self, peer: str) -> bool:
         """Whether the peer has anything that this host lacks."""
@@ -141,134 +92,208 @@ class RequestScheduler:
 
     # Asking
 
-    def next_requests(self, peer: str, now: float, rng: Chance) -> Decision:
-        """Fill the peer's window: mark blocks as requested and return them for sending."""
+    def next_asks(self, peer: str, now: float, rng: Chance) -> Decision:
+        """Choose what to ask of a peer now: mark it as asked, and return it for sending."""
         state, decision = self._peers[peer], Decision()
         if now < state.retry_at:
             return decision
-        room = self._room(state, now)
+        was_idle = not state.owes
+        self._give_back(peer, state, decision)
+        self._ask_sole(peer, state, decision)
+        room = state.room_bytes
         while room > 0:
-            if not state.unasked:
-                piece = self._acquire(peer, state, now, rng, decision)
-                if piece is None:
-                    break
-                state.unasked.extend(self._geometry.blocks(piece))
-            block = state.unasked.popleft()
-            if not state.outstanding:
-                state.heard_at = state.block_since = now
-            state.sequence += 1
-            state.outstanding.append((state.sequence, block))
-            decision.requests.append(block)
-            room -= block.length
+            piece = self._acquire(peer, state, now, rng, decision)
+            if piece is None:
+                break
+            self._mark_asked(peer, state, piece, decision)
+            room -= self._geometry.piece_length(piece)
+        if was_idle and decision.asks:
+            state.timing.start(now)
         return decision
+
+    def _give_back(self, peer: str, state: AskedPeer, decision: Decision) -> None:
+        """Take back what others have by now of all that was asked of this peer alone, but for a window's worth."""
+        for piece in self._excess(state):
+            self._void(peer, piece)
+            decision.cancelled.append(Cancelled(peer, piece))
+
+    def _excess(self, state: AskedPeer) -> PieceSet:
+        """What was asked beyond the window and others offer too; the rest of the window is as good as any."""
+        shared = state.asked.bits & ~self.picker.availability.exactly(1)
+        return state.beyond_window(shared)
 
     def is_idle(self, peer: str) -> bool:
         """Whether a connected peer owes nothing."""
-        return peer in self._peers and not self._peers[peer].outstanding
+        return peer in self._peers and not self._peers[peer].owes
 
-    def has_room(self, peer: str, now: float) -> bool:
-        """Whether `next_requests` would ask the peer for more, if it has more."""
-        return self._room(self._peers[peer], now) > 0
+    def has_room(self, peer: str) -> bool:
+        """Whether `next_asks` would ask the peer for more, if it has more, or take something back."""
+        state = self._peers[peer]
+        if state.room_bytes > 0 or self._excess(state):
+            return True
+        return bool(self._sole(state)) and self._sole_room(state) >= MAX_SOLE // 2
 
-    def _room(self, state: _Peer, now: float) -> int:
-        """Bytes to ask for now: nothing while less than a quarter of the window is free, as few large batches of
-        requests cost less than many small ones."""
-        window, outstanding = state.window_bytes(now, self._block_bytes), state.outstanding_bytes
-        return window - outstanding if outstanding <= window - window // REFILL_SHARE else 0
+    def _sole(self, state: AskedPeer) -> int:
+        """Missing pieces that no other peer here offers (bits)."""
+        return self.picker.availability.exactly(1) & state.offered.bits & self.picker.missing.bits
 
-    def _acquire(self, peer: str, state: _Peer, now: float, rng: Chance, decision: Decision) -> PieceIndex | None:
-        piece = self.picker.pick(state.offered, rng)
-        if piece is None:
-            piece = self._best_steal(peer, state, now)
-            if piece is None:
+    def _sole_room(self, state: AskedPeer) -> int:
+        return MAX_SOLE - (state.asked.bits & self.picker.availability.exactly(1)).bit_count()
+
+    def _ask_sole(self, peer: str, state: AskedPeer, decision: Decision) -> None:
+        """Ask for what no other peer here offers, in the order of the content."""
+        free = self._sole(state)
+        left = self._sole_room(state) if free else 0
+        while free and left > 0:
+            piece = PieceIndex((free & -free).bit_length() - 1)
+            free &= free - 1
+            if piece not in state.void:
+                self._mark_asked(peer, state, piece, decision)
+                left -= 1
+
+    def _acquire(self, peer: str, state: AskedPeer, now: float, rng: Chance, decision: Decision) -> PieceIndex | None:
+        offered = state.offered.bits
+        for unheard in state.void:
+            offered &= ~(1 << unheard)
+        missing = self.picker.pick(offered, rng)
+        if missing is not None:
+            return missing
+        needed = state.timing.needed_s(state.owed_bytes + self._piece_bytes)
+        taken = self._takeover(peer, offered, needed, now, rng)
+        if taken is None:
+            taken = self._best_steal(peer, state, offered, now)
+            if taken is None:
                 return None
-            owner = self.picker.inflight[piece]
-            self._void(owner, piece)
-            self._steals[piece] = self._steals.get(piece, 0) + 1
-            decision.cancelled.append(Cancelled(owner, piece))
-        self.picker.mark_requested(piece, peer)
-        return piece
+            self._steals[taken] = self._steals.get(taken, 0) + 1
+        owner = self.picker.inflight[taken]
+        self._void(owner, taken)
+        decision.cancelled.append(Cancelled(owner, taken))
+        return taken
 
-    def _best_steal(self, peer: str, state: _Peer, now: float) -> PieceIndex | None:
-        """The piece that its owner will take longest for, if this peer is clearly quicker with all of it.
+    def _takeover(self, peer: str, offered: int, needed_s: float, now: float, rng: Chance) -> PieceIndex | None:
+        """A piece that was asked of another peer and waits there: beyond its window, or it is slow."""
+        candidates = 0
+        for name, other in self._peers.items():
+            if name == peer or not (found := other.asked.bits & offered):
+                continue
+            wait_s = max(other.timing.needed_s(other.owed_bytes), other.timing.waited_s(now))
+            if other.has_backlog or wait_s > needed_s * TAKEOVER_FACTOR + TAKEOVER_MARGIN_S:
+                candidates |= found
+        return self.picker.rarest_of(candidates, rng)
+
+    def _best_steal(self, peer: str, state: AskedPeer, offered: int, now: float) -> PieceIndex | None:
+        """The coming piece that its owner will take longest for, if this peer is clearly quicker with all of it.
 
         A peer that may still be sending what was taken from it is not: two that are slow would take turns.
         """
         best, longest = None, 0.0
         if state.void:
             return None
-        for piece, owner in self.picker.inflight.items():
-            if owner == peer or piece not in state.offered or piece in self._pinned:
+        for name, other in self._peers.items():
+            piece = other.coming
+            if name == peer or piece is None or not offered >> piece & 1 or piece in self._pinned:
                 continue
             if self._steals.get(piece, 0) >= MAX_STEALS:
                 continue
-            left = self._time_left(piece, owner, now)
-            rate = state.meter.rate(now)
-            needed = self._geometry.piece_length(piece) / rate if rate else STEAL_MARGIN_S
+            left = other.timing.left_s(self._geometry.piece_length(piece) - other.received_bytes, now)
+            needed = state.timing.needed_s(state.owed_bytes + self._geometry.piece_length(piece))
             if left > max(longest, needed * STEAL_FACTOR + STEAL_MARGIN_S):
                 best, longest = piece, left
         return best
 
-    def _time_left(self, piece: PieceIndex, owner: str, now: float) -> float:
-        """Seconds until `owner` has sent all that it owes, at the rate it has shown."""
-        state = self._peers[owner]
-        owed = sum(block.length for _, block in state.outstanding) + sum(block.length for block in state.unasked)
-        if not state.outstanding:
-            return 0.0
-        waited = now - state.block_since  # for the block at the head
-        if state.block_mean_s is None:
-            return owed * waited / state.outstanding[0][1].length  # it is no quicker than that
-        rate = state.meter.rate(now)
-        return waited + owed / rate if rate > 0 else float("inf")
-
     # Answers
 
-    def on_bytes(self, peer: str, now: float) -> None:
-        """Some bytes of a block came: the peer is not stalled."""
-        self._peers[peer].heard_at = now
+    def on_block(self, peer: str, piece: int, offset: int, length: int, now: float) -> Arrival:
+        """A block begins to arrive.
 
-    def on_block(self, peer: str, piece: int, offset: int, length: int, now: float) -> Block | None:
-        """A block came whole. Return it, or None when it had been taken back: then drop its bytes.
+        Raises:
+          RemoteProtocolError: it was not asked for, is out of order, or has a wrong length.
+        """
+        state, index = self._peers[peer], self._mint(piece)
+        state.timing.begin_block(now)
+        due = min(BLOCK_BYTES, self._geometry.piece_length(index) - offset)
+        if length != due:
+            raise RemoteProtocolError(f"block of {length} bytes came, {due} were due")
+        cancelled: list[Cancelled] = []
+        if index == state.coming:
+            if offset != state.received_bytes:
+                raise RemoteProtocolError(
+                    f"byte {offset} of piece {piece} came out of order, {state.received_bytes} was due"
+                )
+        elif index in state.asked and state.coming is None and not offset:
+            state.asked.discard(index)
+            state.coming, state.received_bytes = index, 0
+        elif index in state.void:
+            if not self._may_keep(state, index, offset, length):
+                return Arrival(None)
+            if (owner := self.picker.inflight.get(index)) is not None:
+                self._void(owner, index)
+                cancelled.append(Cancelled(owner, index))
+            self.picker.mark_requested(index, peer)
+            state.coming, state.received_bytes = index, 0
+        else:
+            raise RemoteProtocolError(f"byte {offset} of piece {piece} came, which was not asked for")
+        return Arrival(Block(index, offset, length), cancelled)
+
+    def _may_keep(self, state: AskedPeer, piece: PieceIndex, offset: int, length: int) -> bool:
+        """Whether a piece that was taken back too late is taken after all: it comes whole, and only here."""
+        if offset or length < self._geometry.piece_length(piece) or state.coming is not None:
+            return False
+        owner = self.picker.inflight.get(piece)
+        return piece in self.picker.missing or (owner is not None and piece in self._peers[owner].asked)
+
+    def on_bytes(self, peer: str, count: int, now: float) -> None:
+        """Some bytes of a block came: the peer is not stalled."""
+        self._peers[peer].timing.hear(now, count)
+
+    def on_block_end(self, peer: str, length: int, now: float) -> None:
+        """A block came whole, be it taken or dropped."""
+        self._peers[peer].timing.add_block(length, now)
+
+    def on_taken(self, peer: str, block: Block) -> bool:
+        """A block that `on_block` took is written. Return whether it is still this peer's to give.
+
+        It is not where another peer was asked for the piece meanwhile.
+        """
+        state = self._peers[peer]
+        if state.coming != block.piece:
+            return False
+        state.stalls = 0
+        state.received_bytes += block.length
+        if state.received_bytes == self._geometry.piece_length(block.piece):
+            state.coming = None
+        return True
+
+    def on_dropped(self, peer: str, piece: int) -> None:
+        """The peer has heard that a piece is not wanted of it: it sends no more of it.
+
+        Raises:
+          RemoteProtocolError: nothing had been taken back.
+        """
+        state, index = self._peers[peer], self._mint(piece)
+        if index not in state.void:
+            raise RemoteProtocolError(f"piece {piece} was dropped, which had not been taken back")
+        state.void[index] -= 1
+        if not state.void[index]:
+            del state.void[index]
+
+    def on_busy(self, peer: str, now: float) -> None:
+        """The peer has heard, and others are served before this host: it is not stalled."""
+        self._peers[peer].timing.hear_busy(now)
+
+    def on_not_found(self, peer: str, piece: int) -> None:
+        """The peer does not hold a piece after all.
 
         Raises:
           RemoteProtocolError: it was never asked for.
         """
-        state = self._peers[peer]
-        state.meter.add(length, now)
-        state.heard_at = now
-        block = self._take(state, piece, offset, in_order=True)
-        if block is not None:
-            if block.length != length:
-                raise RemoteProtocolError(f"block of {length} bytes came, {block.length} were asked for")
-            state.measure_block(now)
-            state.stalls = 0
-        return block
-
-    def on_busy(self, peer: str, piece: int, offset: int, retry_after_s: float, now: float) -> None:
-        """The peer refuses a block for now; its pieces go to others meanwhile.
-
-        Raises:
-          RemoteProtocolError: the block was never asked for.
-        """
-        state = self._peers[peer]
-        block = self._take(state, piece, offset, in_order=False)
-        state.retry_at = max(state.retry_at, now + retry_after_s)
-        if block is not None and self.picker.inflight.get(block.piece) == peer:
-            self._void(peer, block.piece)
-
-    def on_not_found(self, peer: str, piece: int, offset: int) -> None:
-        """The peer does not hold the piece after all.
-
-        Raises:
-          RemoteProtocolError: the block was never asked for.
-        """
-        state = self._peers[peer]
-        block = self._take(state, piece, offset, in_order=False)
-        if block is None:
-            return
-        self._unoffer(state, block.piece)
-        if self.picker.inflight.get(block.piece) == peer:
-            self._void(peer, block.piece)
+        state, index = self._peers[peer], self._mint(piece)
+        if index in state.asked or index == state.coming:
+            state.forget(index)
+            self.picker.release(index)
+        elif index not in state.void:
+            raise RemoteProtocolError(f"piece {piece} was not found, which was not asked for")
+        self._unoffer(state, index)
 
     def pin(self, piece: PieceIndex) -> None:
         """A block of an inflight piece is being written: until `unpin` nobody else may begin to write there."""
@@ -283,10 +308,16 @@ class RequestScheduler:
         self.picker.mark_held(piece)
         self._steals.pop(piece, None)
 
-    def on_rejected(self, peer: str, piece: PieceIndex) -> None:
-        """All blocks came and the hash did not match: the peer no longer counts as holding the piece."""
-        self._unoffer(self._peers[peer], piece)
+    def on_rejected(self, peer: str, piece: PieceIndex) -> list[Cancelled]:
+        """All blocks came and the hash did not match: the peer no longer counts as holding the piece.
+
+        It is asked for nothing more: return what to take back.
+        """
+        state = self._peers[peer]
+        self._unoffer(state, piece)
         self.picker.release(piece)
+        state.retry_at = float("inf")
+        return self._take_back(peer, state)
 
     # Time
 
@@ -294,23 +325,19 @@ class RequestScheduler:
         """Take the pieces of stalled peers back; return the cancellations to send."""
         cancelled = []
         for name, state in self._peers.items():
-            if not state.outstanding or now < self._deadline(state):
+            if not state.owes or now < state.timing.deadline():
                 continue
             state.retry_at = now + min(STALL_RETRY_S * 2**state.stalls, MAX_RETRY_S)
             state.stalls += 1
-            for piece in self._owned_by(name):
-                if piece in self._pinned:
-                    continue
-                self._void(name, piece)
-                cancelled.append(Cancelled(name, piece))
+            cancelled += self._take_back(name, state)
         return cancelled
 
     def next_expiry(self) -> float | None:
         """When `expire` is worth calling next, if nothing comes before."""
-        return min((self._deadline(state) for state in self._peers.values() if state.outstanding), default=None)
+        return min((state.timing.deadline() for state in self._peers.values() if state.owes), default=None)
 
     def retry_at(self, peer: str) -> float:
-        """When a peer that was busy or stalled may be asked again."""
+        """When a peer that stalled may be asked again."""
         return self._peers[peer].retry_at
 
     def is_dead(self, peer: str) -> bool:
@@ -319,46 +346,30 @@ class RequestScheduler:
 
     # Inside
 
-    def _deadline(self, state: _Peer) -> float:
-        return state.heard_at + state.stall_s()
-
-    def _owned_by(self, peer: str) -> list[PieceIndex]:
-        return [piece for piece, owner in self.picker.inflight.items() if owner == peer]
-
-    def _take(self, state: _Peer, piece: int, offset: int, *, in_order: bool) -> Block | None:
-        """Remove a request that was answered: return its block, or None when it was void.
-
-        Blocks (`in_order`) keep the order of their requests, so what was void before this one will never come; refusals
-        may overtake. A request that was taken back and made again has a twin among the void ones. A block that comes
-        before those that are due first is the twin's; else it may be either's, and with the same bytes, so it counts
-        for the live one and the twin stays for an answer to come.
-        """
-        live = next((e for e in state.outstanding if (e[1].piece, e[1].offset) == (piece, offset)), None)
-        void = next((e for e in state.void if (e[1].piece, e[1].offset) == (piece, offset)), None)
-        if live is None and void is None:
-            raise RemoteProtocolError(f"an answer about piece {piece} from byte {offset} came, which was not asked for")
-        if in_order and void is not None and live is not None and live is not state.outstanding[0]:
-            live = None
-        if void is not None:
-            state.void.remove(void)
-        if live is not None:
-            state.outstanding.remove(live)
-            if void is not None:
-                state.void.append((live[0], live[1]))
-        if in_order:
-            answered = min(e[0] for e in (live, void) if e is not None)
-            state.void = [e for e in state.void if e[0] >= answered]
-        return live[1] if live is not None else None
+    def _mark_asked(self, peer: str, state: AskedPeer, piece: PieceIndex, decision: Decision) -> None:
+        self.picker.mark_requested(piece, peer)
+        state.asked.add(piece)
+        decision.asks.append(piece)
 
     def _void(self, peer: str, piece: PieceIndex) -> None:
-        """Take a piece back from its owner: answers to what was asked may still come, and are dropped."""
+        """Take a piece back from its owner, which may have begun to send it: that is then dropped."""
         state = self._peers[peer]
-        state.void.extend(entry for entry in state.outstanding if entry[1].piece == piece)
-        state.outstanding = deque(entry for entry in state.outstanding if entry[1].piece != piece)
-        state.unasked = deque(block for block in state.unasked if block.piece != piece)
+        state.forget(piece)
+        state.void[piece] += 1
         self.picker.release(piece)
 
-    def _unoffer(self, state: _Peer, piece: PieceIndex) -> None:
+    def _take_back(self, peer: str, state: AskedPeer) -> list[Cancelled]:
+        """Take back all that a peer owes, but for what is being written."""
+        taken = [piece for piece in state.owed if piece not in self._pinned]
+        for piece in taken:
+            self._void(peer, piece)
+        return [Cancelled(peer, piece) for piece in taken]
+
+    def _release_all(self, state: AskedPeer) -> None:
+        for piece in state.owed:
+            self.picker.release(piece)
+
+    def _unoffer(self, state: AskedPeer, piece: PieceIndex) -> None:
         if piece in state.offered:
             state.offered.discard(piece)
             self.picker.availability.remove_one(piece)
@@ -370,9 +381,13 @@ class RequestScheduler:
             raise RemoteProtocolError(str(e)) from e
 
     def check_invariants(self) -> None:
-        """What is outstanding or unasked is inflight at that peer, and every inflight piece has a connected owner."""
+        """What is asked or coming is inflight at that peer and nowhere else, and nothing else is inflight."""
         self.picker.check_invariants()
+        owned = 0
         for name, state in self._peers.items():
-            for block in [block for _, block in state.outstanding] + list(state.unasked):
-                assert self.picker.inflight[block.piece] == name
-        assert set(self.picker.inflight.values()) <= set(self._peers)
+            assert state.coming is None or state.coming not in state.asked
+            assert not set(state.void) & set(state.asked)
+            for piece in state.owed:
+                assert self.picker.inflight[piece] == name
+                owned += 1
+        assert owned == len(self.picker.inflight)

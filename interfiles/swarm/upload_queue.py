@@ -1,98 +1,141 @@
-"""Who is served: few full upload slots and an explicit busy, instead of many slow streams.
+"""Who is served next, and with which piece: few full upload slots instead of many slow streams, and late choices.
 
-A fetcher takes a slot with its first request and keeps it until nothing of it is queued; within a slot requests are
-answered in the order they came. When every slot is taken a request is refused with the time to come back. A fetcher
-that has had its turn while others wait is refused at its next piece, never within one, so nothing sent is lost. Nor
-does one that takes nothing keep others out.
+Fetchers ask for sets of pieces. One that has something to ask for stands in line for a slot; with a slot it gets one
+piece, or more of them up to `TURN_BYTES`, and goes to the end of the line. The line is in the order of the bytes that
+each was given (start-time fair queueing: Goyal, Vin, Cheng, "Start-time Fair Queueing", 1996), so no download keeps
+others out, whatever the sizes of their pieces.
+
+Of what a fetcher asks for, it gets the piece that this host has sent to the fewest: so a source sends each piece once
+before it sends any twice. Ties go to the next in the order of the content, which disks like.
 
 Times are seconds of one monotonic clock.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from interfiles.geometry import MIB, Block, PieceIndex
+from interfiles.geometry import MIB, PieceIndex
+from interfiles.swarm.availability import Availability
 
-SLOTS: Final = (
-    4  # in simulations of 16 hosts, 16 slots took 1.4 times as long: all got half a piece and had none to share
-)
-TURN_BYTES: Final = 16 * MIB  # what a slot sends before others that wait have their turn: a piece of the largest size
-MAX_QUEUED: Final = 64  # requests of one fetcher; its window is a quarter of that
-BUSY_RETRY_MS: Final = 200  # about one slot's turn on a LAN
-STUCK_S: Final = 5.0  # a fetcher that takes so long for one block has its slot, but no longer keeps it from others
-RESERVED_S: Final = 0.5  # how long a free slot is kept for who was refused: it comes back after `BUSY_RETRY_MS`
+SLOTS: Final = 8
+TURN_BYTES: Final = MIB  # what a slot sends before others that wait have their turn, and the piece that is begun
+STUCK_S: Final = 5.0  # a fetcher that takes so long for one piece has its slot, but no longer keeps it from others
+
+
+class SentCounts:
+    """How often this host has sent each piece of a file."""
+
+    def __init__(self, count: int) -> None:
+        self._counts = Availability(count)
+        self._next = 0
+
+    def choose(self, asked: int) -> PieceIndex:
+        """Which of these pieces (bits, not 0) to send, and count it as sent."""
+        least = self._counts.rarest(asked)
+        later = least >> self._next
+        piece = self._next + (later & -later).bit_length() - 1 if later else (least & -least).bit_length() - 1
+        self._next = piece + 1
+        self._counts.add_one(PieceIndex(piece))
+        return PieceIndex(piece)
+
+    def undo(self, piece: PieceIndex) -> None:
+        """A piece that was chosen was not sent to its end."""
+        self._counts.remove_one(piece)
 
 
 @dataclass(slots=True)
-class _Slot:
-    queue: deque[Block] = field(default_factory=deque)
-    sending_since: float | None = None
-    taken_bytes: int = 0
+class _Fetcher:
+    sent: SentCounts
+    piece_bytes: int
+    asked: int = 0  # bits
+    given: float = 0.0  # bytes, on the clock of the line
+    joined: int = 0  # when it joined the line, as a number in order
+    slot_since: float | None = None
+    turn_bytes: int = 0
 
 
+@dataclass(slots=True)
 class UploadQueue:
-    """The requests that this host has accepted, by fetcher."""
+    """What fetchers ask of this host, of all files. Methods that free a slot return who has one from now on."""
 
-    def __init__(self, slots: int = SLOTS) -> None:
-        self._limit = slots
-        self._slots: dict[str, _Slot] = {}
-        self._refused_at: dict[str, float] = {}  # who waits for a slot, the longest waiting first
+    slots: int = SLOTS
+    _fetchers: dict[str, _Fetcher] = field(default_factory=dict)
+    _line: dict[str, None] = field(default_factory=dict)
+    _clock: float = 0.0
+    _joined: int = 0
 
-    def offer(self, fetcher: str, block: Block, now: float) -> int | None:
-        """Accept a request and return None, or refuse it and return the milliseconds after which to ask again."""
-        slot = self._slots.get(fetcher)
-        if slot is None:
-            waiting = self._waiting(fetcher, now)
-            if self._slots_in_use(now) + len(waiting) >= self._limit:
-                self._refused_at[fetcher] = now
-                return BUSY_RETRY_MS
-            self._refused_at.pop(fetcher, None)
-            slot = self._slots[fetcher] = _Slot()
-        elif block.offset == 0 and slot.taken_bytes >= TURN_BYTES and self._waiting(fetcher, now):
-            return BUSY_RETRY_MS
-        if len(slot.queue) >= MAX_QUEUED:
-            return BUSY_RETRY_MS
-        slot.queue.append(block)
-        slot.taken_bytes += block.length
-        return None
+    def add(self, fetcher: str, sent: SentCounts, piece_bytes: int) -> None:
+        """A fetcher comes; `sent`: the counts of its file, which all its fetchers share."""
+        self._fetchers[fetcher] = _Fetcher(sent, piece_bytes, given=self._clock)
 
-    def cancel(self, fetcher: str, piece: PieceIndex) -> None:
-        """Forget a fetcher's queued requests for a piece."""
-        if slot := self._slots.get(fetcher):
-            slot.queue = deque(block for block in slot.queue if block.piece != piece)
-            self._release_if_idle(fetcher, slot)
-
-    def next(self, fetcher: str, now: float) -> Block | None:
-        """The block to send next, being sent from now on; or None. The one sent before counts as done."""
-        slot = self._slots.get(fetcher)
-        if slot is None:
-            return None
-        slot.sending_since = now if slot.queue else None
-        if slot.queue:
-            return slot.queue.popleft()
-        self._release_if_idle(fetcher, slot)
-        return None
-
-    def drop(self, fetcher: str) -> None:
+    def drop(self, fetcher: str, now: float) -> list[str]:
         """A fetcher is gone."""
-        self._slots.pop(fetcher, None)
-        self._refused_at.pop(fetcher, None)
+        self._fetchers.pop(fetcher, None)
+        self._line.pop(fetcher, None)
+        return self.grant(now)
 
-    @property
-    def slots_taken(self) -> int:
-        return len(self._slots)
+    def ask(self, fetcher: str, pieces: int, now: float) -> list[str]:
+        """A fetcher asks for more pieces (bits)."""
+        state = self._fetchers[fetcher]
+        state.asked |= pieces
+        if state.slot_since is None and fetcher not in self._line:
+            self._join(fetcher, state)
+        return self.grant(now)
+
+    def cancel(self, fetcher: str, pieces: int) -> None:
+        """A fetcher takes back what it asked for (bits); what is being sent is its session's to end."""
+        state = self._fetchers[fetcher]
+        state.asked &= ~pieces
+        if not state.asked:
+            self._line.pop(fetcher, None)
+
+    def next(self, fetcher: str, now: float) -> PieceIndex | None:
+        """The piece to send to a fetcher, begun from now on; None where it has no slot. What it was sent is done.
+
+        A slot whose turn is over goes to whoever waits: `grant` tells.
+        """
+        state = self._fetchers[fetcher]
+        if state.slot_since is None:
+            return None
+        if not state.asked or (state.turn_bytes >= TURN_BYTES and self._line):
+            state.slot_since = None
+            if state.asked:
+                self._join(fetcher, state)
+            return None
+        piece = state.sent.choose(state.asked)
+        state.asked &= ~(1 << piece)
+        state.slot_since = now
+        self._clock = max(self._clock, state.given)
+        state.turn_bytes += state.piece_bytes
+        state.given += state.piece_bytes
+        return piece
+
+    def grant(self, now: float) -> list[str]:
+        """Give free slots to those who are first in line, and return them."""
+        granted: list[str] = []
+        while self._line and self._slots_in_use(now) < self.slots:
+            first = min(self._line, key=lambda name: (self._fetchers[name].given, self._fetchers[name].joined))
+            del self._line[first]
+            state = self._fetchers[first]
+            if state.asked:
+                state.slot_since, state.turn_bytes = now, 0
+                granted.append(first)
+        return granted
+
+    def waiting(self) -> list[str]:
+        """Who stands in line."""
+        return list(self._line)
+
+    def is_waiting(self, fetcher: str) -> bool:
+        """Whether a fetcher stands in line."""
+        return fetcher in self._line
+
+    def _join(self, fetcher: str, state: _Fetcher) -> None:
+        self._joined += 1
+        state.joined = self._joined
+        state.given = max(state.given, self._clock)
+        self._line[fetcher] = None
 
     def _slots_in_use(self, now: float) -> int:
-        since = [slot.sending_since for slot in self._slots.values()]
-        return sum(at is None or now - at < STUCK_S for at in since)
-
-    def _waiting(self, fetcher: str, now: float) -> list[str]:
-        """Those who were refused before `fetcher` was, or at all if it was not, and are expected back."""
-        self._refused_at = {name: at for name, at in self._refused_at.items() if now - at <= RESERVED_S}
-        waiting = list(self._refused_at)
-        return waiting[: waiting.index(fetcher)] if fetcher in self._refused_at else waiting
-
-    def _release_if_idle(self, fetcher: str, slot: _Slot) -> None:
-        if not slot.queue and slot.sending_since is None:
-            del self._slots[fetcher]
+        since = [state.slot_since for state in self._fetchers.values()]
+        return sum(at is not None and now - at < STUCK_S for at in since)

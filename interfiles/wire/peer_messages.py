@@ -1,13 +1,17 @@
 """The swarm conversation: the dialler fetches pieces of one file, the acceptor serves them."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
 from interfiles.geometry import BLOCK_BYTES, MAX_PIECES
 from interfiles.wire.codec import Codec, Message
-from interfiles.wire.fields import BlockBytes, FileIdBytes, Milliseconds, PieceBytes, PieceNumber, Text
+from interfiles.wire.fields import FileIdBytes, PieceBytes, PieceNumber, Text
 from interfiles.wire.handshake_messages import Failure
+
+MAX_LISTED: Final = 256  # pieces in one message
+
+Pieces = Annotated[list[PieceNumber], Meta(min_length=1, max_length=MAX_LISTED)]
 
 
 class Open(Message, frozen=True, tag=64):
@@ -16,18 +20,16 @@ class Open(Message, frozen=True, tag=64):
     file_id: FileIdBytes
 
 
-class Request(Message, frozen=True, tag=65):
-    """Asks for one block: `length` bytes from `offset` of a piece. Answered by `Piece`, `Busy` or `NotFound`."""
+class Ask(Message, frozen=True, tag=65):
+    """Asks for whole pieces. Answered by `Piece`, in the order that the server likes, by `Busy` or by `NotFound`."""
 
-    piece: PieceNumber
-    offset: PieceBytes
-    length: BlockBytes
+    pieces: Pieces
 
 
 class Cancel(Message, frozen=True, tag=66):
-    """Takes back every unanswered request for a piece; not answered, but answers on their way still arrive."""
+    """Takes pieces back that were asked for. Answered by `Dropped`; blocks of a piece that was begun come before it."""
 
-    piece: PieceNumber
+    pieces: Pieces
 
 
 class Complaint(Message, frozen=True, tag=67):
@@ -51,11 +53,14 @@ class Bitfield(Message, frozen=True, tag=80):
 class Have(Message, frozen=True, tag=81):
     """Pieces that the server has gained since its `Bitfield`; sent unasked."""
 
-    pieces: Annotated[list[PieceNumber], Meta(min_length=1, max_length=256)]
+    pieces: Pieces
 
 
 class Piece(Message, frozen=True, tag=82):
-    """Answers `Request`: one block, whose bytes are the payload."""
+    """Answers `Ask`: one block of a piece, from `offset` on, whose bytes are the payload.
+
+    Blocks are of 1 MiB, but for a piece's last one. Those of a piece come in order, and no other piece's between them.
+    """
 
     max_payload: ClassVar[int] = BLOCK_BYTES
 
@@ -64,18 +69,19 @@ class Piece(Message, frozen=True, tag=82):
 
 
 class Busy(Message, frozen=True, tag=83):
-    """Answers `Request`: refused for now; ask again after `retry_after_ms`, or elsewhere."""
-
-    piece: PieceNumber
-    offset: PieceBytes
-    retry_after_ms: Milliseconds
+    """Answers `Ask`: others are served first. Said again every second while that lasts; what was asked for stands."""
 
 
 class NotFound(Message, frozen=True, tag=84):
-    """Answers `Request`: the piece is not held (any more); the server no longer counts as having it."""
+    """Answers `Ask`: these pieces are not held (any more); the server no longer counts as having them."""
 
-    piece: PieceNumber
-    offset: PieceBytes
+    pieces: Pieces
+
+
+class Dropped(Message, frozen=True, tag=86):
+    """Answers `Cancel`: no block of these pieces comes any more, unless they are asked for again."""
+
+    pieces: Pieces
 
 
 class Withdrawn(Message, frozen=True, tag=85):
@@ -84,5 +90,5 @@ class Withdrawn(Message, frozen=True, tag=85):
     reason: Text
 
 
-FROM_FETCHER: Codec[Message] = Codec(Open, Request, Cancel, Complaint)
-FROM_SERVER: Codec[Message] = Codec(Bitfield, Have, Piece, Busy, NotFound, Withdrawn, Failure)
+FROM_FETCHER: Codec[Message] = Codec(Open, Ask, Cancel, Complaint)
+FROM_SERVER: Codec[Message] = Codec(Bitfield, Have, Piece, Busy, NotFound, Dropped, Withdrawn, Failure)

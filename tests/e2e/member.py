@@ -8,7 +8,8 @@ it.
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +49,10 @@ _TRICKLE_BYTES: Final = 1024
 
 
 class Manner(Protocol):
-    """How a member answers requests for blocks."""
+    """How a member sends the blocks that it is asked for."""
 
-    async def answer(self, stream: MessageStream[Message], request: m.Request, block: memoryview) -> None:
-        """Answer one request; `block` is the right answer."""
+    async def answer(self, stream: MessageStream[Message], answer: m.Piece, block: memoryview) -> None:
+        """Send one block, or what comes in its place; `answer` and `block` are right."""
 
 
 class Slow:
@@ -60,9 +61,9 @@ class Slow:
     def __init__(self, pause_s: float = 0.0) -> None:
         self._pause_s = pause_s
 
-    async def answer(self, stream: MessageStream[Message], request: m.Request, block: memoryview) -> None:
+    async def answer(self, stream: MessageStream[Message], answer: m.Piece, block: memoryview) -> None:
         await trio.sleep(self._pause_s)
-        await stream.send(m.Piece(request.piece, request.offset), block)
+        await stream.send(answer, block)
 
 
 class Spoiling:
@@ -73,20 +74,20 @@ class Spoiling:
         self._every = every
         self._count = 0
 
-    async def answer(self, stream: MessageStream[Message], request: m.Request, block: memoryview) -> None:
+    async def answer(self, stream: MessageStream[Message], answer: m.Piece, block: memoryview) -> None:
         self._count += 1
         if self._count % self._every == 0:
             bad = bytearray(block)
             bad[len(bad) // 2] ^= 0x01
             block = memoryview(bad)
             self.spoiled += 1
-        await stream.send(m.Piece(request.piece, request.offset), block)
+        await stream.send(answer, block)
 
 
 class Stalling:
     """No answers at all."""
 
-    async def answer(self, stream: MessageStream[Message], request: m.Request, block: memoryview) -> None:
+    async def answer(self, stream: MessageStream[Message], answer: m.Piece, block: memoryview) -> None:
         return
 
 
@@ -96,8 +97,8 @@ class Trickling:
     def __init__(self, pause_s: float) -> None:
         self._pause_s = pause_s
 
-    async def answer(self, stream: MessageStream[Message], request: m.Request, block: memoryview) -> None:
-        await stream.transport.send_all(encode_frame(m.Piece(request.piece, request.offset), len(block)))
+    async def answer(self, stream: MessageStream[Message], answer: m.Piece, block: memoryview) -> None:
+        await stream.transport.send_all(encode_frame(answer, len(block)))
         for at in range(0, len(block), _TRICKLE_BYTES):
             await trio.sleep(self._pause_s)
             await stream.transport.send_all(block[at : at + _TRICKLE_BYTES])
@@ -105,10 +106,14 @@ class Trickling:
 
 @dataclass(eq=False)
 class Served:
-    """A connection by which a member was asked for a file: by whom, how often, and when it ended."""
+    """A connection by which a member was asked for a file: by whom, for how many pieces, and when it ended.
+
+    `answers`: the blocks that it has begun to answer with.
+    """
 
     host_id: str
-    requests: int = 0
+    asked: int = 0
+    answers: int = 0
     complaints: int = 0
     ended_at: float | None = None
 
@@ -123,11 +128,12 @@ class _Claim:
     def file_id(self) -> FileId:
         return self.tracker.manifest.file_id
 
-    def block(self, request: m.Request) -> memoryview:
+    def blocks(self, piece: int) -> Iterator[tuple[m.Piece, memoryview]]:
         geometry = self.tracker.manifest.geometry
         with open(self.content, "rb") as file:
-            file.seek(geometry.piece_offset(geometry.piece(request.piece)) + request.offset)
-            return memoryview(file.read(request.length))
+            for block in geometry.blocks(geometry.piece(piece)):
+                file.seek(geometry.piece_offset(block.piece) + block.offset)
+                yield m.Piece(block.piece, block.offset), memoryview(file.read(block.length))
 
 
 @dataclass
@@ -243,12 +249,13 @@ class Member:
         return self.run(ask)
 
     async def fetch_for_ever(self, daemon: Daemon, file_id: str, on_block: Callable[[], None]) -> None:
-        """In its loop: fetch the first block of a file again and again, until the connection ends."""
+        """In its loop: fetch the first piece of a file again and again, until the connection ends."""
         async with self.open(daemon, file_id) as (stream, _):
             buffer = memoryview(bytearray(BLOCK_BYTES))
             while True:
-                await stream.send(m.Request(0, 0, BLOCK_BYTES // 4))
-                assert isinstance(await stream.receive(), m.Piece)
+                await stream.send(m.Ask([0]))
+                while not isinstance(await stream.receive(), m.Piece):
+                    pass
                 await stream.receive_payload_into(buffer[: stream.payload_left])
                 on_block()
                 await trio.sleep(0.005)
@@ -317,20 +324,38 @@ class Member:
         claim = self._announcer.claims[FileId(opened.file_id)]
         await stream.send(m.Bitfield(), PieceSet.full(claim.tracker.manifest.piece_count).to_bytes())
         async with trio.open_nursery() as nursery:
-            due, asked = trio.open_memory_channel[m.Request](1024)
+            due: deque[int] = deque()
+            dropped: list[int] = []
+            changed = Notice()
 
             async def answer() -> None:
-                async for request in asked:
-                    await claim.manner.answer(stream, request, claim.block(request))
+                seen = 0
+                while True:
+                    if dropped:
+                        pieces = dropped[: m.MAX_LISTED]
+                        del dropped[: m.MAX_LISTED]
+                        await stream.send(m.Dropped(pieces))
+                    elif due:
+                        for message, block in claim.blocks(due.popleft()):
+                            served.answers += 1
+                            await claim.manner.answer(stream, message, block)
+                    else:
+                        seen = await changed.later_than(seen)
 
             nursery.start_soon(answer)
             try:
                 while True:
                     match await stream.receive():
-                        case m.Request() as request:
-                            served.requests += 1
-                            due.send_nowait(request)
+                        case m.Ask(pieces=pieces):
+                            served.asked += len(pieces)
+                            due.extend(pieces)
+                        case m.Cancel(pieces=pieces):
+                            for piece in due.copy():
+                                if piece in pieces:
+                                    due.remove(piece)
+                            dropped.extend(pieces)
                         case m.Complaint():
                             served.complaints += 1
+                    changed.tell()
             finally:
                 nursery.cancel_scope.cancel()

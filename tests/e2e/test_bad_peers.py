@@ -72,7 +72,7 @@ def test_a_peer_that_claims_all_and_gives_nothing_holds_nobody_up(
     with Member(fleet, "idler", is_linked=True) as member:
         member.claim(tracker(content), content, manner)
         command = fleet.begin_cli(reader, "download", "-p", str(tracker(content)), "--json")
-        poll(lambda: member.served and member.served[0].requests, "the idler to be asked")
+        poll(lambda: member.served and member.served[0].asked, "the idler to be asked")
         fleet.ask(honest, lambda client: client.resume(tracker(content)))
         report = fleet.finish_cli(command).done.json
     check_download(fleet, content, report)

@@ -15,7 +15,7 @@ from interfiles.storage.records import FileRecord
 from interfiles.tracker_file import TrackerFile
 from interfiles.transport.message_stream import MessageStream
 from interfiles.wire.codec import Message
-from interfiles.wire.peer_messages import Piece, Request
+from interfiles.wire.peer_messages import Piece
 from tests.e2e.content import MIB, differences, make_file
 from tests.e2e.fleet import Fleet
 from tests.e2e.member import Member
@@ -83,12 +83,12 @@ class Counting:
         self.answered: list[int] = []
         self.limit = 0
 
-    async def answer(self, stream: MessageStream[Message], request: Request, block: memoryview) -> None:
+    async def answer(self, stream: MessageStream[Message], answer: Piece, block: memoryview) -> None:
         await trio.sleep(0.002)
         while len(self.answered) >= self.limit:  # noqa: ASYNC110 - the test is in another thread
             await trio.sleep(0.002)
-        self.answered.append(request.piece)
-        await stream.send(Piece(request.piece, request.offset), block)
+        self.answered.append(answer.piece)
+        await stream.send(answer, block)
 
 
 def recorded(client: Daemon) -> FileRecord:

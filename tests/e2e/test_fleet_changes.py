@@ -117,7 +117,7 @@ def test_a_removed_host_that_serves_is_cut_off_and_the_file_comes_from_others(fl
     with Member(fleet, "slow", is_linked=True) as member:
         member.claim(tracker, content, Slow(0.2))
         command = fleet.begin_cli(reader, "download", "-p", str(tracker), "--json")
-        poll(lambda: member.served and member.served[0].requests > 4, "the transfer to run")
+        poll(lambda: member.served and member.served[0].answers > 4, "the transfer to run")
         removed_at = remove(fleet, "slow")
         poll(lambda: member.served[0].ended_at is not None, "the reader to end it", timeout_s=CUT_WITHIN_S)
         assert member.served[0].ended_at is not None

@@ -92,7 +92,7 @@ AT_SOURCE: Final = [
     Damage("flip", "answered", 200),  # within the handshake
     Damage("cut", "answered", 2 * MIB),
     Damage("end", "answered", MIB + 12_345),
-    Damage("flip", "asked", 1500),
+    Damage("flip", "asked", 1400),
     Damage("cut", "asked", 100),
 ]
 

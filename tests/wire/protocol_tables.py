@@ -35,7 +35,7 @@ LIMITS: Final[list[tuple[str, float, str]]] = [
     ("smallest piece size, a power of two", geometry.MIN_PIECE_BYTES, "bytes"),
     ("largest piece size, a power of two", geometry.MAX_PIECE_BYTES, "bytes"),
     ("pieces of a file", geometry.MAX_PIECES, "pieces"),
-    ("a block, and so a `Request`", geometry.BLOCK_BYTES, "bytes"),
+    ("a block of a piece", geometry.BLOCK_BYTES, "bytes"),
     ("a manifest", manifest.MAX_MANIFEST_BYTES, "bytes"),
     ("rows of a page", master_messages.PAGE_ROWS, "rows"),
     ("holdings of a `Heartbeat`", master_messages.MAX_HEARTBEAT_HOLDINGS, "holdings"),

@@ -205,11 +205,23 @@ def test_what_a_peer_sends_reaches_no_log_unescaped_nor_at_length() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        peer_messages.Cancel(-1),
-        peer_messages.Cancel(1 << 20),
-        peer_messages.Cancel(1 << 70),
-        peer_messages.Cancel("1"),  # type: ignore[arg-type]
-        peer_messages.Cancel(...),  # type: ignore[arg-type]
+        peer_messages.Complaint(-1),
+        peer_messages.Complaint(1 << 20),
+        peer_messages.Complaint(1 << 70),
+        peer_messages.Complaint("1"),  # type: ignore[arg-type]
+        peer_messages.Complaint(...),  # type: ignore[arg-type]
+        peer_messages.Ask([-1]),
+        peer_messages.Ask([1 << 20]),
+        peer_messages.Ask([]),
+        peer_messages.Ask([0] * 257),
+        peer_messages.Ask(1),  # type: ignore[arg-type]
+        peer_messages.Cancel(["1"]),  # type: ignore[list-item]
+        peer_messages.Cancel([]),
+        peer_messages.Cancel([0] * 257),
+        peer_messages.NotFound([]),
+        peer_messages.NotFound([0] * 257),
+        peer_messages.Dropped([]),
+        peer_messages.Dropped([0] * 257),
         peer_messages.Open(b"short"),
         peer_messages.Open("A" * 44),  # type: ignore[arg-type]
         peer_messages.Withdrawn("x" * 1001),

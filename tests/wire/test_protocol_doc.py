@@ -9,7 +9,7 @@ from interfiles.identity.token import JoinToken
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation, Role
-from interfiles.wire.peer_messages import Request
+from interfiles.wire.peer_messages import Ask
 from interfiles.wire.session import MAY_SAY, End
 from tests.wire.protocol_tables import DOCUMENT, EXAMPLE_TOKEN, blocks, renewed, report_tables
 from tests.wire.values import message_types, tag_of
@@ -32,7 +32,7 @@ def test_the_made_parts_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in message_types()])
 def test_every_message_says_what_it_answers_or_is_answered_by(kind: type[Message]) -> None:
-    unasked = {"Failure", "Cancel", "Complaint", "Have", "Withdrawn", "Handout", "Forget", "Progress", "TrackerContent"}
+    unasked = {"Failure", "Complaint", "Have", "Withdrawn", "Handout", "Forget", "Progress", "TrackerContent"}
     unasked.add("Revoked")
     text = kind.__doc__ or ""
     assert re.search(r"Answers (`\w+`|any request)|Answered by `\w+`|`?Result`? ", text) or kind.__name__ in unasked
@@ -99,7 +99,7 @@ def test_the_conversations_are_all_there() -> None:
 
 
 def test_the_example_is_the_frame_it_says() -> None:
-    assert encode_frame(Request(3, 1 << 20, 1 << 20)).hex(" ") in TEXT
+    assert encode_frame(Ask([2, 3])).hex(" ") in TEXT
 
 
 RFCS = {"4648", "5280"}

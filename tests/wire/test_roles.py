@@ -28,8 +28,8 @@ MEANT: Final[dict[Key, str]] = {
     " fleet.Remove",
     ("fleet", "acceptor", "stranger"): "Authorities Failure",
     ("fleet", "acceptor", "master"): TO_A_HOST,
-    ("swarm", "dialler", "host"): "Open Request Cancel Complaint",
-    ("swarm", "acceptor", "host"): "Bitfield Have Piece Busy NotFound Withdrawn Failure",
+    ("swarm", "dialler", "host"): "Open Ask Cancel Complaint",
+    ("swarm", "acceptor", "host"): "Bitfield Have Piece Busy NotFound Dropped Withdrawn Failure",
     ("control", "dialler", "local"): "Upload Download Stat control.ListFiles control.ListHosts Status control.Remove"
     " Verify Pause Resume Wait TreeDescription HandedFiles HandedPlace",
     ("control", "acceptor", "local"): "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",

@@ -6,7 +6,8 @@ from interfiles.wire import peer_messages as m
 from interfiles.wire.framing import MAX_HEADER_BYTES, encode_frame
 from interfiles.wire.handshake_messages import Failure
 from tests.daemons.client.peers import Server, Stream
-from tests.storage.contents import PIECE, noise
+from tests.daemons.client.world import World
+from tests.storage.contents import PIECE, Content, noise
 
 PIECES = 12
 
@@ -14,64 +15,92 @@ PIECES = 12
 class Stalls(Server):
     """Claims everything and sends nothing."""
 
-    async def answer(self, stream: Stream, request: m.Request) -> None:
+    async def answer(self, stream: Stream, piece: int) -> None:
         await trio.sleep_forever()
 
 
 class StallsWithinABlock(Server):
     """Sends half of each block."""
 
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        frame = encode_frame(m.Piece(request.piece, request.offset), request.length)
-        await stream.transport.send_all(frame + self.data(request)[: request.length // 2])
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((message, data),) = self.blocks(piece)
+        await stream.transport.send_all(encode_frame(message, len(data)) + data[: len(data) // 2])
         await trio.sleep_forever()
 
 
 class Trickles(Server):
     """Sends a byte twice a second: never quite silent."""
 
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.transport.send_all(encode_frame(m.Piece(request.piece, request.offset), request.length))
-        for byte in self.data(request):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((message, data),) = self.blocks(piece)
+        await stream.transport.send_all(encode_frame(message, len(data)))
+        for byte in data:
             await stream.transport.send_all(bytes([byte]))
             await trio.sleep(0.5)
 
 
-class SendsAnotherPiece(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        other = replace_piece(request, (request.piece + PIECES // 2) % PIECES)
-        await stream.send(m.Piece(other.piece, other.offset), self.data(other))
+class LacksTheFirst(Server):
+    """Claims all but the first piece, which it is never asked for."""
+
+    def __init__(self, world: World, content: Content, name: str) -> None:
+        super().__init__(world, content, name, claimed=content.pieces(*range(1, PIECES + 1)))
 
 
-def replace_piece(request: m.Request, piece: int) -> m.Request:
-    return m.Request(piece, request.offset, PIECE)
+class SendsAnotherPiece(LacksTheFirst):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await super().answer(stream, 0)
 
 
-class SendsWhatNobodyAskedFor(Server):
+class SendsWhatNobodyAskedFor(LacksTheFirst):
     async def open(self, stream: Stream) -> None:
         await super().open(stream)
-        await stream.send(m.Piece(0, 0), self.content.piece(0))
+        await super().answer(stream, 0)
 
 
 class SendsTwice(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await super().answer(stream, request)
-        await super().answer(stream, request)
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await super().answer(stream, piece)
+        await super().answer(stream, piece)
+
+
+class BeginsInTheMiddle(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((_, data),) = self.blocks(piece)
+        await stream.send(m.Piece(piece, len(data) // 2), data[len(data) // 2 :])
+
+
+class SendsSmallerBlocks(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((_, data),) = self.blocks(piece)
+        await stream.send(m.Piece(piece, 0), data[: len(data) // 2])
+        await stream.send(m.Piece(piece, len(data) // 2), data[len(data) // 2 :])
+
+
+class SendsFromBeyondThePiece(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.Piece(piece, PIECE), b"!")
+
+
+class SendsAPieceThatIsNone(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.Piece(PIECES + 1, 0), self.content.piece(piece))
 
 
 class SendsTooMuch(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.Piece(request.piece, request.offset), self.data(request) + b"!")
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((message, data),) = self.blocks(piece)
+        await stream.send(message, data + b"!")
 
 
 class SendsTooLittle(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.Piece(request.piece, request.offset), self.data(request)[:-1])
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((message, data),) = self.blocks(piece)
+        await stream.send(message, data[:-1])
 
 
 class SendsNothing(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.Piece(request.piece, request.offset))
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.Piece(piece, 0))
 
 
 class HasAShortBitfield(Server):
@@ -117,43 +146,75 @@ class GainsForEver(Server):
 
 
 class IsAlwaysBusy(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.Busy(request.piece, request.offset, 200))
+    """Says what keeps a fetcher waiting, and nothing else, for ever."""
+
+    async def answer(self, stream: Stream, piece: int) -> None:
+        while True:
+            await stream.send(m.Busy())
+            await trio.sleep(1)
 
 
-class IsBusyAtOnce(Server):
-    """Always busy, and asks to be asked again at once."""
+class IsBusyWithoutEnd(Server):
+    """Says it faster than anybody would."""
 
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.Busy(request.piece, request.offset, 0))
+    async def answer(self, stream: Stream, piece: int) -> None:
+        while True:
+            await stream.send(m.Busy())
+            await trio.sleep(0.005)
 
 
-class IsBusyUnasked(Server):
-    async def open(self, stream: Stream) -> None:
-        await super().open(stream)
-        await stream.send(m.Busy(0, 0, 600_000))
+class IsBusyAndSilentThen(Server):
+    """Is always busy, and answers no `Cancel`."""
+
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.Busy())
+
+    async def drop(self, stream: Stream, pieces: list[int]) -> None:
+        await trio.sleep_forever()
 
 
 class FindsNothing(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.NotFound(request.piece, request.offset))
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.NotFound([piece]))
 
 
 class FindsNothingAndGainsItAgain(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.NotFound(request.piece, request.offset))
-        await stream.send(m.Have([request.piece]))
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.NotFound([piece]))
+        await stream.send(m.Have([piece]))
 
 
-class FindsNothingUnasked(Server):
+class FindsNothingUnasked(LacksTheFirst):
     async def open(self, stream: Stream) -> None:
         await super().open(stream)
-        await stream.send(m.NotFound(0, 0))
+        await stream.send(m.NotFound([0]))
+
+
+class FindsNothingOfAPieceThatIsNone(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.NotFound([PIECES + 1]))
+
+
+class FindsNothingTwice(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.NotFound([piece, piece]))
+
+
+class DropsWhatIsWanted(Server):
+    """Says that it heard of a cancellation that nobody sent."""
+
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.Dropped([piece]))
+
+
+class DropsAPieceThatIsNone(Server):
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.send(m.Dropped([PIECES + 1]))
 
 
 class ClosesAfterEachBlock(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await super().answer(stream, request)
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await super().answer(stream, piece)
         stream.close()
 
 
@@ -183,23 +244,23 @@ class SaysNothing(Server):
 
 
 class SendsHalfAHeader(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.transport.send_all(encode_frame(m.Piece(request.piece, request.offset))[:-1])
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.transport.send_all(encode_frame(m.Piece(piece, 0))[:-1])
         await trio.sleep_forever()
 
 
 class SendsNoise(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.transport.send_all(noise(4096, request.piece))
+    async def answer(self, stream: Stream, piece: int) -> None:
+        await stream.transport.send_all(noise(4096, piece))
 
 
 class SendsAHugeHeader(Server):
-    async def answer(self, stream: Stream, request: m.Request) -> None:
+    async def answer(self, stream: Stream, piece: int) -> None:
         await stream.transport.send_all(MAX_HEADER_BYTES.to_bytes(4, "big") + bytes(4) + bytes(MAX_HEADER_BYTES))
 
 
 class ReadsNothing(Server):
-    """Sends what it guesses, and reads no request."""
+    """Sends what it guesses, and reads nothing that it is asked."""
 
     async def converse(self, stream: Stream) -> None:
         await stream.receive()
@@ -211,11 +272,15 @@ HOSTILE: dict[type[Server], str] = {
     Stalls: "",
     StallsWithinABlock: "",
     Trickles: "",
-    SendsAnotherPiece: "which was not asked for",
-    SendsWhatNobodyAskedFor: "piece 0 from byte 0 came, which was not asked for",
-    SendsTwice: "which was not asked for",
-    SendsTooMuch: r"block of (262145|11) bytes came, (262144|10) were asked for",
-    SendsTooLittle: "were asked for",
+    SendsAnotherPiece: "byte 0 of piece 0 came, which was not asked for",
+    SendsWhatNobodyAskedFor: "byte 0 of piece 0 came, which was not asked for",
+    SendsTwice: r"byte 0 of piece \d+ came, which was not asked for",
+    BeginsInTheMiddle: r"byte (131072|5) of piece \d+ came, which was not asked for",
+    SendsSmallerBlocks: r"block of (131072|5) bytes came, (262144|10) were due",
+    SendsFromBeyondThePiece: "block of 1 bytes came",
+    SendsAPieceThatIsNone: "piece 13 is outside 0..12",
+    SendsTooMuch: r"block of (262145|11) bytes came, (262144|10) were due",
+    SendsTooLittle: r"block of (262143|9) bytes came, (262144|10) were due",
     SendsNothing: "block of 0 bytes came",
     HasAShortBitfield: "1 byte",
     HasALongBitfield: "3 bytes",
@@ -225,11 +290,15 @@ HOSTILE: dict[type[Server], str] = {
     GainsAPieceThatIsNone: "piece 13 is outside 0..12",
     GainsForEver: "",
     IsAlwaysBusy: "",
-    IsBusyAtOnce: "",
-    IsBusyUnasked: "which was not asked for",
+    IsBusyWithoutEnd: "",
+    IsBusyAndSilentThen: "",
     FindsNothing: "",
     FindsNothingAndGainsItAgain: "",
-    FindsNothingUnasked: "which was not asked for",
+    FindsNothingUnasked: "piece 0 was not found, which was not asked for",
+    FindsNothingOfAPieceThatIsNone: "piece 13 is outside 0..12",
+    FindsNothingTwice: r"piece \d+ was not found, which was not asked for",
+    DropsWhatIsWanted: r"piece \d+ was dropped, which had not been taken back",
+    DropsAPieceThatIsNone: "piece 13 is outside 0..12",
     ClosesAfterEachBlock: "closed (the connection|it)",
     WithdrawsAtOnce: r"hostile stops serving it: \\x1b\[2Jgone\\u202e",
     RefusesInStrangeWords: r"hostile does not serve it: your disk is full\\x1b",

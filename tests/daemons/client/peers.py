@@ -7,8 +7,9 @@ from typing import Final
 
 import trio
 
+from daemons.client.notice import Notice
 from interfiles.errors import InterFilesError, PeerGone
-from interfiles.geometry import Block
+from interfiles.geometry import BLOCK_BYTES
 from interfiles.identity import contexts
 from interfiles.identity.contexts import Credentials
 from interfiles.manifest import FileId
@@ -25,7 +26,7 @@ from tests.daemons.client.setting import DAEMON, id_of
 from tests.daemons.client.world import World
 from tests.storage.contents import Content
 
-WINDOW: Final = 4  # blocks that an honest fetcher asks for ahead
+WINDOW: Final = 4  # pieces that an honest fetcher asks for ahead
 
 Stream = MessageStream[Message]
 
@@ -51,37 +52,51 @@ class Fetcher:
             case other:
                 raise AssertionError(other)
 
-    async def request(self, block: Block) -> None:
-        await self.stream.send(m.Request(block.piece, block.offset, block.length))
+    async def ask(self, *pieces: int) -> None:
+        for at in range(0, len(pieces), m.MAX_LISTED):
+            await self.stream.send(m.Ask(list(pieces[at : at + m.MAX_LISTED])))
+
+    async def cancel(self, *pieces: int) -> None:
+        await self.stream.send(m.Cancel(list(pieces)))
 
     async def receive(self) -> tuple[Message, bytes]:
         """The next message and its payload."""
         message = await self.stream.receive()
         return message, await self.stream.receive_payload()
 
+    async def answers(self, count: int, *, within_s: float = 60.0) -> list[Message]:
+        """The next so many messages, without their payloads."""
+        with trio.fail_after(within_s):
+            return [(await self.receive())[0] for _ in range(count)]
+
     async def fetch(self, content: Content) -> bytes:
-        """Fetch all of it as an honest peer would, and return it."""
+        """Fetch all of it as an honest peer would, and return it; the server keeps to the rules meanwhile."""
         geometry = content.manifest.geometry
-        due = deque(block for piece in geometry.pieces() for block in geometry.blocks(piece))
-        asked: dict[tuple[int, int], Block] = {}
-        made = bytearray(content.manifest.size)
+        due, asked, made = deque(geometry.pieces()), dict[int, int](), bytearray()
+        pieces: dict[int, bytearray] = {}
+        coming: int | None = None
         while due or asked:
             while due and len(asked) < WINDOW:
-                block = due.popleft()
-                asked[block.piece, block.offset] = block
-                await self.request(block)
+                await self.ask(due[0])
+                asked[due.popleft()] = 0
             message, payload = await self.receive()
             match message:
                 case m.Piece(piece=piece, offset=offset):
-                    block = asked.pop((piece, offset))
-                    assert len(payload) == block.length
-                    start = geometry.piece_offset(block.piece) + offset
-                    made[start : start + block.length] = payload
-                case m.Busy(piece=piece, offset=offset, retry_after_ms=retry_after_ms):
-                    due.append(asked.pop((piece, offset)))
-                    await trio.sleep(retry_after_ms / 1000)
+                    length = geometry.piece_length(geometry.piece(piece))
+                    assert coming in (None, piece), "no other piece's blocks come between those of a piece"
+                    assert offset == asked[piece], "blocks come in order, of what was asked for"
+                    assert len(payload) == min(BLOCK_BYTES, length - offset), "blocks are whole"
+                    pieces.setdefault(piece, bytearray()).extend(payload)
+                    asked[piece] += len(payload)
+                    coming = piece if asked[piece] < length else None
+                    if coming is None:
+                        del asked[piece]
+                case m.Busy():
+                    pass
                 case other:
                     raise AssertionError(other)
+        for piece in geometry.pieces():
+            made += pieces[piece]
         return bytes(made)
 
     async def end(self) -> list[Message]:
@@ -139,10 +154,20 @@ async def honest_copy(world: World, content: Content, *, shown: Credentials | No
             return await fetcher.fetch(content)
 
 
+class Asked:
+    """What one connection asks of a server and has not been answered yet."""
+
+    def __init__(self) -> None:
+        self.due: deque[int] = deque()
+        self.dropped: list[int] = []
+        self.changed = Notice()
+
+
 class Server:
     """A peer that the daemon fetches from. Hostile ones override `open`, `answer` or `converse`, or what it `shows`.
 
-    `claimed`: the pieces that it says it holds. What it hears is kept for the test.
+    `claimed`: the pieces that it says it holds. What it hears is kept for the test: `asked` and `cancels` as it came,
+    `answered` what it has begun to answer. It answers in the order in which it is asked.
     """
 
     def __init__(self, world: World, content: Content, name: str, *, claimed: PieceSet | None = None) -> None:
@@ -154,7 +179,8 @@ class Server:
         self.host_id = id_of(name)
         self.is_running = False
         self.opened_at: list[float] = []
-        self.requests: list[m.Request] = []
+        self.asked: list[int] = []
+        self.answered: list[int] = []
         self.cancels: list[int] = []
         self.complaints: list[int] = []
 
@@ -166,14 +192,23 @@ class Server:
         """How it proves to be who it is."""
         return host_credentials(self.name)
 
-    def data(self, request: m.Request) -> bytes:
-        return self.content.piece(request.piece)[request.offset : request.offset + request.length]
+    def blocks(self, piece: int) -> list[tuple[m.Piece, bytes]]:
+        """The right answer to what was asked for."""
+        data = self.content.piece(piece)
+        starts = range(0, len(data), BLOCK_BYTES)
+        return [(m.Piece(piece, offset), data[offset : offset + BLOCK_BYTES]) for offset in starts]
 
     async def open(self, stream: Stream) -> None:
         await stream.send(m.Bitfield(), self.claimed.to_bytes())
 
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        await stream.send(m.Piece(request.piece, request.offset), self.data(request))
+    async def answer(self, stream: Stream, piece: int) -> None:
+        """Answer for one piece; nothing else is sent meanwhile."""
+        for message, data in self.blocks(piece):
+            await stream.send(message, data)
+
+    async def drop(self, stream: Stream, pieces: list[int]) -> None:
+        """Answer a `Cancel`, after what had been begun."""
+        await stream.send(m.Dropped(pieces))
 
     async def converse(self, stream: Stream) -> None:
         """What follows the greeting."""
@@ -181,15 +216,34 @@ class Server:
         assert isinstance(opening, m.Open), opening
         self.opened_at.append(trio.current_time())
         await self.open(stream)
+        asked = Asked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._answer_all, stream, asked)
+            while True:
+                match await stream.receive():
+                    case m.Ask(pieces=pieces):
+                        self.asked += pieces
+                        asked.due += pieces
+                    case m.Cancel(pieces=pieces):
+                        self.cancels += pieces
+                        asked.due = deque(piece for piece in asked.due if piece not in pieces)
+                        asked.dropped += pieces
+                    case m.Complaint(piece=piece):
+                        self.complaints.append(piece)
+                asked.changed.tell()
+
+    async def _answer_all(self, stream: Stream, asked: Asked) -> None:
+        seen = 0
         while True:
-            match await stream.receive():
-                case m.Request() as request:
-                    self.requests.append(request)
-                    await self.answer(stream, request)
-                case m.Cancel(piece=piece):
-                    self.cancels.append(piece)
-                case m.Complaint(piece=piece):
-                    self.complaints.append(piece)
+            if asked.dropped:
+                pieces, asked.dropped = asked.dropped[: m.MAX_LISTED], asked.dropped[m.MAX_LISTED :]
+                await self.drop(stream, pieces)
+            elif asked.due:
+                piece = asked.due.popleft()
+                self.answered.append(piece)
+                await self.answer(stream, piece)
+            else:
+                seen = await asked.changed.later_than(seen)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listener = await self.world.network.host(self.ip).listen(Address(self.ip, 4851))

@@ -69,7 +69,7 @@ async def test_what_was_copied_and_not_recorded_was_copied_all_the_same(
         await hand_out(world, server)
         await trio.sleep(20)  # it is tried some times
         await world.daemon.crash()
-    assert not server.requests
+    assert not server.answered
     await world.daemon.start()
     await is_counted_once(world, content)
 
@@ -78,9 +78,9 @@ async def test_after_a_pause(world: World, content: Content, server: Server, aut
     await world.daemon.download(content.manifest, overwrite=True, detach=True)
     await hand_out(world, server)
     for _ in range(3):
-        await until(lambda: bool(server.requests))
+        await until(lambda: bool(server.answered))
         await trio.sleep(1.3)
         await world.daemon.pause(content.manifest)
-        server.requests.clear()
+        server.answered.clear()
         await world.daemon.resume(content.manifest)
     await is_counted_once(world, content)

@@ -21,7 +21,6 @@ from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, greet
 from interfiles.transport.unix import Credentials
 from interfiles.wire import control_messages as c
 from interfiles.wire import master_messages as m
-from interfiles.wire import peer_messages as p
 from interfiles.wire.codec import Message
 from interfiles.wire.framing import encode_frame
 from interfiles.wire.handshake_messages import Failure
@@ -33,7 +32,7 @@ from interfiles.wire.reports import (
     decode_report,
 )
 from tests.conftest import LogRecords
-from tests.daemons.client.peers import Server, hand_out
+from tests.daemons.client.peers import Server, Stream, hand_out
 from tests.daemons.client.setting import (
     CALLER_IP,
     CONTROL,
@@ -192,10 +191,10 @@ async def test_no_source_is_told_with_what_is_waited_for(
 
 
 class StopsAfterThree(Server):
-    async def answer(self, stream, request: p.Request) -> None:  # type: ignore[no-untyped-def]
-        if len(self.requests) > 3:
+    async def answer(self, stream: Stream, piece: int) -> None:
+        if len(self.answered) > 3:
             await trio.sleep_forever()
-        await super().answer(stream, request)
+        await super().answer(stream, piece)
 
 
 async def test_a_download_that_stops_moving_times_out(

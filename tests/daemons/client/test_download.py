@@ -18,7 +18,6 @@ from interfiles.storage.jobs import JobStore
 from interfiles.storage.part_store import PartStore
 from interfiles.swarm.request_scheduler import RequestScheduler
 from interfiles.wire import peer_messages as m
-from interfiles.wire.codec import Message
 from tests.conftest import LogRecords
 from tests.daemons.client.certificates import fleet_network
 from tests.daemons.client.hostile_servers import Trickles
@@ -91,9 +90,9 @@ async def test_a_disk_that_fails_stops_the_download_which_goes_on_when_it_works(
     transfer = await world.daemon.transfer()
     assert words in transfer.note
     assert str(world.daemon.got) in transfer.note
-    asked = len(server.requests)
+    answered = len(server.answered)
     await trio.sleep(60)
-    assert len(server.requests) - asked < 3 * 3 * 4, "it tries now and then, and fetches next to nothing meanwhile"
+    assert len(server.answered) - answered < 3 * 3 * 4, "it tries now and then, and fetches next to nothing meanwhile"
     failures = [r for r in log_records.records if r["event"] == "failed" and "downloading" in r["task"]]
     assert 3 <= len(failures) <= 12
     is_broken = False
@@ -148,8 +147,7 @@ async def test_nothing_is_fetched_again_after_a_failure(
     await until(lambda: _is_failed(world))
     is_broken = False
     report = await world.daemon.wait(content.manifest)
-    asked = [request.piece for request in server.requests]
-    assert len(asked) <= PIECES + 1 + 4, "twice only what was under way"
+    assert len(server.answered) <= PIECES + 1 + 4, "twice only what was under way"
     assert (report.bytes_from_peers, report.bytes_local) == ({"honest": report.size}, 0)
 
 
@@ -179,7 +177,7 @@ async def test_a_piece_found_bad_by_verify_is_fetched_again(
     spoil(world, content, piece)
     assert piece in (await world.daemon.verify(content.manifest)).bad_pieces
     await is_right(world, content)
-    assert [request.piece for request in server.requests].count(piece) == 2
+    assert server.answered.count(piece) == 2
 
 
 async def test_a_piece_found_bad_by_a_peer_is_fetched_again(
@@ -189,8 +187,7 @@ async def test_a_piece_found_bad_by_a_peer_is_fetched_again(
     piece = PieceIndex(await first_held(world, content))
     spoil(world, content, piece)
     async with fetching(world, content.manifest.file_id) as fetcher:
-        length = content.manifest.geometry.piece_length(piece)
-        await fetcher.request(Block(piece, 0, length))
+        await fetcher.ask(piece)
         while not isinstance((await fetcher.receive())[0], m.Piece):
             pass
         await fetcher.stream.send(m.Complaint(piece))
@@ -229,7 +226,7 @@ async def test_a_piece_that_trickles_is_taken_over_whenever_it_turns_out_so(
     await world.daemon.download(content.manifest, detach=True)
     await hand_out(world, trickling)
     await trio.sleep(1)
-    assert trickling.requests
+    assert trickling.answered
     await hand_out(world, quick, trickling)
     report = await world.daemon.wait(content.manifest, timeout_s=20)
     assert report.bytes_from_peers == {"quick": content.manifest.size}
@@ -311,19 +308,20 @@ class CancelAt(trio.abc.Instrument):
 
 
 class WrongAtTimes(Server):
-    """Refuses, lacks and spoils a piece each, so that a cancellation may come upon any of it."""
+    """Is busy, lacks and spoils a piece each, so that a cancellation may come upon any of it."""
 
-    async def answer(self, stream: Stream, request: m.Request) -> None:
-        answer: Message
-        match len(self.requests) % 6:
+    async def answer(self, stream: Stream, piece: int) -> None:
+        match len(self.answered) % 6:
             case 3:
-                answer = m.Busy(request.piece, request.offset, 10)
+                await stream.send(m.Busy())
+                await super().answer(stream, piece)
+            case 4:
+                for message, data in self.blocks(piece):
+                    await stream.send(message, bytes(len(data)))
             case 5:
-                answer = m.NotFound(request.piece, request.offset)
+                await stream.send(m.NotFound([piece]))
             case _:
-                await super().answer(stream, request)
-                return
-        await stream.send(answer)
+                await super().answer(stream, piece)
 
 
 async def test_cancellation_at_every_step_leaves_the_scheduler_whole(

@@ -216,7 +216,7 @@ async def test_an_older_version_is_mended_and_not_fetched_whole(
     report = await world.daemon.wait(content.manifest)
     assert report.bytes_from_peers == {"honest": PIECE}
     assert report.bytes_local == content.manifest.size - PIECE
-    assert [request.piece for request in server.requests] == [5]
+    assert server.answered == [5]
 
 
 # A file that is here, or on its way, already
@@ -237,10 +237,10 @@ async def test_a_second_download_attaches_to_the_first(
         await hand_out(world, server)
     assert len(reports) == 3
     assert {report.path for report in reports} == {str(world.daemon.got / "weights.bin")}
-    assert len(server.requests) == content.manifest.piece_count, "it was fetched once"
+    assert len(server.answered) == content.manifest.piece_count, "it was fetched once"
     again = await world.daemon.download(content.manifest)
     assert again.state == "complete"
-    assert len(server.requests) == content.manifest.piece_count
+    assert len(server.answered) == content.manifest.piece_count
 
 
 async def _transfers(world: World, count: int) -> bool:
@@ -320,11 +320,11 @@ async def test_a_damaged_download_is_mended_by_downloading_it_again(
         file.write(b"rotten")
     os.utime(there, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (await world.daemon.verify(content.manifest)).bad_pieces == [2]
-    server.requests.clear()
+    server.answered.clear()
     await world.daemon.download(content.manifest, detach=True)
     await world.master.hand_out(content.manifest.file_id, server.peer)
     report = await world.daemon.wait(content.manifest)
-    assert [request.piece for request in server.requests] == [2]
+    assert server.answered == [2]
     assert report.bytes_from_peers == {"honest": PIECE}
     assert there.read_bytes() == content.data
 

@@ -7,11 +7,9 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.errors import NoSpace, NotAdmitted, PeerGone
-from interfiles.geometry import Block, PieceIndex
 from interfiles.storage.jobs import JobStore
 from interfiles.transport.message_stream import greet
 from interfiles.wire import master_messages as m
-from interfiles.wire import peer_messages as p
 from tests.conftest import LogRecords
 from tests.daemons.client.certificates import host_credentials
 from tests.daemons.client.peers import Server, Stream, dialled, fetching, hand_out, honest_copy
@@ -35,9 +33,9 @@ class SendsSlowly(Server):
         super().__init__(world, content, name)
         self.ended_at: list[float] = []
 
-    async def answer(self, stream: Stream, request: p.Request) -> None:
+    async def answer(self, stream: Stream, piece: int) -> None:
         await trio.sleep(0.5)
-        await super().answer(stream, request)
+        await super().answer(stream, piece)
 
     async def converse(self, stream: Stream) -> None:
         try:
@@ -57,7 +55,7 @@ async def test_a_running_download_from_a_removed_host_is_cut_and_goes_on_from_ot
     removed, honest = SendsSlowly(world, large, "removed"), SendsSlowly(world, large, "honest")
     await world.daemon.download(large.manifest, detach=True)
     await hand_out(world, removed, honest)
-    await until(lambda: len(removed.requests) > 3)
+    await until(lambda: len(removed.answered) > 3)
     began = trio.current_time()
     await remove(world, "removed")
     await until(lambda: removed.ended_at)
@@ -90,13 +88,12 @@ async def test_one_that_does_not_read_is_cut_too(world: World, large: Content, a
     await honest_copy(world, large)
     async with world.leaving_nothing():
         async with fetching(world, file_id, name="removed") as removed:
-            for piece in range(20):
-                await removed.request(Block(PieceIndex(piece), 0, PIECE))
+            await removed.ask(*range(20))
             await trio.sleep(1)
             await remove(world, "removed")
             await trio.sleep(CUT_WITHIN_S)
             with pytest.raises(PeerGone):
-                await removed.request(Block(PieceIndex(0), 0, PIECE))
+                await removed.ask(0)
 
 
 async def test_all_connections_of_all_who_were_removed_are_cut(
@@ -142,7 +139,7 @@ async def test_after_a_restart_without_the_master_it_is_refused_in_both_directio
     await remove(world, "removed")
     await world.daemon.download(large.manifest, detach=True)
     await hand_out(world, removed, honest)
-    await until(lambda: len(honest.requests) > 2)
+    await until(lambda: len(honest.answered) > 2)
     world.master.scope.cancel()
     await world.daemon.restart()
     with pytest.raises(NotAdmitted, match="was removed from the fleet"):

@@ -87,11 +87,11 @@ async def test_a_running_download_and_those_who_fetch_are_not_interrupted(
     server = Server(world, tree, "honest")
     held, answer = trio.Event(), Server.answer
 
-    async def answer_later(stream, request) -> None:  # type: ignore[no-untyped-def]
-        if len(server.requests) == 3:
+    async def answer_later(stream, piece) -> None:  # type: ignore[no-untyped-def]
+        if len(server.answered) == 3:
             held.set()
             await trio.sleep(1)
-        await answer(server, stream, request)
+        await answer(server, stream, piece)
 
     server.answer = answer_later  # type: ignore[method-assign]
     await world.daemon.download(tree.manifest, detach=True)

@@ -10,7 +10,6 @@ from trio.testing import MockClock
 
 from daemons.client.library import SWEEP_S
 from interfiles.errors import ContentChanged, PeerGone, UnknownFile
-from interfiles.geometry import Block, PieceIndex
 from interfiles.storage.piece_store import PieceStore
 from interfiles.transport import tls
 from interfiles.wire import peer_messages as m
@@ -19,7 +18,7 @@ from interfiles.wire.handshake_messages import Failure
 from tests.conftest import LogRecords
 from tests.daemons.client.peers import fetching, honest_copy
 from tests.daemons.client.setting import DAEMON_IP, link, until
-from tests.daemons.client.test_serve_session import first_block, is_served, served
+from tests.daemons.client.test_serve_session import is_served, served
 from tests.daemons.client.world import World
 from tests.storage.contents import PIECE, Content, Failing, path_of, uploaded
 
@@ -46,7 +45,7 @@ async def test_complaints_cost_no_more_hashing_than_was_sent(
     hashed = await hashed_bytes(world, monkeypatch)
     async with fetching(world, file_id) as hostile:
         for _ in range(3):
-            await hostile.request(first_block(content))
+            await hostile.ask(0)
             await hostile.receive()
         for _ in range(4):
             await hostile.stream.send(m.Complaint(0))
@@ -68,7 +67,7 @@ async def test_complaints_that_come_together_are_checked_once(
     hashed = await hashed_bytes(world, monkeypatch)
     async with fetching(world, file_id) as hostile:
         for _ in range(10):
-            await hostile.request(first_block(content))
+            await hostile.ask(0)
             await hostile.receive()
         await hostile.transport.send_all(encode_frame(m.Complaint(0)) * 10)
         await trio.sleep(1)
@@ -79,16 +78,16 @@ async def test_a_justified_complaint_has_the_piece_withdrawn(
     world: World, content: Content, log_records: LogRecords, autojump_clock: MockClock
 ) -> None:
     file_id = await world.seed(content)
-    _edit_secretly(content, PIECE + 7)
+    edit_secretly(content, PIECE + 7)
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(Block(PieceIndex(1), 0, PIECE))
+        await fetcher.ask(1)
         _, data = await fetcher.receive()
         assert data != content.piece(1)
         await fetcher.stream.send(m.Complaint(1))
         await trio.sleep(0.1)
-        await fetcher.request(Block(PieceIndex(1), 0, PIECE))
+        await fetcher.ask(1)
         assert isinstance((await fetcher.receive())[0], m.NotFound)
-        await fetcher.request(Block(PieceIndex(2), 0, PIECE))
+        await fetcher.ask(2)
         assert (await fetcher.receive())[1] == content.piece(2), "the rest is still good"
     stat = await world.daemon.stat(content.manifest)
     assert (stat.local.state, stat.local.pieces, stat.local.doing) == ("partial", 3, "damaged")
@@ -96,7 +95,7 @@ async def test_a_justified_complaint_has_the_piece_withdrawn(
     assert stat.local.note == "1 piece on disk does not match its hash (1)"
 
 
-def _edit_secretly(content: Content, offset: int) -> None:
+def edit_secretly(content: Content, offset: int) -> None:
     """Change a byte, and put the file's time back."""
     before = content.root.stat()
     with open(content.root, "r+b") as file:
@@ -176,10 +175,10 @@ async def test_content_that_changes_between_two_blocks_is_withdrawn(
 ) -> None:
     file_id = await world.seed(content)
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         assert (await fetcher.receive())[1] == content.piece(0)
         content.root.write_bytes(b"something else")
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
         assert "weights.bin has changed since" in withdrawn.reason
@@ -200,7 +199,7 @@ async def test_content_that_is_cut_in_the_middle_of_a_block_ends_the_connection(
     file_id = await world.seed(content)
     world.network.set_link(DAEMON_IP, link(rate=100_000))
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         await trio.sleep(0.5)
         os.truncate(content.root, 70_000)
         message = await fetcher.stream.receive()
@@ -220,7 +219,7 @@ async def test_a_file_that_is_gone_is_withdrawn(world: World, content: Content, 
     file_id = await world.seed(content)
     content.root.unlink()
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
         assert "weights.bin is gone; put it back" in withdrawn.reason
@@ -233,9 +232,9 @@ async def test_a_piece_that_the_disk_does_not_give_is_withdrawn_and_the_others_a
     failing("pread", 5, when=lambda fd, _, offset: offset < PIECE and path_of(fd) == str(content.root))
     failing("preadv", 5, when=lambda fd, _, offset, *_flags: offset < PIECE and path_of(fd) == str(content.root))
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(Block(PieceIndex(2), 0, PIECE))
+        await fetcher.ask(2)
         assert (await fetcher.receive())[1] == content.piece(2)
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         await fetcher.end()
     assert len(served(log_records)) == 1
     stat = await world.daemon.stat(content.manifest)
@@ -248,7 +247,7 @@ async def test_a_file_that_may_not_be_read_any_more(
     file_id = await world.seed(content)
     failing("open", errno.EACCES, when=lambda path, *_, **__: os.fsencode(path).endswith(b"weights.bin"))
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         assert isinstance((await fetcher.receive())[0], m.NotFound)
     stat = await world.daemon.stat(content.manifest)
     assert (stat.local.state, stat.local.pieces) == ("partial", 3)
@@ -266,7 +265,7 @@ async def test_a_tree_of_many_small_files_is_read_in_threads(
     assert await honest_copy(world, content) == content.data
     (root / "150").write_bytes(b"changed")
     async with fetching(world, file_id) as fetcher:
-        await fetcher.request(first_block(content))
+        await fetcher.ask(0)
         (withdrawn,) = await fetcher.end()
         assert isinstance(withdrawn, m.Withdrawn)
         assert "150" in withdrawn.reason

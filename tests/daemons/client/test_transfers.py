@@ -57,9 +57,9 @@ async def nothing_is_left(world: World, server: Server) -> None:
     """No record, no part, nobody who fetches."""
     assert not list(world.daemon.got.iterdir())
     assert not (await world.daemon.status()).transfers
-    asked = len(server.requests)
+    asked = len(server.answered)
     await trio.sleep(100)
-    assert len(server.requests) == asked
+    assert len(server.answered) == asked
     assert not list(world.daemon.got.iterdir())
 
 
@@ -71,9 +71,9 @@ async def test_a_paused_download_neither_fetches_nor_serves_until_it_is_resumed(
 ) -> None:
     await begin(world, server)
     assert await world.daemon.pause(content.manifest) == "paused"
-    asked = len(server.requests)
+    asked = len(server.answered)
     await trio.sleep(100)
-    assert len(server.requests) == asked
+    assert len(server.answered) == asked
     assert await state_of(world) == "paused"
     with pytest.raises(AssertionError, match="paused"):
         async with fetching(world, content.manifest.file_id):
@@ -81,7 +81,7 @@ async def test_a_paused_download_neither_fetches_nor_serves_until_it_is_resumed(
     assert world.master.holdings[content.manifest.file_id].state == "paused"
     assert await world.daemon.resume(content.manifest) == "downloading"
     await world.daemon.wait(content.manifest)
-    assert len(server.requests) <= PIECES + 1 + 4, "nothing is fetched again but what was under way"
+    assert len(server.answered) <= PIECES + 1 + 4, "nothing is fetched again but what was under way"
 
 
 async def test_pausing_and_resuming_twice_is_no_mistake(
@@ -172,10 +172,10 @@ async def test_a_pause_at_any_moment_holds_or_is_refused(
         except Refused:
             await world.daemon.wait(content.manifest)
         else:
-            asked = len(server.requests)
+            asked = len(server.answered)
             await trio.sleep(20)
             assert await state_of(world) == "paused"
-            assert len(server.requests) == asked
+            assert len(server.answered) == asked
             await world.daemon.resume(content.manifest)
             await world.daemon.wait(content.manifest)
         await world.daemon.remove(content.manifest, delete=True)
@@ -349,9 +349,9 @@ async def test_content_that_cannot_be_deleted_is_forgotten_all_the_same(
     with pytest.raises(Exception, match="removed"):
         await world.daemon.remove(content.manifest)
     assert not (await world.daemon.status()).transfers
-    asked = len(server.requests)
+    asked = len(server.answered)
     await trio.sleep(100)
-    assert len(server.requests) == asked
+    assert len(server.answered) == asked
 
 
 # From the whole fleet

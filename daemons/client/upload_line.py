@@ -1,0 +1,68 @@
+"""The line of those who fetch from this host, and the bell of each: who has a slot is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from daemons.client.notice import Notice
+from interfiles.swarm.upload_queue import UploadQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from interfiles.geometry import PieceIndex
+    from interfiles.swarm.upload_queue import SentCounts
+
+BUSY_S: Final = 1.0  # how often who waits is told so, and stuck slots are looked for
+
+
+class UploadLine:
+    """An `UploadQueue` on trio's clock. `run` must run meanwhile."""
+
+    def __init__(self) -> None:
+        self._queue = UploadQueue()
+        self._bells: dict[str, Notice] = {}
+
+    async def run(self) -> None:
+        """Look every second for slots that are stuck, and have everybody look whether to say something."""
+        while True:
+            await trio.sleep(BUSY_S)
+            self._ring(self._queue.grant(trio.current_time()))
+            self._ring(self._queue.waiting())
+
+    def join(self, fetcher: str, sent: SentCounts, piece_bytes: int) -> Notice:
+        """A fetcher of pieces of this size comes; the notice tells when its turn may have come."""
+        self._queue.add(fetcher, sent, piece_bytes)
+        self._bells[fetcher] = Notice()
+        return self._bells[fetcher]
+
+    def leave(self, fetcher: str) -> None:
+        """It is gone."""
+        del self._bells[fetcher]
+        self._ring(self._queue.drop(fetcher, trio.current_time()))
+
+    def ask(self, fetcher: str, pieces: int) -> None:
+        """It asks for these pieces (bits)."""
+        self._ring(self._queue.ask(fetcher, pieces, trio.current_time()))
+
+    def cancel(self, fetcher: str, pieces: int) -> None:
+        """It asks for these pieces (bits) no more."""
+        self._queue.cancel(fetcher, pieces)
+
+    def next(self, fetcher: str) -> PieceIndex | None:
+        """The piece to send to it now; None if it is not its turn."""
+        now = trio.current_time()
+        piece = self._queue.next(fetcher, now)
+        if piece is None:
+            self._ring(self._queue.grant(now))
+        return piece
+
+    def is_waiting(self, fetcher: str) -> bool:
+        """Whether it asks for something and others are served first."""
+        return self._queue.is_waiting(fetcher)
+
+    def _ring(self, fetchers: Iterable[str]) -> None:
+        for fetcher in fetchers:
+            self._bells[fetcher].tell()

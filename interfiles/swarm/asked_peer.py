@@ -1,0 +1,76 @@
+"""One peer of a download: what it offers, what is asked of it, and how much of that it can have at once."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from interfiles.geometry import BLOCK_BYTES, PieceIndex
+from interfiles.piece_set import PieceSet
+from interfiles.swarm.peer_timing import PeerTiming
+
+WINDOW_S: Final = 0.3  # what is asked and may come: so much time's worth, more than any LAN's and most WANs' round trip
+MIN_WINDOW_PIECES: Final = 2  # one arriving, one on its way: less would leave the pipe empty between them
+MAX_WINDOW_BYTES: Final = 16 * BLOCK_BYTES
+REFILL_SHARE: Final = 4  # a window is filled again when this part of it is free
+
+
+@dataclass(slots=True)
+class AskedPeer:
+    """`piece_bytes`: the length of a piece; the last one may be shorter, which is ignored here."""
+
+    offered: PieceSet
+    timing: PeerTiming
+    piece_bytes: int
+    asked: PieceSet  # and not begun
+    coming: PieceIndex | None = None  # begun
+    received_bytes: int = 0  # of `coming`
+    void: Counter[PieceIndex] = field(default_factory=Counter)  # taken back: the peer's word that it knows is due
+    retry_at: float = 0.0
+    stalls: int = 0
+
+    @property
+    def owes(self) -> bool:
+        return self.coming is not None or bool(self.asked)
+
+    @property
+    def owed(self) -> list[PieceIndex]:
+        """The pieces asked, and that which is coming."""
+        return [*self.asked, *([self.coming] if self.coming is not None else [])]
+
+    @property
+    def owed_bytes(self) -> int:
+        coming = self.piece_bytes - self.received_bytes if self.coming is not None else 0
+        return len(self.asked) * self.piece_bytes + coming
+
+    @property
+    def window_bytes(self) -> int:
+        """What it should owe at most: with that its pipe is full, and more would be chosen too early."""
+        least = MIN_WINDOW_PIECES * self.piece_bytes
+        return int(min(max(self.timing.rate * WINDOW_S, least), max(MAX_WINDOW_BYTES, least)))
+
+    @property
+    def room_bytes(self) -> int:
+        """What to ask of it now: nothing while less than a quarter of the window is free, as few large batches cost
+        less than many small ones."""
+        window, owed = self.window_bytes, self.owed_bytes
+        return window - owed if owed <= window - window // REFILL_SHARE else 0
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether it owes clearly more than its window."""
+        return self.owed_bytes > self.window_bytes * (1 + 1 / REFILL_SHARE)
+
+    def beyond_window(self, pieces: int) -> PieceSet:
+        """Which of these pieces (bits), all asked of it, are more than a window's worth; the first ones are not."""
+        left = self.window_bytes // self.piece_bytes
+        if pieces.bit_count() <= left + 1:
+            return PieceSet(self.asked.count)
+        for _ in range(left):
+            pieces &= pieces - 1
+        return PieceSet(self.asked.count, pieces)
+
+    def forget(self, piece: PieceIndex) -> None:
+        """It does not owe this piece any more."""
+        self.asked.discard(piece)
+        if self.coming == piece:
+            self.coming = None

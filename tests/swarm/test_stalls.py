@@ -1,0 +1,162 @@
+"""Peers that owe and are silent; and any order of events."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interfiles.geometry import Block, Geometry, PieceIndex
+from interfiles.piece_set import PieceSet
+from interfiles.swarm import peer_timing
+from interfiles.swarm import request_scheduler as rs
+from interfiles.swarm.decisions import Cancelled
+from interfiles.swarm.request_scheduler import RequestScheduler
+from tests.swarm.pieces import drawn
+from tests.swarm.test_request_scheduler import PIECE, answer, ask, scheduler
+
+
+def test_a_stalled_peer_loses_its_pieces_and_is_asked_again_later() -> None:
+    made = scheduler("..", a="##")
+    assert ask(made, "a", 0.0) == [0, 1]
+    assert made.expire(peer_timing.FIRST_STALL_S - 0.1) == []
+    now = peer_timing.FIRST_STALL_S
+    assert set(made.expire(now)) == {Cancelled("a", PieceIndex(0)), Cancelled("a", PieceIndex(1))}
+    assert ask(made, "a", now) == []
+    now += rs.STALL_RETRY_S
+    assert ask(made, "a", now) == [], "it has not said yet that it has heard"
+    made.on_dropped("a", 0)
+    assert ask(made, "a", now) == [0]
+
+
+def test_bytes_that_trickle_are_no_stall_but_silence_after_them_is() -> None:
+    made = scheduler("..", a="##")
+    ask(made, "a", 0.0)
+    for second in range(1, 20):
+        made.on_bytes("a", 1, float(second))
+        assert made.expire(second + 0.5) == []
+    assert made.expire(19 + peer_timing.FIRST_STALL_S)
+
+
+def test_a_measured_peer_is_found_stalled_sooner() -> None:
+    made, now = scheduler("." * 50, a="#" * 50), 0.0
+    asked = ask(made, "a", now)
+    for piece in asked[:30]:
+        now += 0.01
+        answer(made, "a", piece, now)
+    assert made.expire(now + peer_timing.MIN_STALL_S - 0.01) == []
+    assert len(made.expire(now + peer_timing.MIN_STALL_S + 0.01)) == 20
+
+
+def test_what_a_stalled_peer_was_sending_goes_to_another_from_its_start() -> None:
+    made = scheduler(".", a="#", b="#")
+    ask(made, "a", 0.0)
+    answer(made, "a", 0, 0.1, count=1)
+    assert made.expire(30.0) == [Cancelled("a", PieceIndex(0))]
+    assert ask(made, "b", 30.0) == [0]
+    answer(made, "b", 0, 30.1)
+    assert made.picker.is_complete
+
+
+def test_a_peer_that_stalls_again_and_again_is_dead() -> None:
+    made, now = scheduler("..", a="##"), 0.0
+    for _ in range(rs.MAX_STALLS):
+        assert not made.is_dead("a")
+        now = made.retry_at("a")
+        assert ask(made, "a", now)
+        now += peer_timing.MAX_STALL_S
+        for entry in made.expire(now):
+            made.on_dropped("a", entry.piece)
+    assert made.is_dead("a")
+
+
+def test_a_peer_that_never_says_that_it_has_heard_is_asked_nothing_and_no_harm_is_done() -> None:
+    made, now = scheduler("..", a="##", b=".."), 0.0
+    ask(made, "a", now)
+    assert made.expire(10.0)
+    assert ask(made, "a", 100.0) == []
+    made.add_have("b", 0)
+    assert ask(made, "b", 100.0) == [0]
+
+
+class Chaos:
+    """Peers that come, go, stall, refuse and answer, by chance; every answer may be late."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.made = RequestScheduler(Geometry(6 * PIECE - 1000, PIECE), PieceSet(6))
+        self.asked: dict[str, list[PieceIndex]] = {}  # what each peer has heard and not begun
+        self.sending: dict[str, list[Block]] = {}
+        self.unheard: dict[str, list[PieceIndex]] = {}  # cancellations on their way
+
+    def add_peer(self, name: str, offered: PieceSet) -> None:
+        self.made.add_peer(name, offered, self.now)
+        self.asked[name], self.sending[name], self.unheard[name] = [], [], []
+
+    def cancel(self, cancelled: list[Cancelled]) -> None:
+        for entry in cancelled:
+            self.unheard[entry.peer].append(entry.piece)
+
+    def misbehave(self, peer: str) -> None:
+        what = self.rng.randrange(3)
+        if what == 0:
+            self.made.remove_peer(peer)
+            del self.asked[peer], self.sending[peer], self.unheard[peer]
+        elif what == 1:
+            self.now += 10
+            self.cancel(self.made.expire(self.now))
+        elif self.asked[peer]:
+            self.made.on_not_found(peer, self.asked[peer].pop())
+
+    def hear(self, peer: str) -> None:
+        piece = self.unheard[peer].pop(0)
+        if piece in self.asked[peer]:
+            self.asked[peer].remove(piece)
+        if self.sending[peer] and self.sending[peer][0].piece == piece:
+            self.sending[peer] = []
+        self.made.on_dropped(peer, piece)
+
+    def ask(self, peer: str) -> None:
+        decision = self.made.next_asks(peer, self.now, self.rng)
+        self.asked[peer].extend(decision.asks)
+        self.cancel(decision.cancelled)
+
+    def answer(self, peer: str) -> None:
+        if not self.sending[peer]:
+            piece = self.asked[peer].pop(self.rng.randrange(len(self.asked[peer])))
+            self.sending[peer] = self.made.picker.geometry.blocks(piece)
+        block = self.sending[peer].pop(0)
+        arrival = self.made.on_block(peer, block.piece, block.offset, block.length, self.now)
+        self.cancel(arrival.cancelled)
+        self.made.on_block_end(peer, block.length, self.now)
+        if arrival.block is None or not self.made.on_taken(peer, block):
+            return
+        if block.offset + block.length == self.made.picker.geometry.piece_length(block.piece):
+            self.made.on_verified(block.piece)
+
+    def step(self, *, honest: bool) -> None:
+        self.now += self.rng.random() * 0.3
+        peer = self.rng.choice(list(self.asked))
+        if not honest and self.rng.random() < 0.25:
+            self.misbehave(peer)
+        elif self.unheard[peer] and self.rng.random() < 0.4:
+            self.hear(peer)
+        elif (self.sending[peer] or self.asked[peer]) and self.rng.random() < 0.7:
+            self.answer(peer)
+        else:
+            self.ask(peer)
+        self.made.check_invariants()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_any_order_of_events_keeps_the_invariants_and_ends_complete(seed: int, steps: int) -> None:
+    chaos = Chaos(seed)
+    for number in range(steps):
+        if len(chaos.asked) < 3:
+            chaos.add_peer(f"p{number}", PieceSet(6, chaos.rng.getrandbits(6)))
+        chaos.step(honest=False)
+    chaos.add_peer("honest", PieceSet.full(6))
+    for _ in range(600):
+        chaos.step(honest=True)
+    assert chaos.made.picker.is_complete, drawn(chaos.made.picker.held)
