@@ -32,7 +32,9 @@ LISTEN_BACKLOG: Final = 512
 UNSENT_S: Final = 0.02  # how much the system may hold unsent: what is handed over early was decided on early ...
 MIN_UNSENT_BYTES: Final = 32 << 10  # ... but waking the writer too often costs
 MAX_UNSENT_BYTES: Final = 1 << 20
-WAKE_BYTES: Final = 64 << 10  # a receiver that knows that more comes waits for so much: each waking costs 0.1 ms
+WAKE_S: Final = 0.04  # a receiver that knows that more comes waits for so much of it: each waking costs 0.1 ms
+MAX_WAKE_BYTES: Final = 64 << 10
+_FAST_BYTES_PER_S: Final = 100e6  # from here on waiting for more only leaves the processor idle
 _RATE_S: Final = 0.1  # the rate is measured over at least so long
 _DISK_ERRORS: Final = (errno.EIO, errno.ESTALE, errno.EUCLEAN)  # of sendfile: all others are the connection's
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
@@ -50,7 +52,10 @@ class SocketTransport:
         self._unsent_bytes = MAX_UNSENT_BYTES if sock.family in _TCP else 0  # 0: nothing to set
         self._sent_bytes = 0  # since the rate was measured last, while the socket was full
         self._full_s = 0.0
+        self._received_bytes = 0  # since the rate was measured last, while the socket was empty
+        self._empty_s = 0.0
         self._promised_bytes = 0
+        self._most_wake_bytes = MAX_WAKE_BYTES
         self._wake_bytes = 1
 
     @property
@@ -67,16 +72,27 @@ class SocketTransport:
             try:
                 count = self._sock.recv_into(buffer)
             except BlockingIOError:
-                self._wake_at(min(max(self._promised_bytes, 1), WAKE_BYTES))
-                await self._until(trio.lowlevel.wait_readable)
+                await self._until_readable()
             except OSError as e:
                 raise self._gone(e) from e
             else:
                 self._promised_bytes -= count
+                self._received_bytes += count
                 return count
 
     def promise(self, count: int) -> None:
         self._promised_bytes = count
+
+    async def _until_readable(self) -> None:
+        began = trio.current_time()
+        self._wake_at(min(max(self._promised_bytes, 1), self._most_wake_bytes))
+        await self._until(trio.lowlevel.wait_readable)
+        self._empty_s += trio.current_time() - began
+        if self._empty_s >= _RATE_S:
+            rate = self._received_bytes / self._empty_s
+            is_fast = rate > _FAST_BYTES_PER_S
+            self._most_wake_bytes = 1 if is_fast else min(max(int(rate * WAKE_S), 1), MAX_WAKE_BYTES)
+            self._received_bytes, self._empty_s = 0, 0.0
 
     def _wake_at(self, count: int) -> None:
         """Count the socket as readable when so many bytes are there, or its end."""
