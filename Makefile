@@ -36,7 +36,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check format master client install uninstall clean \
-	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop profile
+	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop profile sim
 
 define check_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -97,6 +97,9 @@ bench-loop: .venv/.bench ## how fast the daemons answer during a transfer
 
 profile: .venv/.bench ## flame graphs of both daemons during a transfer
 	@$(IN_VENV) benchmarks.flames $(ARGS)
+
+sim: .venv/.runtime ## a fleet of 1,000 hosts in virtual time, some two minutes; ARGS='--hosts 100 --dying 0.05'
+	@$(IN_VENV) benchmarks.sim $(ARGS)
 
 .venv/.bench: .venv/.runtime
 	@echo 'Adding the rivals and tools of the benchmarks to .venv ...'

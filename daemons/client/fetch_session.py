@@ -191,22 +191,25 @@ class FetchSession:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         while self._received_bytes < MAX_KEY_BYTES:
             message = await stream.receive()
-            if not isinstance(message, m.Piece):
-                self._hear(message)
-            else:
+            if isinstance(message, m.Piece):
                 await self._receive_block(stream, message.piece, message.offset, buffer)
-                if not self._rejected and not self._scheduler.has_room(self.peer.host_id):
-                    continue  # nothing to ask for, or to complain of
-            self.wake.tell()
+                has_news = True
+            else:
+                has_news = self._hear(message)
+            if self._rejected or (has_news and self._scheduler.has_room(self.peer.host_id)):
+                self.wake.tell()
 
-    def _hear(self, message: Message) -> None:
+    def _hear(self, message: Message) -> bool:
+        """Return whether there may be something to ask for now."""
         host_id = self.peer.host_id
         match message:
             case m.Have(pieces=pieces):
-                for piece in pieces:
-                    self._scheduler.add_have(host_id, piece)
+                return (
+                    sum(self._scheduler.add_have(host_id, piece) for piece in pieces) > 0
+                )  # all of them, so not any()
             case m.Busy():
                 self._scheduler.on_busy(host_id, trio.current_time())
+                return False
             case m.Dropped(pieces=pieces):
                 for piece in pieces:
                     self._scheduler.on_dropped(host_id, piece)
@@ -220,6 +223,7 @@ class FetchSession:
                 raise NoSource(f"{self.peer.name} ends the connection: {printable(text)}")
             case other:
                 raise RemoteProtocolError(f"{type(other).__name__} came twice")
+        return True
 
     def _rest(self) -> None:
         """The peer refused pieces: they are free for others."""

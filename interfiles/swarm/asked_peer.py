@@ -27,6 +27,16 @@ class AskedPeer:
     void: Counter[PieceIndex] = field(default_factory=Counter)  # taken back: the peer's word that it knows is due
     retry_at: float = 0.0
     stalls: int = 0
+    window_bytes: int = field(init=False)  # what it should owe at most: its pipe is full, and more would be too early
+
+    def __post_init__(self) -> None:
+        self.window_bytes = MIN_WINDOW_PIECES * self.piece_bytes
+
+    def measure(self, length: int, now: float) -> None:
+        """A block of so many bytes came whole."""
+        self.timing.add_block(length, now)
+        least = MIN_WINDOW_PIECES * self.piece_bytes
+        self.window_bytes = int(min(max(self.timing.rate * WINDOW_S, least), max(MAX_WINDOW_BYTES, least)))
 
     @property
     def owes(self) -> bool:
@@ -41,12 +51,6 @@ class AskedPeer:
     def owed_bytes(self) -> int:
         coming = self.piece_bytes - self.received_bytes if self.coming is not None else 0
         return len(self.asked) * self.piece_bytes + coming
-
-    @property
-    def window_bytes(self) -> int:
-        """What it should owe at most: with that its pipe is full, and more would be chosen too early."""
-        least = MIN_WINDOW_PIECES * self.piece_bytes
-        return int(min(max(self.timing.rate * WINDOW_S, least), max(MAX_WINDOW_BYTES, least)))
 
     @property
     def room_bytes(self) -> int:

@@ -39,11 +39,23 @@ class Availability:
 
     def add_one(self, piece: PieceIndex) -> None:
         """One peer more holds this piece."""
-        self.add(PieceSet(self.count, 1 << piece))
+        bit, levels, k = 1 << piece, self._levels, 0
+        while not levels[k] & bit:
+            k += 1
+        levels[k] ^= bit
+        if k + 1 == len(levels):
+            levels.append(bit)
+        else:
+            levels[k + 1] |= bit
 
     def remove_one(self, piece: PieceIndex) -> None:
         """One peer fewer holds this piece."""
-        self.remove(PieceSet(self.count, 1 << piece))
+        bit, levels, k = 1 << piece, self._levels, 1
+        while not levels[k] & bit:
+            k += 1
+        levels[k] ^= bit
+        levels[k - 1] |= bit
+        self._trim()
 
     def of(self, piece: PieceIndex) -> int:
         """How many peers hold the piece."""

@@ -67,8 +67,8 @@ class RequestScheduler:
         self.picker.availability.remove(gone.offered)
         self._release_all(gone)
 
-    def add_have(self, peer: str, piece: int) -> None:
-        """A peer gained a piece.
+    def add_have(self, peer: str, piece: int) -> bool:
+        """A peer gained a piece. Return whether it may be worth asking for.
 
         Raises:
           RemoteProtocolError: there is no such piece.
@@ -77,6 +77,8 @@ class RequestScheduler:
         if index not in state.offered:
             state.offered.add(index)
             self.picker.availability.add_one(index)
+        owner = self.picker.inflight.get(index)
+        return index in self.picker.missing or (owner is not None and index in self._peers[owner].asked)
 
     def peers(self) -> list[str]:
         """The connected peers."""
@@ -248,7 +250,7 @@ class RequestScheduler:
 
     def on_block_end(self, peer: str, length: int, now: float) -> None:
         """A block came whole, be it taken or dropped."""
-        self._peers[peer].timing.add_block(length, now)
+        self._peers[peer].measure(length, now)
 
     def on_taken(self, peer: str, block: Block) -> bool:
         """A block that `on_block` took is written. Return whether it is still this peer's to give.
