@@ -98,7 +98,7 @@ bench-loop: .venv/.bench ## how fast the daemons answer during a transfer
 profile: .venv/.bench ## flame graphs of both daemons during a transfer
 	@$(IN_VENV) benchmarks.flames $(ARGS)
 
-sim: .venv/.runtime ## a fleet of 1,000 hosts in virtual time, some two minutes; ARGS='--hosts 100 --dying 0.05'
+sim: .venv/.runtime ## a fleet of 1,000 hosts in virtual time, some three minutes; ARGS='--hosts 100 --dying 0.05'
 	@$(IN_VENV) benchmarks.sim $(ARGS)
 
 .venv/.bench: .venv/.runtime
