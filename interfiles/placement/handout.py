@@ -3,8 +3,8 @@
 In a swarm small enough everybody dials everybody. In a larger one the hosts are laid on a few rings, each in an order
 of its own that only a hash decides, and a host's peers are its neighbours on all of them: a random regular graph, so no
 host is dialled by too many, the source included, and one that comes or goes changes the peers of its neighbours only.
-Every ring goes round all of them, so each piece reaches everybody, by way of others. (Where everybody also dialled the
-source, a simulated fleet of 200 hosts took a tenth longer: what the source sends is then spread too thin.)
+Every ring goes round all of them, so each piece reaches everybody, by way of others; if everybody dialled the source,
+what it sends would be spread too thin.
 """
 
 from bisect import bisect

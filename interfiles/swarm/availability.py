@@ -5,8 +5,6 @@ peer that comes or goes moves whole sets of pieces a level up or down with a few
 of any set of candidates is found by intersecting it with the levels from below.
 """
 
-from collections.abc import Iterator
-
 from interfiles.geometry import PieceIndex
 from interfiles.piece_set import PieceSet
 
@@ -76,10 +74,6 @@ class Availability:
     def missing(self) -> PieceSet:
         """The pieces that no connected peer holds."""
         return PieceSet(self.count, self._levels[0])
-
-    def levels(self) -> Iterator[int]:
-        """The bits of level 0, 1, and so on."""
-        return iter(self._levels)
 
     def _trim(self) -> None:
         while len(self._levels) > 1 and not self._levels[-1]:

@@ -84,10 +84,6 @@ class RequestScheduler:
         """The connected peers."""
         return list(self._peers)
 
-    def rate(self, peer: str) -> float:
-        """Bytes a second from this peer, while it owes."""
-        return self._peers[peer].timing.rate
-
     def is_useful(self, peer: str) -> bool:
         """Whether the peer has anything that this host lacks."""
         return self.picker.wants_from(self._peers[peer].offered)
@@ -123,10 +119,6 @@ class RequestScheduler:
         """What was asked beyond the window and others offer too; the rest of the window is as good as any."""
         shared = state.asked.bits & ~self.picker.availability.exactly(1)
         return state.beyond_window(shared)
-
-    def is_idle(self, peer: str) -> bool:
-        """Whether a connected peer owes nothing."""
-        return peer in self._peers and not self._peers[peer].owes
 
     def has_room(self, peer: str) -> bool:
         """Whether `next_asks` would ask the peer for more, if it has more, or take something back."""
@@ -333,10 +325,6 @@ class RequestScheduler:
             state.stalls += 1
             cancelled += self._take_back(name, state)
         return cancelled
-
-    def next_expiry(self) -> float | None:
-        """When `expire` is worth calling next, if nothing comes before."""
-        return min((state.timing.deadline() for state in self._peers.values() if state.owes), default=None)
 
     def retry_at(self, peer: str) -> float:
         """When a peer that stalled may be asked again."""
