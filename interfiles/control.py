@@ -20,6 +20,7 @@ import trio
 from interfiles import locations
 from interfiles.control_socket import ControlSocket, ProgressCallback, converse
 from interfiles.errors import InterFilesError, RemoteProtocolError
+from interfiles.priority import Priority
 from interfiles.source import Source, read_source
 from interfiles.tracker_place import TrackerPlace, absolute, real
 from interfiles.wire import control_messages as messages
@@ -32,6 +33,7 @@ from interfiles.wire.reports import (
     HostListReport,
     HostRemovedReport,
     HostReport,
+    LimitReport,
     ListedTokenReport,
     RemoveReport,
     StatReport,
@@ -138,12 +140,14 @@ class Daemon:
         overwrite: bool = False,
         detach: bool = False,
         timeout_s: float | None = None,
+        priority: Priority | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> DownloadReport:
         """Fetch a file into `directory`, under its own name, and wait until it is there, verified.
 
         `overwrite`: replace what is there under that name. `detach`: return once the daemon has taken the download on.
-        `timeout_s`: seconds to wait for a first source, and between two pieces; None: for ever.
+        `timeout_s`: seconds to wait for a first source, and between two pieces; None: for ever. `priority`: beside
+        other downloads; None: normal, or what it was where it is under way already.
 
         Raises:
           DestinationExists: other content is there already.
@@ -157,7 +161,7 @@ class Daemon:
 
         found = await _resolve(source)
         place = await trio.to_thread.run_sync(real, directory)
-        request = messages.Download(found.query, os.fsencode(place), overwrite, detach, timeout_s)
+        request = messages.Download(found.query, os.fsencode(place), overwrite, detach, timeout_s, priority)
         return await self._socket.ask(
             *(request, DownloadReport),
             content=found.content,
@@ -206,6 +210,21 @@ class Daemon:
     async def status(self) -> StatusReport:
         """What the daemon is, and what it is doing."""
         return await self._socket.ask(messages.Status(), StatusReport)
+
+    async def limits(self) -> LimitReport:
+        """The daemon's limits, and how quickly content moves."""
+        return await self._socket.ask(messages.Limit(None, None), LimitReport)
+
+    async def set_limits(self, *, up: int | None = None, down: int | None = None) -> LimitReport:
+        """Limit the content to and from all peers together, in bytes a second, until the daemon restarts.
+
+        0: no limit; None: as it is. Transfers under way keep to it at once.
+
+        Raises:
+          NotPermitted: the daemon is another user's.
+          Refused: a limit is too low.
+        """
+        return await self._socket.ask(messages.Limit(up, down), LimitReport)
 
     async def remove(self, source: AnySource, *, local: bool = False, delete: bool = False) -> RemoveReport:
         """Take a file out of the fleet; `local`: only this host stops serving or fetching it.

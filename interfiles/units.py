@@ -23,7 +23,7 @@ _MAX_BYTES: Final = 2**63 - 1
 _NUMBER: Final = r"(\d{1,19}(?:\.\d{1,9})?)"
 _DURATION: Final = re.compile(rf"{_NUMBER}\s?([a-z]+)", re.ASCII)
 _SIZE: Final = re.compile(rf"{_NUMBER}\s?([kKmMgGtTpP]?)(i?)B", re.ASCII)
-_RATE: Final = re.compile(rf"{_NUMBER}\s?([kKmMgGtTpP]?)(i?)(B|bit)/s", re.ASCII)
+_RATE: Final = re.compile(rf"{_NUMBER}\s?([kKmMgGtTpP]?)(i?)(B|bit)(?:/s)?", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
@@ -54,14 +54,16 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str) -> int:
-    """Read `100Mbit/s` or `10MB/s`; return bytes a second.
+    """Read `100Mbit/s`, `10MB/s` or `5MiB/s`, or the same without `/s`; return bytes a second.
+
+    A number without a unit is none: half of all people mean bits by it.
 
     Raises:
       UsageError: it is not such a rate, or does not fit in 63 bits.
     """
     match = _RATE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"'{printable(text)}' is not a rate; write 100Mbit/s or 10MB/s")
+        raise UsageError(f"'{printable(text)}' is not a rate; write 10MB/s (bytes), 5MiB/s or 80Mbit/s (bits)")
     scaled = _scaled(text, match[1], match[2], bool(match[3]))
     return scaled // 8 if match[4] == "bit" else scaled
 

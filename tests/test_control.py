@@ -229,13 +229,13 @@ async def test_download_by_a_tracker_file(fake: FakeDaemon, here: Path) -> None:
     )
     assert report == DOWNLOAD
     assert seen == [progress(), progress(done=18_400_000_000)]
-    assert fake.requests == [(messages.Download("", os.fsencode(here / "real"), True, False, 2.5), TRACKER)]
+    assert fake.requests == [(messages.Download("", os.fsencode(here / "real"), True, False, 2.5, None), TRACKER)]
 
 
 async def test_download_by_a_query(fake: FakeDaemon, here: Path) -> None:
     fake.will(DOWNLOAD)
     await Daemon(fake.socket).download("9c41e0", detach=True)
-    assert fake.requests == [(messages.Download("9c41e0", os.fsencode(here), False, True, None), b"")]
+    assert fake.requests == [(messages.Download("9c41e0", os.fsencode(here), False, True, None, None), b"")]
 
 
 async def test_a_bad_tracker_file_is_refused_without_the_daemon(tmp_path: Path) -> None:

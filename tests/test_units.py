@@ -61,6 +61,9 @@ def test_sizes(text: str, size: int) -> None:
         ("1GiB/s", 1 << 30),
         ("800bit/s", 100),
         ("1.5 Gbit/s", 187_500_000),
+        ("5MiB/s", 5 << 20),
+        ("10MB", 10_000_000),
+        ("80Mbit", 10_000_000),
     ],
 )
 def test_rates(text: str, rate: int) -> None:
@@ -81,9 +84,9 @@ def test_what_is_no_size(text: str) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize("text", ["", "100M", "100Mb/s", "10MB", "100Mbps", "1MB/h"])
+@pytest.mark.parametrize("text", ["", "100", "100M", "100/s", "100Mb/s", "100Mbps", "1MB/h"])
 def test_what_is_no_rate(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a rate; write 100Mbit/s or 10MB/s"):
+    with pytest.raises(UsageError, match=r"is not a rate; write 10MB/s \(bytes\), 5MiB/s or 80Mbit/s \(bits\)$"):
         parse_rate(text)
 
 

@@ -27,6 +27,7 @@ from interfiles.errors import PathNotFound, UsageError, printable
 from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
 from interfiles.storage.acting import Owner, acting_as
 from interfiles.storage.executor import ThreadExecutor
+from interfiles.swarm.rate_limit import parse_limit
 from interfiles.transport.base import Address, Listener
 from interfiles.transport.plain import TcpNetwork
 from interfiles.transport.unix import listen_unix
@@ -74,6 +75,13 @@ def client(
     name: Annotated[str | None, typer.Option(help="This host's name in the fleet; by default its host name.")] = None,
     zone: Annotated[str, typer.Option(help="Where the host is: a rack, a room, an office.")] = "",
     quota: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for own copies, such as 500GB.")] = None,
+    limit_up: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="Send no more content than this, such as 10MB/s or 80Mbit/s, to all peers."),
+    ] = None,
+    limit_down: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Fetch no more content than this from all peers.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Store, serve and fetch files on this host, until stopped.
@@ -82,6 +90,7 @@ def client(
     Examples:
       interfiles client --join IF1-GEZDGNBVGY3TQOJQ-...
       interfiles client
+      interfiles client --limit-up 80Mbit/s
       interfiles client --state /data/if --socket /data/if/sock --listen 0.0.0.0:4861
     """
     with exit_with_sentence():
@@ -98,6 +107,8 @@ def client(
             token=_token(join, token_file),
             spare_token=_spare_token(),
             socket_group=_group(socket_group) if socket_group is not None else None,
+            limit_up=parse_limit(limit_up) if limit_up is not None else None,
+            limit_down=parse_limit(limit_down) if limit_down is not None else None,
         )
         raise_file_limit()
         with StateLock(where, not_with=MASTER_CATALOGUE):

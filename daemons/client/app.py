@@ -24,6 +24,7 @@ from daemons.client.library import Library
 from daemons.client.master_link import MasterLink
 from daemons.client.membership import Membership, credentials_of
 from daemons.client.peer_server import PeerServer
+from daemons.client.rate_gate import Limits, RateGate
 from daemons.client.reporting import Reporter
 from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
@@ -51,7 +52,8 @@ class ClientConfig:
 
     `token`: to join with now, an error on a host that has joined; `spare_token`: the text of one to join with if that
     is still to do, for a service that is started with the same environment each time; by then it may be anything.
-    `socket_group`: the group (its number) whose members may command the daemon too.
+    `socket_group`: the group (its number) whose members may command the daemon too. `limit_up`, `limit_down`: bytes of
+    content a second to and from all peers, None: as quickly as can be.
     """
 
     state: Path
@@ -64,6 +66,8 @@ class ClientConfig:
     token: JoinToken | None = None
     spare_token: str = ""
     socket_group: int | None = None
+    limit_up: int | None = None
+    limit_down: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,8 @@ async def _serve(
     library = Library(
         jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota, disks=disks
     )
-    transfers = Transfers(library, network, rng)
+    limits = Limits(up=RateGate(config.limit_up), down=RateGate(config.limit_down))
+    transfers = Transfers(library, network, rng, limits.down)
     link = MasterLink(
         network,
         membership,
@@ -197,13 +202,13 @@ async def _serve(
     sources = Sources(library, link, disk)
     copier = Copier(library, jobs, environment.database)
     downloader = Downloader(library, transfers, copier)
-    reporter = Reporter(
-        library, copier, link, identity, address=str(config.advertise or listener.address), state=config.state
-    )
+    address = str(config.advertise or listener.address)
+    reporter = Reporter(library, copier, link, identity, limits, address=address, state=config.state)
     server = ControlServer(
-        library, link, transfers, uploader, downloader, copier, sources, reporter, group=config.socket_group
+        *(library, link, transfers, uploader, downloader, copier, sources, reporter, limits),
+        group=config.socket_group,
     )
-    peers = PeerServer(network, library.find, disk)
+    peers = PeerServer(network, library.find, disk, limits.up)
 
     async def handle_control(transport: Transport) -> None:
         await contain("a command", lambda: server.handle(transport), expected=(InterFilesError,), log=log)

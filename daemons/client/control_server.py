@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +12,7 @@ import trio
 
 from daemons.client.callers import Call, Caller, Calls, who_calls
 from daemons.client.handovers import receive_place
-from daemons.client.hashing_progress import HashingProgress
+from daemons.client.hashing_progress import PROGRESS_S, HashingProgress, shown
 from daemons.client.local_file import COMPLETE_STATES
 from daemons.client.reporting import Reporter, download_report, here_report
 from daemons.supervision import first_leaf
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
+    from daemons.client.rate_gate import Limits
     from daemons.client.sources import Sources
     from daemons.client.transfers import Transfers
     from daemons.client.uploads import Uploader
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from interfiles.wire.codec import Message
 
 REQUEST_TIMEOUT_S: Final = 30.0  # for the caller to say what it wants, a large tracker file included
-PROGRESS_S: Final = 0.1  # between two progress messages
 NO_PEER_YET_S: Final = 1.0  # before "waiting" is shown: finding peers takes a moment
 
 log = structlog.get_logger()
@@ -79,6 +78,7 @@ class ControlServer:
         copier: Copier,
         sources: Sources,
         reporter: Reporter,
+        limits: Limits,
         *,
         group: int | None = None,
     ) -> None:
@@ -90,6 +90,7 @@ class ControlServer:
         self._copier = copier
         self._sources = sources
         self._reporter = reporter
+        self._limits = limits
         self._group = group
         self._calls = Calls()
 
@@ -162,6 +163,9 @@ class ControlServer:
                 report = await self._reporter.hosts()
             case c.Status():
                 report = self._reporter.status(call.caller)
+            case c.Limit():
+                self._limits.change(call.caller, request)
+                report = self._reporter.limits()
             case c.Remove():
                 report = await self._remove(call.caller, request, payload)
             case c.Pause() | c.Resume():
@@ -180,7 +184,7 @@ class ControlServer:
 
     async def _upload(self, call: Call, request: c.Upload) -> None:
         progress = HashingProgress()
-        async with _shown(call, "hashing", progress):
+        async with shown(call, "hashing", progress):
             if call.caller.owner is not None:
                 report, tracker = await self._uploader.upload_handed(
                     call, replicas=request.replicas, copy=request.copy, progress=progress
@@ -199,9 +203,14 @@ class ControlServer:
         if call.caller.owner is not None:
             owner, place = await receive_place(call, directory, self._library.disks)
         compared = HashingProgress(name=source.manifest.name, total=source.manifest.size)
-        async with _shown(call, "checking", compared):
+        async with shown(call, "checking", compared):
             taken = await self._downloader.start(
-                source, directory, overwrite=request.overwrite, progress=compared.add, owner=owner, place=place
+                *(source, directory),
+                overwrite=request.overwrite,
+                progress=compared.add,
+                priority=request.priority,
+                owner=owner,
+                place=place,
             )
         if taken.copy is not None and request.detach:
             return here_report(taken.file, taken.destination, "detached", seconds=0.0)
@@ -286,7 +295,7 @@ class ControlServer:
 
     async def _show_copying(self, call: Call, copy: Copy) -> None:
         """Stream a copy's progress until it is made; the caller may leave at any time."""
-        async with _shown(call, "checking", copy.progress):
+        async with shown(call, "checking", copy.progress):
             await copy.ended.wait()
         if copy.failure is not None:
             raise copy.failure
@@ -300,7 +309,7 @@ class ControlServer:
             else file.verified.copy()
         )
         progress, began = HashingProgress(name=file.manifest.name, total=file.manifest.size), trio.current_time()
-        async with _shown(call, "verifying", progress):
+        async with shown(call, "verifying", progress):
             good = await self._library.check(file, pieces, progress.add)
         bad = [piece for piece in pieces if piece not in good]
         if bad:
@@ -366,30 +375,3 @@ async def _tell(stream: MessageStream[Message], group: BaseExceptionGroup[InterF
     error = first_leaf(group)
     if isinstance(error, InterFilesError):
         await stream.fail(error.code, str(error))
-
-
-@asynccontextmanager
-async def _shown(call: Call, phase: c.Phase, progress: HashingProgress) -> AsyncIterator[None]:
-    """Stream the progress of what runs inside; a message begun is sent whole, for the result comes right after it."""
-    done, failure = trio.Event(), None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_show, call, phase, progress, done)
-        try:
-            yield
-        except InterFilesError as e:
-            failure = e
-        done.set()
-    if failure is not None:
-        raise failure
-
-
-async def _show(call: Call, phase: c.Phase, progress: HashingProgress, done: trio.Event) -> None:
-    began = trio.current_time()
-    while True:
-        with trio.move_on_after(PROGRESS_S):
-            await done.wait()
-            return
-        now = "publishing" if progress.publishing else phase
-        text = "copying" if progress.copying else ""
-        rate = int(progress.done / (trio.current_time() - began))
-        await call.say(c.Progress(now, progress.name, progress.done, progress.total, rate, 0, text))

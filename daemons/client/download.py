@@ -17,6 +17,7 @@ import trio
 
 from daemons.client.cancellable import run_cancellable
 from daemons.client.fetch_session import FetchSession
+from daemons.client.rate_gate import Flow
 from daemons.supervision import Backoff, contain
 from interfiles.errors import (
     InterFilesError,
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
     from daemons.client.fleet_network import FleetNetwork
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
+    from daemons.client.rate_gate import RateGate
     from interfiles.geometry import Block, PieceIndex
     from interfiles.wire.master_messages import PeerAddress
 
 MAX_SESSIONS: Final = 12  # peers of one file at once
+SESSION_RATE: Final = 64_000  # for each of them under a limit: a peer gives up that waits a minute to send on
 REDIAL_FLOOR_S: Final = 0.3
 REDIAL_CAP_S: Final = 30.0
 BAN_S: Final = 10.0  # for a peer that sent a wrong piece: long enough for it to check its copy, doubled each time
@@ -64,12 +67,15 @@ class Download:
         library: Library,
         network: FleetNetwork,
         rng: Random,
+        gate: RateGate,
     ) -> None:
         self._file = file
         self._library = library
         self._network = network
         self._disk = library.disk_of(file)
         self._rng = rng
+        self._gate = gate
+        self._flow = Flow(gate, file.file_id.hex(), lambda: file.record.priority)
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         self._sessions: dict[str, FetchSession] = {}
         self._keepers: dict[str, trio.CancelScope] = {}
@@ -100,6 +106,7 @@ class Download:
                 await self._library.set_state(file, "downloading")
                 raise
         finally:
+            self._flow.close()
             file.phase, file.connected = "idle", 0
             if isinstance(file.store, PartStore):  # the next run opens it anew, and trusts what the record says
                 file.change_store(None)
@@ -203,8 +210,12 @@ class Download:
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._sync_now_and_then)
                 nursery.start_soon(self._keep_peers)
+                nursery.start_soon(self._follow_limit)
                 while not self._scheduler.picker.is_complete:
                     self._update_phase()
+                    for session in self._sessions.values():
+                        if session.has_other_priority:
+                            session.wake.tell()
                     if self._scheduler.picker.held.bits & ~self._file.verified.bits:
                         self._fail(VerificationFailed("pieces went bad on the disk"))  # the next run fetches them again
                     seen = self._file.changed.count
@@ -229,11 +240,12 @@ class Download:
             while True:
                 known = {*self._keepers, self._network.host_id}
                 new = [host_id for host_id in self._file.peers if host_id not in known]
-                room = MAX_SESSIONS - len(self._keepers)
-                for host_id in new[:room]:
+                room = self._most_sessions - len(self._keepers)
+                for host_id in new[: max(room, 0)]:
                     self._keepers[host_id] = trio.CancelScope()
                     nursery.start_soon(self._keep, host_id)
                 self._make_room(len(new) - room)
+                self._end_some(len(self._keepers) - self._most_sessions)
                 seen = await self._file.handed_out.later_than(seen)
 
     def _make_room(self, count: int) -> None:
@@ -245,6 +257,25 @@ class Download:
         connected = self._scheduler.peers()
         left.sort(key=lambda host_id: host_id in connected and self._scheduler.is_useful(host_id))
         for host_id in left[: max(count, 0)]:
+            self._keepers[host_id].cancel()
+
+    @property
+    def _most_sessions(self) -> int:
+        rate = self._gate.rate
+        return MAX_SESSIONS if rate is None else min(max(rate // SESSION_RATE, 1), MAX_SESSIONS)
+
+    async def _follow_limit(self) -> None:
+        """Have as many sessions as the limit has use for."""
+        seen = self._gate.changed.count
+        while True:
+            seen = await self._gate.changed.later_than(seen)
+            self._file.handed_out.tell()
+
+    def _end_some(self, count: int) -> None:
+        """End so many sessions, those of no use first."""
+        connected = self._scheduler.peers()
+        names = sorted(self._keepers, key=lambda name: name in connected and self._scheduler.is_useful(name))
+        for host_id in names[: max(count, 0)]:
             self._keepers[host_id].cancel()
 
     async def _keep(self, host_id: str) -> None:
@@ -266,7 +297,12 @@ class Download:
             await trio.sleep(max(backoff.next(), ban_s(self._bans.get(host_id, 0))))
 
     async def _session(self, peer: PeerAddress) -> None:
-        session = FetchSession(peer, self._file.manifest, self._scheduler, self, sessions=self._sessions, rng=self._rng)
+        session = FetchSession(
+            *(peer, self._file.manifest, self._scheduler, self),
+            flow=self._flow,
+            sessions=self._sessions,
+            rng=self._rng,
+        )
         self._sessions[peer.host_id] = session
 
         async def run() -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from daemons.client.copies import Copier, Copy
     from daemons.client.library import Library
     from daemons.client.transfers import Transfers
+    from interfiles.priority import Priority
     from interfiles.storage.acting import Owner
     from interfiles.storage.places import Place
     from interfiles.storage.records import FileState
@@ -71,6 +72,7 @@ class _Order:
     directory: Path
     overwrite: bool
     progress: Callable[[int], None]
+    priority: Priority | None
     owner: Owner | None = None
     place: Place | None = None
     done: trio.Event = field(default_factory=trio.Event)
@@ -105,13 +107,15 @@ class Downloader:
         *,
         overwrite: bool,
         progress: Callable[[int], None],
+        priority: Priority | None = None,
         owner: Owner | None = None,
         place: Place | None = None,
     ) -> Taken:
         """Make sure that the file is at `directory` or on its way there.
 
         `progress` hears, from a thread, of bytes compared with what is on the disk already. `owner`: the member of the
-        socket's group that asks, and has shown that it may write in `directory`, which is `place`.
+        socket's group that asks, and has shown that it may write in `directory`, which is `place`. `priority` None: as
+        it is, or normal.
 
         Raises:
           DestinationExists: other content is there and may not be overwritten.
@@ -121,7 +125,7 @@ class Downloader:
         Cancellation:
           The request is carried out all the same.
         """
-        order = _Order(source, directory, overwrite, progress, owner, place)
+        order = _Order(source, directory, overwrite, progress, priority, owner, place)
         if owner is not None and self._under_way[owner.uid] >= MAX_ORDERS:
             raise Refused(f"{MAX_ORDERS} downloads of yours are still being looked at; try again in a moment")
         await self._orders.send(order)
@@ -156,7 +160,7 @@ class Downloader:
         if known is not None and not owns_known:
             _check_free(known)
         if known is not None and known.record.part is not None:
-            return await self._go_on(known, destination, overwrite=order.overwrite)
+            return await self._go_on(known, destination, overwrite=order.overwrite, priority=order.priority)
         if known is not None and (copy := self._copier.find(known, destination, order.owner)) is not None:
             return Taken(known, destination, is_here=True, copy=copy)
         if order.owner is None or can_act():  # else the daemon might read what the owner may not
@@ -195,15 +199,17 @@ class Downloader:
         )
         return existing.stamps
 
-    async def _go_on(self, known: LocalFile, destination: Path, *, overwrite: bool) -> Taken:
+    async def _go_on(self, known: LocalFile, destination: Path, *, overwrite: bool, priority: Priority | None) -> Taken:
         """The file is being downloaded, or was paused."""
         if Path(os.fsdecode(known.record.path)) != destination:
             raise Refused(
                 f"{known.label} is on its way to {printable(os.fsdecode(known.record.path))}; "
                 "wait for it, or stop it with interfiles rm --local"
             )
-        if overwrite and not known.record.overwrite:
-            await self._library.allow_overwrite(known)
+        wanted = (overwrite or known.record.overwrite, priority or known.record.priority)
+        if wanted != (known.record.overwrite, known.record.priority):
+            await self._library.reorder(known, overwrite=wanted[0], priority=wanted[1])
+            known.changed.tell()
         if known.record.state == "paused":
             await self._library.set_state(known, "downloading")
         return Taken(known, destination, is_here=False)
@@ -273,6 +279,7 @@ class Downloader:
             owned=False,
             owner=order.owner,
             place=order.place,
+            priority=order.priority or "normal",
         )
 
 

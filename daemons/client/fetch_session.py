@@ -13,6 +13,7 @@ import blake3
 import trio
 
 from daemons.client.notice import Notice
+from daemons.client.rate_gate import Flow
 from interfiles.errors import NoSource, PeerGone, PeerSilent, RemoteProtocolError, VerificationFailed, printable
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.manifest import Manifest
@@ -73,6 +74,7 @@ class FetchSession:
         scheduler: RequestScheduler,
         sink: PieceSink,
         *,
+        flow: Flow,
         sessions: Mapping[str, "FetchSession"],
         rng: random.Random,
     ) -> None:
@@ -81,6 +83,8 @@ class FetchSession:
         self._manifest = manifest
         self._scheduler = scheduler
         self._sink = sink
+        self._flow = flow
+        self._told_priority = flow.priority()
         self._sessions = sessions
         self._rng = rng
         self._cancels: list[PieceIndex] = []
@@ -124,9 +128,15 @@ class FetchSession:
         self._cancels.append(piece)
         self.wake.tell()
 
+    @property
+    def has_other_priority(self) -> bool:
+        """Whether the peer is to be told of another priority."""
+        return self._told_priority != self._flow.priority()
+
     async def _open(self, stream: MessageStream[Message]) -> PieceSet:
         with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
-            await stream.send(m.Open(self._manifest.file_id))
+            self._told_priority = self._flow.priority()
+            await stream.send(m.Open(self._manifest.file_id, self._told_priority))
             match await stream.receive():
                 case m.Bitfield():
                     data = await stream.receive_payload()
@@ -163,6 +173,9 @@ class FetchSession:
                 raise VerificationFailed(f"{self.peer.name} sent piece {piece} with a wrong hash")
             if self._scheduler.is_dead(self.peer.host_id):
                 raise PeerSilent(f"{self.peer.name} owes pieces and sends nothing")
+            if self.has_other_priority:
+                self._told_priority = self._flow.priority()
+                await stream.send(m.Prefer(self._told_priority))
             for at in range(0, len(decision.asks), m.MAX_LISTED):
                 await stream.send(m.Ask(list(decision.asks[at : at + m.MAX_LISTED])))
             retry_at = max(self._scheduler.retry_at(self.peer.host_id), self._resting_until)
@@ -237,16 +250,29 @@ class FetchSession:
         view = buffer[:length]
         filled = 0
         while filled < length:
-            count = await stream.receive_some_payload_into(view[filled : filled + TURN_BYTES])
+            room = min(TURN_BYTES, length - filled)
+            if self._flow.is_limited:
+                room = self._flow.gate.part_bytes(room)
+            count = await stream.receive_some_payload_into(view[filled : filled + room])
             filled += count
             self._scheduler.on_bytes(host_id, count, trio.current_time())
+            self._sink.add_fetched(count)
+            if self._flow.is_limited:
+                await self._pause(count)
             if filled < length:  # a full socket never blocks: the loop gets its turn here
                 await trio.lowlevel.checkpoint()
         self._received_bytes += length
-        self._sink.add_fetched(length)
         self._scheduler.on_block_end(host_id, length, trio.current_time())
         if arrival.block is not None:  # else it was taken back while it was on its way
             await self._add_to_piece(arrival.block, view)
+
+    async def _pause(self, count: int) -> None:
+        """Wait for as long as `count` bytes should have taken; the peer cannot be heard meanwhile."""
+        self._scheduler.pause(self.peer.host_id, trio.current_time())
+        try:
+            await self._flow.pay(count)
+        finally:
+            self._scheduler.resume(self.peer.host_id, trio.current_time())
 
     async def _add_to_piece(self, block: Block, view: memoryview) -> None:
         if block.offset == 0:

@@ -33,6 +33,7 @@ from interfiles.wire.master_messages import FileInfo, Handout, PeerAddress
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from interfiles.priority import Priority
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import JobStore
     from interfiles.storage.open_files import OpenFiles
@@ -93,9 +94,8 @@ class Library:
         fitting = fitting or [f for f in self._files.values() if f.manifest.name == query]
         if len(fitting) > 1:
             ids = ", ".join(f.label for f in fitting[:4])
-            raise AmbiguousFile(
-                f"{printable(query)!r} could be any of {len(fitting)} files ({ids}); give more of the id"
-            )
+            text = f"{printable(query)!r} could be any of {len(fitting)} files ({ids}); give more of the id"
+            raise AmbiguousFile(text)
         return fitting[0] if fitting else None
 
     # The start
@@ -180,10 +180,10 @@ class Library:
         file.note, file.failure = note, None
         self._told(file)
 
-    async def allow_overwrite(self, file: LocalFile) -> None:
-        """Store that the download may replace what is at its destination."""
-        await self._store(file, lambda: self._jobs.allow_overwrite(file.file_id))
-        file.update(overwrite=True)
+    async def reorder(self, file: LocalFile, *, overwrite: bool, priority: Priority) -> None:
+        """Store whether the download may replace what is at its destination, and how urgent it is."""
+        await self._store(file, lambda: self._jobs.reorder(file.file_id, overwrite=overwrite, priority=priority))
+        file.update(overwrite=overwrite, priority=priority)
         file.failure = None
 
     async def record_progress(self, file: LocalFile, durable: PieceSet) -> None:

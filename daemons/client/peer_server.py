@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemons.client.fleet_network import FleetNetwork
+    from daemons.client.rate_gate import RateGate
     from interfiles.manifest import FileId
     from interfiles.storage.executor import Executor
     from interfiles.transport.base import Transport
@@ -32,13 +33,15 @@ log = structlog.get_logger()
 
 
 class PeerServer:
-    """Serves what `find` finds."""
+    """Serves what `find` finds, as quickly as `gate` lets it."""
 
-    def __init__(self, network: FleetNetwork, find: Callable[[FileId], ServedFile | None], disk: Executor) -> None:
+    def __init__(
+        self, network: FleetNetwork, find: Callable[[FileId], ServedFile | None], disk: Executor, gate: RateGate
+    ) -> None:
         self._network = network
         self._find = find
         self._disk = disk
-        self._line = UploadLine()
+        self._line = UploadLine(gate)
         self._lobby = Lobby(MAX_STRANGERS)
         self._connected: Counter[str] = Counter()
 
@@ -67,7 +70,8 @@ class PeerServer:
         self._connected[host_id] += 1
         try:
             admit = partial(self._network.admit, secured)
-            await serve_peer(secured, admit, self._find, self._line, self._disk, fetcher=f"{id(secured):x}")
+            fetcher = f"{id(secured):x}"
+            await serve_peer(secured, admit, self._find, self._line, self._disk, fetcher=fetcher, host=host_id)
         finally:
             self._connected[host_id] -= 1
             if not self._connected[host_id]:

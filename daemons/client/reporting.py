@@ -19,6 +19,7 @@ from interfiles.wire.reports import (
     HolderReport,
     HostListReport,
     HostReport,
+    LimitReport,
     LocalCopy,
     ReplicaCount,
     StatReport,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
+    from daemons.client.rate_gate import Limits
     from daemons.client.sources import Source
     from interfiles.storage.records import Identity
 
@@ -40,12 +42,21 @@ class Reporter:
     """Reads everything, changes nothing."""
 
     def __init__(
-        self, library: Library, copier: Copier, link: MasterLink, identity: Identity, *, address: str, state: Path
+        self,
+        library: Library,
+        copier: Copier,
+        link: MasterLink,
+        identity: Identity,
+        limits: Limits,
+        *,
+        address: str,
+        state: Path,
     ) -> None:
         self._library = library
         self._copier = copier
         self._link = link
         self._identity = identity
+        self._limits = limits
         self._address = address
         self._state = state
 
@@ -148,6 +159,7 @@ class Reporter:
                 down=file.rates(now)[0],
                 peers=file.connected,
                 note=self.waiting_for(file) if file.phase == "waiting" else file.note,
+                priority=file.record.priority,
             )
             for file in files
             if not file.is_complete and caller.owns(file)
@@ -186,6 +198,21 @@ class Reporter:
             held=[
                 file.file_id.hex() for file in files if file.verified and file.store is not None and caller.owns(file)
             ],
+            limit_down=self._limits.down.rate,
+            limit_up=self._limits.up.rate,
+        )
+
+    def limits(self) -> LimitReport:
+        """The limits, and how quickly content moves."""
+        now, files = trio.current_time(), list(self._library)
+        rates = [file.rates(now) for file in files]
+        return LimitReport(
+            limit_down=self._limits.down.rate,
+            limit_up=self._limits.up.rate,
+            down=sum(down for down, _ in rates),
+            up=sum(up for _, up in rates),
+            bytes_down=sum(file.down.total for file in files),
+            bytes_up=sum(file.up.total for file in files),
         )
 
     def waiting_for(self, file: LocalFile) -> str:

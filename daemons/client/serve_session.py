@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from daemons.client.notice import Notice
+from daemons.client.rate_gate import Flow
 from daemons.client.upload_line import BUSY_S, UploadLine
 from daemons.supervision import first_leaf
 from interfiles.errors import (
@@ -27,6 +28,7 @@ from interfiles.errors import (
 from interfiles.geometry import Block, PieceIndex
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
+from interfiles.priority import Priority
 from interfiles.storage.executor import Executor
 from interfiles.swarm.upload_queue import SentCounts
 from interfiles.transport.base import Transport
@@ -72,7 +74,7 @@ class ServedFile(Protocol):
         """Read a block in a thread."""
 
     def add_sent(self, count: int) -> None:
-        """So many payload bytes were sent."""
+        """So many payload bytes were sent, or are about to be."""
 
     def suspect(self, piece: PieceIndex) -> None:
         """A peer got this piece with a wrong hash, or the disk does not give it: check it."""
@@ -85,7 +87,15 @@ class ServeSession:
     """A connected peer that fetches from this host."""
 
     def __init__(
-        self, stream: MessageStream[Message], file: ServedFile, line: UploadLine, disk: Executor, fetcher: str
+        self,
+        stream: MessageStream[Message],
+        file: ServedFile,
+        line: UploadLine,
+        disk: Executor,
+        *,
+        fetcher: str,
+        host: str,
+        priority: Priority,
     ) -> None:
         self._disk = disk
         self._stream = stream
@@ -100,7 +110,10 @@ class ServeSession:
         self._held = file.verified.copy()
         self._told = len(file.gained)
         self._sent: dict[PieceIndex, int] = {}
-        self._due: Final = line.join(fetcher, file.sent, file.manifest.piece_size)
+        self._priority = priority
+        self._pace: Final = Flow(line.gate, fetcher, lambda: self._priority, self._add_paced)
+        self._paced_bytes = 0  # of the block that is being sent
+        self._due: Final = line.join(fetcher, file.sent, file.manifest.piece_size, host=host, priority=priority)
 
     async def run(self) -> None:
         """Serve until the peer leaves or the file is served no more.
@@ -118,6 +131,7 @@ class ServeSession:
         finally:
             self._give_up()
             self._line.leave(self._fetcher)
+            self._pace.close()
 
     async def _watch_file(self) -> None:
         seen = self._file.changed.count
@@ -143,6 +157,9 @@ class ServeSession:
                         self._hear_cancel([geometry.piece(piece) for piece in pieces])
                     case m.Complaint(piece=piece):
                         self._hear_complaint(geometry.piece(piece))
+                    case m.Prefer(priority=priority):
+                        self._priority = priority
+                        self._line.prefer(self._fetcher, priority)
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} came after the file was opened")
             except ValueError as e:
@@ -226,17 +243,17 @@ class ServeSession:
         if block.piece not in self._file.verified:
             self._refuse(block.piece)
             return
-        begun = False
+        begun, self._paced_bytes = False, 0
         try:
             message = m.Piece(block.piece, block.offset)
             with self._file.reading(block) as spans:
                 if spans is not None:
                     begun = True
-                    await self._stream.send_files(message, spans)
+                    await self._stream.send_files(message, spans, pace=self._pace)
             if spans is None:
                 data = await self._file.read(block, self._disk)
                 begun = True
-                await self._stream.send(message, memoryview(data))
+                await self._stream.send(message, memoryview(data), pace=self._pace)
         except ContentChanged as e:
             self._file.content_changed(str(e))
             if begun:  # only the end of the connection can tell the peer
@@ -247,10 +264,16 @@ class ServeSession:
                 raise
             self._refuse(block.piece)
         else:
-            self._file.add_sent(block.length)
+            self._file.add_sent(block.length - self._paced_bytes)
             self._sent[block.piece] = self._sent.get(block.piece, 0) + block.length
             if not self._blocks:
                 self._unfinished = None
+
+    def _add_paced(self, count: int) -> None:
+        """A part of a block goes, under a limit."""
+        self._paced_bytes += count
+        self._file.add_sent(count)
+        self._line.moves(self._fetcher)
 
     def _refuse(self, piece: PieceIndex) -> None:
         """The piece that was to be sent is not held any more."""
@@ -273,10 +296,11 @@ async def serve_peer(
     disk: Executor,
     *,
     fetcher: str,
+    host: str,
 ) -> None:
     """Greet a peer, learn which file it wants, and serve it.
 
-    `admit` as for `welcome`. `fetcher` names the connection in the upload line.
+    `admit` as for `welcome`. `fetcher` names the connection in the upload line, `host` whose it is.
 
     Raises:
       TransportError, ProtocolError, NotPermitted, UnknownFile: why the session ended; the peer was told if it could be.
@@ -294,7 +318,7 @@ async def serve_peer(
             raise UnknownFile("this host has nothing of the file")
         if file.refusal is not None:
             raise UnknownFile(file.refusal)
-        session = ServeSession(stream, file, line, disk, fetcher)
+        session = ServeSession(stream, file, line, disk, fetcher=fetcher, host=host, priority=opening.priority)
         await session.run()
     except* (RemoteProtocolError, UnknownFile) as group:
         first = first_leaf(group)

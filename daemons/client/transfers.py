@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from daemons.client.fleet_network import FleetNetwork
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
+    from daemons.client.rate_gate import RateGate
     from interfiles.manifest import FileId
 
 RETRY_FLOOR_S: Final = 2.0
@@ -32,10 +33,11 @@ log = structlog.get_logger()
 class Transfers:
     """Level-triggered: looks at what the records say and makes it so."""
 
-    def __init__(self, library: Library, network: FleetNetwork, rng: Random) -> None:
+    def __init__(self, library: Library, network: FleetNetwork, rng: Random, gate: RateGate) -> None:
         self._library = library
         self._network = network
         self._rng = rng
+        self._gate = gate
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
         self._held: set[FileId] = set()
         self._forgotten: dict[FileId, bool] = {}
@@ -129,7 +131,7 @@ class Transfers:
 
         async def attempt() -> None:
             try:
-                await Download(file, self._library, self._network, self._rng).run()
+                await Download(file, self._library, self._network, self._rng, self._gate).run()
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)

@@ -7,36 +7,54 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from daemons.client.notice import Notice
-from interfiles.swarm.upload_queue import UploadQueue
+from interfiles.priority import WEIGHTS
+from interfiles.swarm.rate_limit import SlotCount
+from interfiles.swarm.upload_queue import SLOTS, UploadQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from daemons.client.rate_gate import RateGate
     from interfiles.geometry import PieceIndex
+    from interfiles.priority import Priority
     from interfiles.swarm.upload_queue import SentCounts
 
 BUSY_S: Final = 1.0  # how often who waits is told so, and stuck slots are looked for
 
 
 class UploadLine:
-    """An `UploadQueue` on trio's clock. `run` must run meanwhile."""
+    """An `UploadQueue` on trio's clock, with fewer slots where `gate` has a limit. `run` must run meanwhile."""
 
-    def __init__(self) -> None:
-        self._queue = UploadQueue()
+    def __init__(self, gate: RateGate) -> None:
+        self.gate = gate
+        self._slots = SlotCount(gate.rate, SLOTS)
+        self._queue = UploadQueue(self._slots.slots)
         self._bells: dict[str, Notice] = {}
 
     async def run(self) -> None:
         """Look every second for slots that are stuck, and have everybody look whether to say something."""
+        passed = self.gate.passed
         while True:
             await trio.sleep(BUSY_S)
+            before, passed = passed, self.gate.passed
+            is_line = bool(self._queue.waiting())
+            self._queue.slots = self._slots.adapt(self.gate.rate, (passed - before) / BUSY_S, is_line=is_line)
             self._ring(self._queue.grant(trio.current_time()))
             self._ring(self._queue.waiting())
 
-    def join(self, fetcher: str, sent: SentCounts, piece_bytes: int) -> Notice:
-        """A fetcher of pieces of this size comes; the notice tells when its turn may have come."""
-        self._queue.add(fetcher, sent, piece_bytes)
+    def join(self, fetcher: str, sent: SentCounts, piece_bytes: int, *, host: str, priority: Priority) -> Notice:
+        """A fetcher of pieces of this size comes, of this host; the notice tells when its turn may have come."""
+        self._queue.add(fetcher, sent, piece_bytes, host=host, weight=WEIGHTS[priority])
         self._bells[fetcher] = Notice()
         return self._bells[fetcher]
+
+    def prefer(self, fetcher: str, priority: Priority) -> None:
+        """It has another priority from now on."""
+        self._queue.weigh(fetcher, WEIGHTS[priority])
+
+    def moves(self, fetcher: str) -> None:
+        """It takes what it is sent, as slowly as the limit has it."""
+        self._queue.moves(fetcher, trio.current_time())
 
     def leave(self, fetcher: str) -> None:
         """It is gone."""
@@ -55,7 +73,7 @@ class UploadLine:
         """The piece to send to it now; None if it is not its turn."""
         now = trio.current_time()
         piece = self._queue.next(fetcher, now)
-        if piece is None:
+        if piece is None or self._queue.is_held_back:
             self._ring(self._queue.grant(now))
         return piece
 

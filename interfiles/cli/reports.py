@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         FileReport,
         HolderReport,
         HostReport,
+        LimitReport,
         ListedTokenReport,
         LocalCopy,
         StatReport,
@@ -80,6 +81,7 @@ _TRANSFER_COLUMNS: Final = (
     Column("FROM"),
     Column("NOTE"),
 )
+_PRIORITY_AT: Final = 3  # where it is shown, if one is not normal
 
 
 def stat_lines(report: "StatReport", screen: Screen) -> list[str]:
@@ -153,12 +155,34 @@ def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
         screen,
         indent=_INDENT,
     )
-    lines += facts([f"Down {format_rate(report.down)}", f"up {format_rate(report.up)}"], screen, indent=_INDENT)
+    rates = [_limited("Down", report.down, report.limit_down), _limited("up", report.up, report.limit_up)]
+    lines += facts(rates, screen, indent=_INDENT)
     lines += facts([f"State in {home_relative(report.state_directory)}"], screen, indent=_INDENT)
     if report.transfers:
         rows = [_transfer_row(transfer) for transfer in report.transfers]
-        lines += table(_TRANSFER_COLUMNS, rows, screen, indent=_INDENT)
+        columns = list(_TRANSFER_COLUMNS)
+        if any(transfer.priority != "normal" for transfer in report.transfers):
+            columns.insert(_PRIORITY_AT, Column("PRIORITY"))
+            rows = [
+                (*row[:_PRIORITY_AT], printable(transfer.priority), *row[_PRIORITY_AT:])
+                for row, transfer in zip(rows, report.transfers, strict=True)
+            ]
+        lines += table(columns, rows, screen, indent=_INDENT)
     return lines
+
+
+def limit_lines(report: "LimitReport") -> list[str]:
+    """How quickly the host may send and fetch, and does."""
+    return [
+        _limited("Up", report.up, report.limit_up, without="no limit"),
+        _limited("Down", report.down, report.limit_down, without="no limit"),
+    ]
+
+
+def _limited(way: str, rate: int, limit: int | None, *, without: str = "") -> str:
+    """A rate, and the limit if there is one."""
+    shown = f"limit {format_rate(limit)}" if limit is not None else without
+    return f"{way} {format_rate(rate)} ({shown})" if shown else f"{way} {format_rate(rate)}"
 
 
 def token_lines(tokens: Sequence["ListedTokenReport"], screen: Screen) -> list[str]:

@@ -22,6 +22,7 @@ from interfiles.cli.options import (
 )
 from interfiles.cli.progress import View, view
 from interfiles.errors import INTERRUPTED, printable
+from interfiles.priority import Priority
 from interfiles.wire.fields import MAX_REPLICAS
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
             "interfiles download -p weights.tracker -o /data  as /data/weights",
             "interfiles download -p 9c41e07b2d55              by its id; a name works too",
             "interfiles download -p weights.tracker --detach  in the background",
+            "interfiles download -p weights --priority low    leaves room for others",
         ),
     )(download)
     app.command(
@@ -135,6 +137,13 @@ def download(
     ] = ".",
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the daemon goes on.")] = False,
     timeout: TimeoutOption = None,
+    priority: Annotated[
+        Priority | None,
+        typer.Option(
+            help="Its share beside other downloads, 1:4:16 [default: normal, or what it is already].",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there under its name.")] = False,
     as_json: JsonOption = False,
     socket: SocketOption = None,
@@ -148,7 +157,13 @@ def download(
         socket,
         source,
         lambda d, shown: d.download(
-            source, directory=directory, overwrite=overwrite, detach=detach, timeout_s=timeout, on_progress=shown
+            source,
+            directory=directory,
+            overwrite=overwrite,
+            detach=detach,
+            timeout_s=timeout,
+            priority=priority,
+            on_progress=shown,
         ),
     )
     _show_download(report, as_json=as_json)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
+from interfiles.priority import Priority
 from interfiles.storage.acting import Owner
 from interfiles.storage.database import Database, Row, Value
 from interfiles.storage.places import Place
@@ -57,11 +58,14 @@ _SCHEMA: Final = (
         owner TEXT NOT NULL, place TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE files ADD COLUMN priority TEXT NOT NULL DEFAULT 'normal';
+    """,
 )
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
            durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned,
-           in_place, owner, place
+           in_place, owner, place, priority
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
@@ -169,12 +173,12 @@ class JobStore:
             self._change(
                 """
                 INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
-                                   note, owned, in_place, owner, place)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                   note, owned, in_place, owner, place, priority)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
                 *(r.published, r.note, r.owned, r.in_place),
-                *(_encoded(r.owner), _encoded(r.place)),
+                *(_encoded(r.owner), _encoded(r.place), r.priority),
             )
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)
             self._change("INSERT INTO stamps VALUES (?, ?)", r.file_id, r.stamps)
@@ -218,9 +222,9 @@ class JobStore:
         """Keep in words what is the matter with a file."""
         self._change("UPDATE files SET note = ? WHERE file_id = ?", note, file_id)
 
-    def allow_overwrite(self, file_id: bytes) -> None:
-        """Keep that a download may replace what is at its destination."""
-        self._change("UPDATE files SET overwrite = 1 WHERE file_id = ?", file_id)
+    def reorder(self, file_id: bytes, *, overwrite: bool, priority: Priority) -> None:
+        """Keep whether a download may replace what is at its destination, and how urgent it is."""
+        self._change("UPDATE files SET overwrite = ?, priority = ? WHERE file_id = ?", overwrite, priority, file_id)
 
     def complete(self, file_id: bytes, *, path: bytes, stamps: bytes, durable: bytes) -> None:
         """Keep that a download is complete, at `path` and nowhere else, its peers no longer needed."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from interfiles.priority import Priority
 from interfiles.storage.acting import Owner
 from interfiles.storage.places import Place
 from interfiles.storage.scan import Stamp
@@ -43,7 +44,7 @@ class FileRecord:
     `bytes_from_peers`: of verified pieces, by who sent them; `bytes_local`: found on this host; `seconds` that its
     download has taken. `owned`: the copy is the daemon's own; `in_place`: it is the person's, from before, so nothing
     ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
-    user has shown a right to write.
+    user has shown a right to write. `priority`: of its download.
     """
 
     file_id: bytes
@@ -67,6 +68,7 @@ class FileRecord:
     in_place: bool = False
     owner: Owner | None = None
     place: Place | None = None
+    priority: Priority = "normal"
 
     @property
     def rights(self) -> Owner | None:

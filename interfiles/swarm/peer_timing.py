@@ -12,7 +12,10 @@ _FIRST_BYTES: Final = 64 << 10  # of a block: fewer say little about how quickly
 
 
 class PeerTiming:
-    """The blocks of one peer in time. Times are seconds of one monotonic clock; only times when it owes count."""
+    """The blocks of one peer in time. Times are seconds of one monotonic clock; only times when it owes count.
+
+    While this host does not read (`pause`), to keep to a limit of its own, the peer may be silent.
+    """
 
     def __init__(self, now: float) -> None:
         self._heard_at = now
@@ -22,10 +25,25 @@ class PeerTiming:
         self._s_per_byte: float | None = None
         self._mean_s: float | None = None
         self._deviation_s = 0.0
+        self._paused_at: float | None = None
+        self._paused_s = 0.0  # since `_block_since`
 
     def start(self, now: float) -> None:
         """The peer owes something from now on; before, it owed nothing."""
         self._heard_at = self._block_since = now
+        self._paused_s = 0.0
+
+    def pause(self, now: float) -> None:
+        """This host stops reading what the peer sends."""
+        self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """It reads on. Without a `pause` before, nothing happens."""
+        if self._paused_at is not None:
+            paused_s, self._paused_at = now - self._paused_at, None
+            self._paused_s += paused_s
+            self._begun_at += paused_s
+            self._heard_at = max(self._heard_at, now)
 
     def begin_block(self, now: float) -> None:
         """A block begins to come."""
@@ -42,9 +60,14 @@ class PeerTiming:
         self._heard_at = now + BUSY_SILENCE_S
 
     def add_block(self, length: int, now: float) -> None:
-        """A block of so many bytes came whole; means are kept as by RFC 6298."""
-        took, self._block_since, self._heard_at = now - self._block_since, now, now
-        pace = took / length
+        """A block of so many bytes came whole; means are kept as by RFC 6298.
+
+        Pauses of this host count for the rate, so that it asks for less, but are no slowness of the peer's.
+        """
+        pace = (now - self._block_since) / length
+        took = max(now - self._block_since - self._paused_s, 0.0)
+        self._block_since = self._heard_at = now
+        self._paused_s = 0.0
         if self._mean_s is None or self._s_per_byte is None:
             self._mean_s, self._deviation_s, self._s_per_byte = took, took / 2, pace
         else:
@@ -62,8 +85,9 @@ class PeerTiming:
         return count * self._s_per_byte if self._s_per_byte is not None else UNMEASURED_S
 
     def waited_s(self, now: float) -> float:
-        """Seconds since its last block, or since it was asked for one."""
-        return now - self._block_since
+        """Seconds since its last block, or since it was asked for one, in which this host would have heard it."""
+        pausing_s = now - self._paused_at if self._paused_at is not None else 0.0
+        return now - self._block_since - self._paused_s - pausing_s
 
     def left_s(self, count: int, now: float) -> float:
         """Seconds until so many bytes have come, those of the block that is coming included, as slow as it comes."""
@@ -72,6 +96,8 @@ class PeerTiming:
 
     def deadline(self) -> float:
         """When its silence is a stall."""
+        if self._paused_at is not None:
+            return float("inf")
         if self._mean_s is None:
             return self._heard_at + FIRST_STALL_S
         return self._heard_at + min(max(self._mean_s + 4 * self._deviation_s, MIN_STALL_S), MAX_STALL_S)

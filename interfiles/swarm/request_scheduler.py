@@ -240,6 +240,14 @@ class RequestScheduler:
         """Some bytes of a block came: the peer is not stalled."""
         self._peers[peer].timing.hear(now, count)
 
+    def pause(self, peer: str, now: float) -> None:
+        """This host stops reading from the peer for a while, to keep to a limit: the peer's silence is no stall."""
+        self._peers[peer].timing.pause(now)
+
+    def resume(self, peer: str, now: float) -> None:
+        """It reads on."""
+        self._peers[peer].timing.resume(now)
+
     def on_block_end(self, peer: str, length: int, now: float) -> None:
         """A block came whole, be it taken or dropped."""
         self._peers[peer].measure(length, now)

@@ -3,7 +3,8 @@
 Fetchers ask for sets of pieces. One that has something to ask for stands in line for a slot; with a slot it gets one
 piece, or more of them up to `TURN_BYTES`, and goes to the end of the line. The line is in the order of the bytes that
 each was given (start-time fair queueing: Goyal, Vin, Cheng, "Start-time Fair Queueing", 1996), so no download keeps
-others out, whatever the sizes of their pieces.
+others out, whatever the sizes of their pieces. Bytes count by the weights of the downloads. Two of one host share its
+line whatever the slots, so of these the heavier goes first until it is ahead.
 
 Of what a fetcher asks for, it gets the piece that this host has sent to the fewest: so a source sends each piece once
 before it sends any twice. Ties go to the next in the order of the content, which disks like.
@@ -19,6 +20,7 @@ from interfiles.swarm.availability import Availability
 
 SLOTS: Final = 8
 TURN_BYTES: Final = MIB  # what a slot sends before others that wait have their turn, and the piece that is begun
+MAX_LAG_BYTES: Final = 4 * TURN_BYTES  # that who was in line is behind, where weights differ, and makes good for
 STUCK_S: Final = 5.0  # a fetcher that takes so long for one piece has its slot, but no longer keeps it from others
 
 
@@ -47,8 +49,10 @@ class SentCounts:
 class _Fetcher:
     sent: SentCounts
     piece_bytes: int
+    host: str
+    weight: float
     asked: int = 0  # bits
-    given: float = 0.0  # bytes, on the clock of the line
+    given: float = 0.0  # bytes by the weight, on the clock of the line
     joined: int = 0  # when it joined the line, as a number in order
     slot_since: float | None = None
     turn_bytes: int = 0
@@ -64,9 +68,13 @@ class UploadQueue:
     _clock: float = 0.0
     _joined: int = 0
 
-    def add(self, fetcher: str, sent: SentCounts, piece_bytes: int) -> None:
-        """A fetcher comes; `sent`: the counts of its file, which all its fetchers share."""
-        self._fetchers[fetcher] = _Fetcher(sent, piece_bytes, given=self._clock)
+    def add(self, fetcher: str, sent: SentCounts, piece_bytes: int, *, host: str = "", weight: float = 1.0) -> None:
+        """A fetcher comes; `sent`: the counts of its file, which all its fetchers share; `host`: whose it is."""
+        self._fetchers[fetcher] = _Fetcher(sent, piece_bytes, host, weight, given=self._clock)
+
+    def weigh(self, fetcher: str, weight: float) -> None:
+        """A fetcher has another weight from now on."""
+        self._fetchers[fetcher].weight = weight
 
     def drop(self, fetcher: str, now: float) -> list[str]:
         """A fetcher is gone."""
@@ -97,30 +105,45 @@ class UploadQueue:
         state = self._fetchers[fetcher]
         if state.slot_since is None:
             return None
-        if not state.asked or (state.turn_bytes >= TURN_BYTES and self._line):
+        is_over = state.turn_bytes >= TURN_BYTES and self._line
+        if not state.asked or is_over or self._gives_way(state, now):
             state.slot_since = None
             if state.asked:
-                self._join(fetcher, state)
+                self._join(fetcher, state, lag_bytes=MAX_LAG_BYTES if self._has_weights else 0)
             return None
         piece = state.sent.choose(state.asked)
         state.asked &= ~(1 << piece)
         state.slot_since = now
         self._clock = max(self._clock, state.given)
         state.turn_bytes += state.piece_bytes
-        state.given += state.piece_bytes
+        state.given += state.piece_bytes / state.weight
         return piece
+
+    def moves(self, fetcher: str, now: float) -> None:
+        """A fetcher takes what it is sent, though a limit makes that take long: it is not stuck."""
+        state = self._fetchers[fetcher]
+        if state.slot_since is not None:
+            state.slot_since = now
 
     def grant(self, now: float) -> list[str]:
         """Give free slots to those who are first in line, and return them."""
         granted: list[str] = []
         while self._line and self._slots_in_use(now) < self.slots:
-            first = min(self._line, key=lambda name: (self._fetchers[name].given, self._fetchers[name].joined))
+            able = [name for name in self._line if not self._gives_way(self._fetchers[name], now)]
+            if not able:
+                break
+            first = min(able, key=lambda name: (self._fetchers[name].given, self._fetchers[name].joined))
             del self._line[first]
             state = self._fetchers[first]
             if state.asked:
                 state.slot_since, state.turn_bytes = now, 0
                 granted.append(first)
         return granted
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether somebody may stand in line, slots or none, for another of its host to get ahead."""
+        return bool(self._line) and self._has_weights
 
     def waiting(self) -> list[str]:
         """Who stands in line."""
@@ -130,11 +153,27 @@ class UploadQueue:
         """Whether a fetcher stands in line."""
         return fetcher in self._line
 
-    def _join(self, fetcher: str, state: _Fetcher) -> None:
+    def _join(self, fetcher: str, state: _Fetcher, *, lag_bytes: float = 0) -> None:
         self._joined += 1
         state.joined = self._joined
-        state.given = max(state.given, self._clock)
+        state.given = max(state.given, self._clock - lag_bytes)
         self._line[fetcher] = None
+
+    @property
+    def _has_weights(self) -> bool:
+        return any(state.weight != 1.0 for state in self._fetchers.values())
+
+    def _gives_way(self, state: _Fetcher, now: float) -> bool:
+        """Whether another download of the same host, of another weight, is behind and can be served."""
+        return self._has_weights and any(
+            other.host == state.host
+            and other.weight != state.weight
+            and other.given < state.given
+            and (other.asked != 0 or other.slot_since is not None)
+            and (other.slot_since is None or now - other.slot_since < STUCK_S)
+            for other in self._fetchers.values()
+            if other.host
+        )
 
     def _slots_in_use(self, now: float) -> int:
         since = [state.slot_since for state in self._fetchers.values()]

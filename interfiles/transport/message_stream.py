@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Generic
+from typing import Final, Generic, Protocol
 
 import trio
 
@@ -28,6 +28,30 @@ MIN_PAYLOAD_BYTES_PER_S: Final = 16 << 10  # slower is a slowloris too: it holds
 CLOSE_TIMEOUT_S: Final = 2.0
 _STAGE_BYTES: Final = 16 << 10  # small frames come in one read; of a bulk payload at most so much is copied once more
 _PART_BYTES: Final = 1 << 20  # memory taken ahead of a payload, whatever length the peer announced
+_UNPACED_BYTES: Final = 256 << 10  # of a payload sent before its pace is looked at again: it may be limited by then
+
+
+class Pace(Protocol):
+    """How quickly a payload may go."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether to ask `next_part` at all now."""
+
+    async def next_part(self, wanted: int) -> int:
+        """Wait until some of `wanted` bytes may go; return how many, at least one."""
+
+
+class _NoPace:
+    """At once."""
+
+    is_limited = False
+
+    async def next_part(self, wanted: int) -> int:
+        return wanted
+
+
+_NO_PACE: Final = _NoPace()
 
 
 class MessageStream(Generic[M]):
@@ -45,8 +69,8 @@ class MessageStream(Generic[M]):
         self._stage = memoryview(bytearray(_STAGE_BYTES))
         self._start = self._end = 0
 
-    async def send(self, message: Message, payload: bytes | memoryview = b"") -> None:
-        """Send one message with its payload.
+    async def send(self, message: Message, payload: bytes | memoryview = b"", *, pace: Pace = _NO_PACE) -> None:
+        """Send one message with its payload, that at `pace`.
 
         Raises:
           LocalProtocolError: the message breaks its own bounds.
@@ -57,11 +81,15 @@ class MessageStream(Generic[M]):
         """
         frame = encode_frame(message, len(payload))
         await trio.lowlevel.checkpoint()
-        if len(payload) <= _STAGE_BYTES:
+        if len(payload) <= _STAGE_BYTES and not (payload and pace.is_limited):
             await self.transport.send_all(frame + payload)
-        else:
-            await self.transport.send_all(frame)
-            await self.transport.send_all(payload)
+            return
+        await self.transport.send_all(frame)
+        left = memoryview(payload)
+        while left:
+            count = await pace.next_part(len(left)) if pace.is_limited else min(len(left), _UNPACED_BYTES)
+            await self.transport.send_all(left[:count])
+            left = left[count:]
 
     async def send_together(self, messages: Sequence[Message]) -> None:
         """Send several messages without payload at once.
@@ -73,8 +101,10 @@ class MessageStream(Generic[M]):
         await trio.lowlevel.checkpoint()
         await self.transport.send_all(frames)
 
-    async def send_files(self, message: Message, spans: list[tuple[int, int, int]]) -> None:
+    async def send_files(self, message: Message, spans: list[tuple[int, int, int]], *, pace: Pace = _NO_PACE) -> None:
         """Send one message whose payload is read from open files: `(fd, offset, count)` one after the other.
+
+        It goes at `pace`, and its header with its first part.
 
         Raises:
           ContentChanged, StorageFailed: a file is shorter than that or cannot be read; the stream must be closed.
@@ -82,9 +112,12 @@ class MessageStream(Generic[M]):
         """
         frame = encode_frame(message, sum(count for _, _, count in spans))
         await trio.lowlevel.checkpoint()
-        for fd, offset, count in spans:
-            await self.transport.send_file(fd, offset, count, head=frame)
-            frame = b""
+        for fd, offset, left in spans:
+            while left:
+                count = await pace.next_part(left) if pace.is_limited else min(left, _UNPACED_BYTES)
+                await self.transport.send_file(fd, offset, count, head=frame)
+                frame = b""
+                offset, left = offset + count, left - count
         if frame:
             await self.transport.send_all(frame)
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta
 
+from interfiles.priority import Priority
 from interfiles.wire.codec import Codec, Message
 from interfiles.wire.fields import (
     Bytes,
@@ -50,7 +51,7 @@ class Download(Message, frozen=True, tag=129):
 
     The payload is a tracker file; without one, `query` names the file. `overwrite`: replace what is there. `detach`:
     answer as soon as the daemon has taken the download on. `timeout_s`: to wait for a first source and between two
-    pieces; None: for ever.
+    pieces; None: for ever. `priority` None: as it is, or normal where the download begins.
     """
 
     max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
@@ -60,6 +61,7 @@ class Download(Message, frozen=True, tag=129):
     overwrite: bool
     detach: bool
     timeout_s: Seconds | None
+    priority: Priority | None
 
 
 class Stat(Message, frozen=True, tag=130):
@@ -134,6 +136,17 @@ class Wait(Message, frozen=True, tag=138):
 
     query: Query
     timeout_s: Seconds | None
+
+
+class Limit(Message, frozen=True, tag=142):
+    """The daemon's limits of content bytes to (`up`) and from peers. `Result` is a `LimitReport`.
+
+    0: none from now on; None: as it is. What is changed lasts until the daemon restarts. Members of the socket's group
+    may only look.
+    """
+
+    up: BytesPerSecond | None
+    down: BytesPerSecond | None
 
 
 class TreeDescription(Message, frozen=True, tag=139):
@@ -262,7 +275,7 @@ def mark_name(mark: str) -> str:
 
 
 FROM_CLI: Codec[Message] = Codec(
-    *(Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait),
+    *(Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait, Limit),
     *(TreeDescription, HandedFiles, HandedPlace),
 )
 FROM_ADMIN: Codec[Message] = Codec(

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Meta
 
 from interfiles.geometry import BLOCK_BYTES, MAX_PIECES
+from interfiles.priority import Priority
 from interfiles.wire.codec import Codec, Message
 from interfiles.wire.fields import FileIdBytes, PieceBytes, PieceNumber, Text
 from interfiles.wire.handshake_messages import Failure
@@ -15,9 +16,13 @@ Pieces = Annotated[list[PieceNumber], Meta(min_length=1, max_length=MAX_LISTED)]
 
 
 class Open(Message, frozen=True, tag=64):
-    """Names the file; sent once, first. Answered by `Bitfield`, or by `Failure` where the file is not served."""
+    """Names the file; sent once, first. Answered by `Bitfield`, or by `Failure` where the file is not served.
+
+    `priority`: how urgent the download is beside others. What a server has to share, it shares 1:4:16.
+    """
 
     file_id: FileIdBytes
+    priority: Priority
 
 
 class Ask(Message, frozen=True, tag=65):
@@ -39,6 +44,12 @@ class Complaint(Message, frozen=True, tag=67):
     """
 
     piece: PieceNumber
+
+
+class Prefer(Message, frozen=True, tag=68):
+    """The download has another priority from now on. Not answered."""
+
+    priority: Priority
 
 
 class Bitfield(Message, frozen=True, tag=80):
@@ -90,5 +101,5 @@ class Withdrawn(Message, frozen=True, tag=85):
     reason: Text
 
 
-FROM_FETCHER: Codec[Message] = Codec(Open, Ask, Cancel, Complaint)
+FROM_FETCHER: Codec[Message] = Codec(Open, Ask, Cancel, Complaint, Prefer)
 FROM_SERVER: Codec[Message] = Codec(Bitfield, Have, Piece, Busy, NotFound, Dropped, Withdrawn, Failure)

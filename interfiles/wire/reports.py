@@ -6,6 +6,7 @@ import msgpack
 import msgspec
 
 from interfiles.errors import RemoteProtocolError
+from interfiles.priority import Priority
 
 CopyState = Literal["complete", "partial", "none"]
 
@@ -151,6 +152,7 @@ class TransferReport(Report, frozen=True, kw_only=True):
     """A file that this host does not have whole, or copies to another place.
 
     `state`: fetching, waiting, checking, finishing, downloading (about to), copying, paused, damaged or withdrawn.
+    `priority`: low, normal or high.
     """
 
     id: str
@@ -162,10 +164,14 @@ class TransferReport(Report, frozen=True, kw_only=True):
     down: int
     peers: int
     note: str
+    priority: Priority = "normal"
 
 
 class StatusReport(Report, frozen=True, kw_only=True):
-    """The local daemon: who it is, its master, and what it is doing. `held`: ids of what it has some of."""
+    """The local daemon: who it is, its master, and what it is doing. `held`: ids of what it has some of.
+
+    `limit_down`, `limit_up`: as in `LimitReport`.
+    """
 
     host: str
     name: str
@@ -183,6 +189,22 @@ class StatusReport(Report, frozen=True, kw_only=True):
     up: int
     transfers: list[TransferReport]
     held: list[str] = []
+    limit_down: int | None = None
+    limit_up: int | None = None
+
+
+class LimitReport(Report, frozen=True, kw_only=True):
+    """The daemon's limits, and the rates now, of content from (`down`) and to peers. A limit of None: there is none.
+
+    `bytes_down`, `bytes_up`: what has moved since the daemon started, of the files that it has.
+    """
+
+    limit_down: int | None
+    limit_up: int | None
+    down: int
+    up: int
+    bytes_down: int
+    bytes_up: int
 
 
 class RemoveReport(Report, frozen=True, kw_only=True):

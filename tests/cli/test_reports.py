@@ -139,6 +139,20 @@ def test_status() -> None:
     assert status_lines(report, Screen())[-1].endswith("  no host has other")
 
 
+def test_status_shows_limits_and_priorities_where_there_are_any() -> None:
+    report = msgspec.structs.replace(
+        status(transfer(), msgspec.structs.replace(transfer(name="other"), priority="low")),
+        limit_down=2_000_000_000,
+    )
+    lines = status_lines(report, Screen(80))
+    assert lines[3] == "  Down 1.1 GB/s (limit 2.0 GB/s) · up 410 MB/s"
+    assert lines[5:] == [
+        "  NAME     ID            STATE     PRIORITY  DONE      RATE  LEFT  FROM     NOTE",
+        "  weights  9c41e07b2d55  fetching  normal    51 %  1.1 GB/s   9 s  6 hosts",
+        "  other    9c41e07b2d55  fetching  low       51 %  1.1 GB/s   9 s  6 hosts",
+    ]
+
+
 def test_status_of_a_host_without_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/srv")
     report = msgspec.structs.replace(

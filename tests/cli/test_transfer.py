@@ -86,7 +86,7 @@ def test_download(option: list[str], interfiles: Command, daemon: FakeDaemon, he
     outcome = interfiles("download", *option, "weights.tracker")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == "Done: /data/weights (18.4 GB in 17 s, 1.1 GB/s, every piece verified).\n"
-    assert daemon.requests == [(messages.Download("", os.fsencode(here.resolve()), False, False, None), TRACKER)]
+    assert daemon.requests == [(messages.Download("", os.fsencode(here.resolve()), False, False, None, None), TRACKER)]
 
 
 def test_download_as_json(interfiles: Command, daemon: FakeDaemon) -> None:
@@ -94,15 +94,15 @@ def test_download_as_json(interfiles: Command, daemon: FakeDaemon) -> None:
     outcome = interfiles("download", "-p", "weights", "-o", "/data", "--overwrite", "--timeout", "2m", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     assert msgspec.convert(json.loads(outcome.out), DownloadReport) == DOWNLOAD
-    assert daemon.request == messages.Download("weights", b"/data", True, False, 120.0)
+    assert daemon.request == messages.Download("weights", b"/data", True, False, 120.0, None)
 
 
 def test_download_in_the_background(interfiles: Command, daemon: FakeDaemon) -> None:
     daemon.will(msgspec.structs.replace(DOWNLOAD, name=HOSTILE, state="detached"))
-    outcome = interfiles("download", "-p", "weights", "--detach")
+    outcome = interfiles("download", "-p", "weights", "--detach", "--priority", "low")
     assert outcome.code == 0
     assert outcome.out == (f"Started: {HOSTILE_SHOWN} is fetched in the background. {GOES_ON.format('9c41e07b2d55')}\n")
-    assert daemon.request == messages.Download("weights", os.fsencode(Path.cwd().resolve()), False, True, None)
+    assert daemon.request == messages.Download("weights", os.fsencode(Path.cwd().resolve()), False, True, None, "low")
 
 
 def test_a_download_that_waits_says_for_what_and_ends_at_its_timeout(interfiles: Command, daemon: FakeDaemon) -> None:

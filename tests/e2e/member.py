@@ -233,7 +233,7 @@ class Member:
         transport = await self.network.dial_host(Address("127.0.0.1", listening_port(daemon)), host_id)
         stream, _ = await greet(transport, "swarm", "host")
         try:
-            await stream.send(m.Open(bytes.fromhex(file_id)))
+            await stream.send(m.Open(bytes.fromhex(file_id), "normal"))
             is_served = isinstance(await stream.receive(), m.Bitfield)
             yield stream, await stream.receive_payload() if is_served else b""
         finally:

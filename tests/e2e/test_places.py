@@ -136,7 +136,7 @@ def test_a_right_to_write_that_was_not_shown_is_none(
 
     async def main() -> None:
         async with calling(users) as stream:
-            request = c.Download("", os.fsencode(places.path_of(kind)), False, False, None)
+            request = c.Download("", os.fsencode(places.path_of(kind)), False, False, None, None)
             await say(stream, request, payload=Path(users.tracker(users.content)).read_bytes())
             places.name = c.mark_name((await hear(stream, c.HandPlace)).mark)
             descriptors: list[int] = getattr(places, kind)()

@@ -74,6 +74,7 @@ class Host:
             overwrite=bool(options.get("overwrite")),
             detach=bool(options.get("detach")),
             timeout_s=options.get("timeout_s"),  # type: ignore[arg-type]
+            priority=options.get("priority"),  # type: ignore[arg-type]
         )
         return await self.ask(request, DownloadReport, content=content)
 

@@ -54,6 +54,7 @@ RECORD = FileRecord(
     in_place=True,
     owner=Owner(1000, 1001, (1002,), 0o022),
     place=Place(2**64 - 1, 7),
+    priority="high",
 )
 
 
@@ -259,7 +260,7 @@ def test_a_newer_database_is_refused(path: Path, jobs: JobStore) -> None:
     newer = apsw.Connection(str(path))
     newer.pragma("user_version", 99)
     newer.close()
-    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 2\)"):
+    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 3\)"):
         JobStore(path)
 
 

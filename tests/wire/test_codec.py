@@ -19,7 +19,7 @@ from tests.wire.values import any_message, beyond, largest, message_types, small
 KINDS = message_types()
 BY_NAME = [pytest.param(kind, id=f"{tag_of(kind)}-{kind.__name__}") for kind in KINDS]
 EVERYTHING: Codec[Message] = Codec(*KINDS)
-OPEN = peer_messages.Open(b"\x01" * 32)
+OPEN = peer_messages.Open(b"\x01" * 32, "normal")
 
 
 def test_every_message_has_a_tag_of_its_own() -> None:
@@ -85,7 +85,7 @@ def test_text_does_not_pass_for_base64_of_bytes() -> None:
     in_base64 = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
     assert msgspec.convert(in_base64, bytes) == OPEN.file_id
     with pytest.raises(RemoteProtocolError, match="Expected `bytes`, got `str`"):
-        peer_messages.FROM_FETCHER.decode(msgpack.packb([64, in_base64]))
+        peer_messages.FROM_FETCHER.decode(msgpack.packb([64, in_base64, "normal"]))
 
 
 MALFORMED = {
@@ -222,8 +222,8 @@ def test_what_a_peer_sends_reaches_no_log_unescaped_nor_at_length() -> None:
         peer_messages.NotFound([0] * 257),
         peer_messages.Dropped([]),
         peer_messages.Dropped([0] * 257),
-        peer_messages.Open(b"short"),
-        peer_messages.Open("A" * 44),  # type: ignore[arg-type]
+        peer_messages.Open(b"short", "normal"),
+        peer_messages.Open("A" * 44, "normal"),  # type: ignore[arg-type]
         peer_messages.Withdrawn("x" * 1001),
         peer_messages.Withdrawn("lone \ud800 surrogate"),
         peer_messages.Have([]),

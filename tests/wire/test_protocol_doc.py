@@ -33,7 +33,7 @@ def test_the_made_parts_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in message_types()])
 def test_every_message_says_what_it_answers_or_is_answered_by(kind: type[Message]) -> None:
     unasked = {"Failure", "Complaint", "Have", "Withdrawn", "Handout", "Forget", "Progress", "TrackerContent"}
-    unasked.add("Revoked")
+    unasked |= {"Revoked", "Prefer"}
     text = kind.__doc__ or ""
     assert re.search(r"Answers (`\w+`|any request)|Answered by `\w+`|`?Result`? ", text) or kind.__name__ in unasked
 

@@ -28,10 +28,10 @@ MEANT: Final[dict[Key, str]] = {
     " fleet.Remove",
     ("fleet", "acceptor", "stranger"): "Authorities Failure",
     ("fleet", "acceptor", "master"): TO_A_HOST,
-    ("swarm", "dialler", "host"): "Open Ask Cancel Complaint",
+    ("swarm", "dialler", "host"): "Open Ask Cancel Complaint Prefer",
     ("swarm", "acceptor", "host"): "Bitfield Have Piece Busy NotFound Dropped Withdrawn Failure",
     ("control", "dialler", "local"): "Upload Download Stat control.ListFiles control.ListHosts Status control.Remove"
-    " Verify Pause Resume Wait TreeDescription HandedFiles HandedPlace",
+    " Verify Pause Resume Wait Limit TreeDescription HandedFiles HandedPlace",
     ("control", "acceptor", "local"): "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",
     ("admin", "dialler", "local"): "MakeToken RemoveHost ListTokens RevokeToken ListAuthorities RotateAuthority"
     " RetireAuthority",

@@ -14,6 +14,7 @@ from interfiles.identity import contexts
 from interfiles.identity.contexts import Credentials
 from interfiles.manifest import FileId
 from interfiles.piece_set import PieceSet
+from interfiles.priority import Priority
 from interfiles.transport.base import Address, Transport
 from interfiles.transport.message_stream import MessageStream, greet, welcome
 from interfiles.transport.tls import TlsTransport, secure
@@ -39,13 +40,13 @@ class Fetcher:
         self.transport = stream.transport
         self.bitfield: bytes | None = None
 
-    async def open(self, file_id: bytes) -> None:
+    async def open(self, file_id: bytes, priority: Priority = "normal") -> None:
         """Name the file, and take its bitfield.
 
         Raises:
           InterFilesError: as the daemon refuses.
         """
-        await self.stream.send(m.Open(file_id))
+        await self.stream.send(m.Open(file_id, priority))
         match await self.stream.receive():
             case m.Bitfield():
                 self.bitfield = await self.stream.receive_payload()
@@ -201,6 +202,9 @@ class Server:
     async def open(self, stream: Stream) -> None:
         await stream.send(m.Bitfield(), self.claimed.to_bytes())
 
+    def hear(self, message: Message) -> None:
+        """Any message of the fetcher's came."""
+
     async def answer(self, stream: Stream, piece: int) -> None:
         """Answer for one piece; nothing else is sent meanwhile."""
         for message, data in self.blocks(piece):
@@ -214,13 +218,16 @@ class Server:
         """What follows the greeting."""
         opening = await stream.receive()
         assert isinstance(opening, m.Open), opening
+        self.hear(opening)
         self.opened_at.append(trio.current_time())
         await self.open(stream)
         asked = Asked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer_all, stream, asked)
             while True:
-                match await stream.receive():
+                message = await stream.receive()
+                self.hear(message)
+                match message:
                     case m.Ask(pieces=pieces):
                         self.asked += pieces
                         asked.due += pieces

@@ -8,7 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from daemons.client import callers, control_server
-from daemons.client.control_server import PROGRESS_S, REQUEST_TIMEOUT_S
+from daemons.client.control_server import REQUEST_TIMEOUT_S
+from daemons.client.hashing_progress import PROGRESS_S
 from interfiles.errors import (
     InterFilesError,
     NoSource,
@@ -109,7 +110,7 @@ async def test_many_silent_callers_do_not_lock_others_out_for_long(world: World,
 
 async def test_a_caller_that_says_more_is_told(world: World, content: Content, autojump_clock: MockClock) -> None:
     async with world.daemon.calling(
-        c.Download("", os.fsencode(world.daemon.got), False, False, None), tracker_of(content.manifest)
+        c.Download("", os.fsencode(world.daemon.got), False, False, None, None), tracker_of(content.manifest)
     ) as stream:
         await stream.send(c.Status())
         with pytest.raises(RemoteProtocolError, match="Status came while"):
@@ -137,7 +138,7 @@ async def test_a_download_whose_caller_leaves_goes_on(world: World, tmp_path: Pa
     content = a_file(tmp_path / "original" / "large", size=12 * PIECE)
     server = Server(world, content, "honest")
     world.network.set_link(server.ip, link(rate=1e6))
-    request = c.Download("", os.fsencode(world.daemon.got), False, False, None)
+    request = c.Download("", os.fsencode(world.daemon.got), False, False, None, None)
     async with world.daemon.calling(request, tracker_of(content.manifest)) as stream:
         assert isinstance(await stream.receive(), c.Progress)
     await hand_out(world, server)
@@ -150,7 +151,7 @@ async def test_a_caller_that_reads_nothing_is_dropped_and_its_download_goes_on(
 ) -> None:
     world.network._window_bytes = 1000
     before = world.connections
-    request = c.Download("", os.fsencode(world.daemon.got), False, False, None)
+    request = c.Download("", os.fsencode(world.daemon.got), False, False, None, None)
     async with world.daemon.calling(request, tracker_of(content.manifest)) as stream:
         await trio.sleep(STALL_TIMEOUT_S + 60)
         with pytest.raises(PeerGone):
@@ -232,7 +233,7 @@ async def test_a_download_without_a_source_gives_signs_of_life(
     world: World, content: Content, autojump_clock: MockClock
 ) -> None:
     shown = list[c.Progress]()
-    request = c.Download("", os.fsencode(world.daemon.got), False, False, 30.0)
+    request = c.Download("", os.fsencode(world.daemon.got), False, False, 30.0, None)
     with pytest.raises(NoSource):
         await world.daemon.ask(request, DownloadReport, tracker_of(content.manifest), shown=shown)
     assert 20 <= len(shown) <= 40

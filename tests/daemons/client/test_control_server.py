@@ -89,7 +89,7 @@ async def test_every_request_about_a_file_that_is_here(
         assert (await world.daemon.ask(c.Pause(query), TransferStateReport, payload)).state == "paused"
         assert (await world.daemon.ask(c.Resume(query), TransferStateReport, payload)).state == "complete"
         report = await world.daemon.ask(
-            c.Download(query, os.fsencode(content.root.parent), False, False, None), DownloadReport, payload
+            c.Download(query, os.fsencode(content.root.parent), False, False, None, None), DownloadReport, payload
         )
         assert report.bytes_local == content.manifest.size
     listed = await world.daemon.ask(c.ListFiles(0), FileListReport)
@@ -118,7 +118,7 @@ async def test_a_file_that_only_the_master_knows(world: World, content: Content,
     assert (stat.local.state, stat.replicas.wanted, stat.uploaded_by) == ("none", 3, "uploader")
     with pytest.raises(UnknownFile, match=r"this host has nothing of weights\.bin"):
         await world.daemon.ask(c.Verify("weights.bin"), VerifyReport)
-    request = c.Download("weights.bin", os.fsencode(world.daemon.got), False, True, None)
+    request = c.Download("weights.bin", os.fsencode(world.daemon.got), False, True, None, None)
     assert (await world.daemon.ask(request, DownloadReport)).state == "detached"
     await hand_out(world, Server(world, content, "honest"))
     assert (await world.daemon.wait(content.manifest)).state == "complete"
@@ -174,7 +174,7 @@ async def test_several_files_of_one_name(world: World, tmp_path: Path, autojump_
 
 def about(query: str, payload: bytes = b"") -> list[tuple[Message, bytes]]:
     """Every request that names a file."""
-    download = c.Download(query, b"/tmp", False, True, None)
+    download = c.Download(query, b"/tmp", False, True, None, None)
     requests: list[Message] = [
         c.Stat(query), c.Wait(query, 1.0), c.Verify(query), c.Pause(query), c.Resume(query), download
     ]  # fmt: skip
@@ -223,7 +223,7 @@ BAD_FRAMES = {
     "a payload over every limit": struct.pack(">II", 10, MAX_PAYLOAD_BYTES + 1),
     "a header over the limit": struct.pack(">II", MAX_HEADER_BYTES + 1, 0),
     "a second greeting": encode_frame(Hello("control", 1, 1, [])),
-    "a peer's message": encode_frame(p.Open(bytes(32))),
+    "a peer's message": encode_frame(p.Open(bytes(32), "normal")),
     "an administrator's message": encode_frame(c.MakeToken(60.0, None, "")),
     "a daemon's message": encode_frame(c.Result()),
     "noise": random.Random(4).randbytes(4096),

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from daemons.client.fetch_session import FetchSession
 from daemons.client.library import Library
+from daemons.client.rate_gate import Flow, RateGate
 from interfiles.errors import NoSpace
 from interfiles.geometry import MIB, Block, PieceIndex
 from interfiles.piece_set import PieceSet
@@ -345,7 +346,10 @@ async def test_cancellation_at_every_step_leaves_the_scheduler_whole(
             async with trio.open_nursery() as nursery:
                 for server in (first, second):
                     made = FetchSession(
-                        server.peer, content.manifest, scheduler, sink, sessions=sessions, rng=random.Random(steps)
+                        *(server.peer, content.manifest, scheduler, sink),
+                        flow=Flow(RateGate(None), "the file", lambda: "normal"),
+                        sessions=sessions,
+                        rng=random.Random(steps),
                     )
                     sessions[server.host_id] = made
                     nursery.start_soon(made.run, network)

@@ -353,7 +353,7 @@ async def test_a_caller_that_leaves_at_any_moment_finds_the_download_taken_on(
     await world.daemon.restart()
     await until(lambda: len(world.master.connections) > 1)
     for tenths in range(1, 8):
-        request = c.Download("", os.fsencode(world.daemon.got), False, False, None)
+        request = c.Download("", os.fsencode(world.daemon.got), False, False, None, None)
         async with world.daemon.calling(request, tracker_of(content.manifest)):
             await trio.sleep(tenths / 10 + 0.05)
         await until(lambda: _transfers(world, 1), within_s=5)

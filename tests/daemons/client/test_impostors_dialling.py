@@ -102,7 +102,7 @@ async def test_nothing_is_said_to_who_shows_no_certificate(
     stream = MessageStream(secured, WELCOME)
     with pytest.raises(TransportError):  # noqa: PT012 - sent before it can know
         await stream.send(Hello("swarm", 1, 1, []))
-        await stream.send(m.Open(file_id))
+        await stream.send(m.Open(file_id, "normal"))
         await stream.receive()
     transport.close()
 

@@ -66,7 +66,7 @@ BAD_FRAMES = {
     "a cancel that is no list": frame(66, 0),
     "a complaint outside the file": encode_frame(m.Complaint(4)),
     "a complaint about what was not sent": encode_frame(m.Complaint(0)),
-    "a second opening": encode_frame(m.Open(bytes(32))),
+    "a second opening": encode_frame(m.Open(bytes(32), "normal")),
     "a second greeting": encode_frame(Hello("swarm", 1, 1, [])),
     "a server's message": encode_frame(m.Have([1])),
     "a master's message": encode_frame(master_messages.Heard(1)),
@@ -98,7 +98,7 @@ BAD_OPENINGS: dict[str, tuple[Message, str]] = {
     "a request": (m.Ask([0]), "remote-protocol"),
     "a cancel": (m.Cancel([0]), "remote-protocol"),
     "a complaint": (m.Complaint(0), "remote-protocol"),
-    "an unknown file": (m.Open(bytes(32)), "unknown-file"),
+    "an unknown file": (m.Open(bytes(32), "normal"), "unknown-file"),
 }
 
 

@@ -164,7 +164,7 @@ async def test_a_file_that_is_removed_or_paused_is_withdrawn_from_who_fetches_it
 async def _open(world: World, file_id: bytes) -> None:
     """Open a file on a connection of one's own, and raise the refusal."""
     async with fetching(world) as fetcher:
-        await fetcher.stream.send(m.Open(file_id))
+        await fetcher.stream.send(m.Open(file_id, "normal"))
         (refusal,) = [message for message in await fetcher.end() if isinstance(message, Failure)]
         assert refusal.code == "unknown-file"
         raise UnknownFile(refusal.text)

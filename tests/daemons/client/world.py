@@ -14,6 +14,7 @@ from daemons.client import app
 from interfiles.errors import from_wire
 from interfiles.identity.token import JoinToken
 from interfiles.manifest import FileId, Manifest
+from interfiles.priority import Priority
 from interfiles.storage.executor import Executor, InlineExecutor
 from interfiles.storage.jobs import JobStore
 from interfiles.transport.base import Listener
@@ -24,6 +25,7 @@ from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Failure
 from interfiles.wire.reports import (
     DownloadReport,
+    LimitReport,
     R,
     RemoveReport,
     StatReport,
@@ -50,6 +52,8 @@ class Daemon:
         self.got = directory / "got"
         self.got.mkdir()
         self.quota: int | None = None
+        self.limit_up: int | None = None
+        self.limit_down: int | None = None
         self.token: JoinToken | None = None
         self.spare_token = ""
         self.clock_ahead_s = 0.0
@@ -93,6 +97,8 @@ class Daemon:
             quota=self.quota,
             token=self.token,
             spare_token=self.spare_token,
+            limit_up=self.limit_up,
+            limit_down=self.limit_down,
         )
         self._scope, self._ended = trio.CancelScope(), trio.Event()
         self.serving = await self._nursery.start(self._run, config, environment)
@@ -154,9 +160,10 @@ class Daemon:
         overwrite: bool = False,
         detach: bool = False,
         timeout_s: float | None = None,
+        priority: Priority | None = None,
     ) -> DownloadReport:
         where = os.fsencode(directory or self.got)
-        request = c.Download("", where, overwrite, detach, timeout_s)
+        request = c.Download("", where, overwrite, detach, timeout_s, priority)
         return await self.ask(request, DownloadReport, tracker_of(wanted))
 
     async def wait(self, wanted: Manifest, *, timeout_s: float | None = None) -> DownloadReport:
@@ -176,6 +183,9 @@ class Daemon:
 
     async def resume(self, wanted: Manifest) -> str:
         return (await self.ask(c.Resume(""), TransferStateReport, tracker_of(wanted))).state
+
+    async def limit(self, *, up: int | None = None, down: int | None = None) -> LimitReport:
+        return await self.ask(c.Limit(up, down), LimitReport)
 
     async def status(self) -> StatusReport:
         return await self.ask(c.Status(), StatusReport)

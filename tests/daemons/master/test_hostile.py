@@ -32,7 +32,7 @@ FRAMES = {
     "noise": random.Random(3).randbytes(4096),
 }
 STRANGE: list[Message] = [
-    p.Open(bytes(32)),
+    p.Open(bytes(32), "normal"),
     p.Have([1]),
     c.Status(),
     c.MakeToken(60.0, None, ""),
