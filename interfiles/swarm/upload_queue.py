@@ -46,11 +46,18 @@ class SentCounts:
 
 
 @dataclass(slots=True)
+class _Host:
+    fetchers: dict[str, "_Fetcher"] = field(default_factory=dict)
+    clock: float = 0.0  # of what they were given, apart from other hosts
+
+
+@dataclass(slots=True)
 class _Fetcher:
     sent: SentCounts
     piece_bytes: int
     host: str
     weight: float
+    given_at_host: float  # bytes by the weight, on the clock of the host
     asked: int = 0  # bits
     given: float = 0.0  # bytes by the weight, on the clock of the line
     joined: int = 0  # when it joined the line, as a number in order
@@ -64,27 +71,40 @@ class UploadQueue:
 
     slots: int = SLOTS
     _fetchers: dict[str, _Fetcher] = field(default_factory=dict)
+    _hosts: dict[str, _Host] = field(default_factory=dict)
+    _weighted: int = 0  # how many of them do not weigh 1
     _line: dict[str, None] = field(default_factory=dict)
     _clock: float = 0.0
     _joined: int = 0
 
     def add(self, fetcher: str, sent: SentCounts, piece_bytes: int, *, host: str = "", weight: float = 1.0) -> None:
         """A fetcher comes; `sent`: the counts of its file, which all its fetchers share; `host`: whose it is."""
-        self._fetchers[fetcher] = _Fetcher(sent, piece_bytes, host, weight, given=self._clock)
+        its = self._hosts.setdefault(host, _Host())
+        made = _Fetcher(sent, piece_bytes, host, weight, its.clock, given=self._clock)
+        self._fetchers[fetcher] = its.fetchers[fetcher] = made
+        self._weighted += weight != 1.0
 
     def weigh(self, fetcher: str, weight: float) -> None:
         """A fetcher has another weight from now on."""
-        self._fetchers[fetcher].weight = weight
+        state = self._fetchers[fetcher]
+        self._weighted += (weight != 1.0) - (state.weight != 1.0)
+        state.weight = weight
 
     def drop(self, fetcher: str, now: float) -> list[str]:
         """A fetcher is gone."""
-        self._fetchers.pop(fetcher, None)
+        if (gone := self._fetchers.pop(fetcher, None)) is not None:
+            del self._hosts[gone.host].fetchers[fetcher]
+            if not self._hosts[gone.host].fetchers:
+                del self._hosts[gone.host]
+            self._weighted -= gone.weight != 1.0
         self._line.pop(fetcher, None)
         return self.grant(now)
 
     def ask(self, fetcher: str, pieces: int, now: float) -> list[str]:
         """A fetcher asks for more pieces (bits)."""
         state = self._fetchers[fetcher]
+        if not state.asked and state.slot_since is None:  # it was away, and is owed nothing for that
+            state.given_at_host = max(state.given_at_host, self._hosts[state.host].clock)
         state.asked |= pieces
         if state.slot_since is None and fetcher not in self._line:
             self._join(fetcher, state)
@@ -109,7 +129,7 @@ class UploadQueue:
         if not state.asked or is_over or self._gives_way(state, now):
             state.slot_since = None
             if state.asked:
-                self._join(fetcher, state, lag_bytes=MAX_LAG_BYTES if self._has_weights else 0)
+                self._join(fetcher, state, lag_bytes=MAX_LAG_BYTES if self._weighted else 0)
             return None
         piece = state.sent.choose(state.asked)
         state.asked &= ~(1 << piece)
@@ -117,6 +137,9 @@ class UploadQueue:
         self._clock = max(self._clock, state.given)
         state.turn_bytes += state.piece_bytes
         state.given += state.piece_bytes / state.weight
+        its = self._hosts[state.host]
+        its.clock = max(its.clock, state.given_at_host)
+        state.given_at_host += state.piece_bytes / state.weight
         return piece
 
     def moves(self, fetcher: str, now: float) -> None:
@@ -143,7 +166,7 @@ class UploadQueue:
     @property
     def is_held_back(self) -> bool:
         """Whether somebody may stand in line, slots or none, for another of its host to get ahead."""
-        return bool(self._line) and self._has_weights
+        return bool(self._line and self._weighted)
 
     def waiting(self) -> list[str]:
         """Who stands in line."""
@@ -159,20 +182,16 @@ class UploadQueue:
         state.given = max(state.given, self._clock - lag_bytes)
         self._line[fetcher] = None
 
-    @property
-    def _has_weights(self) -> bool:
-        return any(state.weight != 1.0 for state in self._fetchers.values())
-
     def _gives_way(self, state: _Fetcher, now: float) -> bool:
         """Whether another download of the same host, of another weight, is behind and can be served."""
-        return self._has_weights and any(
-            other.host == state.host
-            and other.weight != state.weight
-            and other.given < state.given
+        if not self._weighted or not state.host:
+            return False
+        return any(
+            other.weight != state.weight
+            and other.given_at_host < state.given_at_host
             and (other.asked != 0 or other.slot_since is not None)
             and (other.slot_since is None or now - other.slot_since < STUCK_S)
-            for other in self._fetchers.values()
-            if other.host
+            for other in self._hosts[state.host].fetchers.values()
         )
 
     def _slots_in_use(self, now: float) -> int:

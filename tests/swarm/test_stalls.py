@@ -37,6 +37,34 @@ def test_bytes_that_trickle_are_no_stall_but_silence_after_them_is() -> None:
     assert made.expire(19 + peer_timing.FIRST_STALL_S)
 
 
+def test_a_peer_that_this_host_does_not_hear_is_not_stalled_and_counts_as_slow_for_asking_alone() -> None:
+    made, now = scheduler("." * 50, a="#" * 50), 0.0
+    asked = ask(made, "a", now)
+    for piece in asked[:20]:
+        made.pause("a", now)
+        assert made.expire(now + 100) == []
+        made.resume("a", now + 100)
+        now += 100.01
+        answer(made, "a", piece, now)
+    assert made.expire(now + peer_timing.MIN_STALL_S - 0.01) == []
+    assert made.expire(now + peer_timing.MIN_STALL_S + 0.01), "it answers in 10 ms when it is heard"
+
+
+def test_a_pause_is_in_the_measured_rate_and_not_in_what_the_peer_is_waited_for() -> None:
+    timing = peer_timing.PeerTiming(0.0)
+    timing.begin_block(0.0)
+    timing.pause(0.5)
+    assert timing.waited_s(10.0) == 0.5
+    assert timing.deadline() == float("inf")
+    timing.resume(10.5)
+    timing.resume(10.5)
+    assert timing.waited_s(11.0) == 1.0
+    assert timing.deadline() == 10.5 + peer_timing.FIRST_STALL_S
+    timing.add_block(1_000_000, 11.0)
+    assert timing.rate == 1_000_000 / 11
+    assert timing.deadline() == 11.0 + 3.0, "a second and four times half of it"
+
+
 def test_a_measured_peer_is_found_stalled_sooner() -> None:
     made, now = scheduler("." * 50, a="#" * 50), 0.0
     asked = ask(made, "a", now)

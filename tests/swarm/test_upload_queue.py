@@ -1,5 +1,8 @@
 """The line for upload slots, in hand-made time."""
 
+from collections import Counter
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +129,82 @@ def test_who_takes_nothing_keeps_its_slot_from_nobody() -> None:
     assert queue.grant(STUCK_S - 0.1) == []
     assert queue.grant(STUCK_S) == ["b"]
     assert queue.next("stuck", STUCK_S + 1) == 1, "it goes on with its own"
+
+
+BITS = 1 << 4000
+
+
+def shares(queue: UploadQueue, *fetchers: str, rounds: int) -> list[int]:
+    """Pieces that each gets of so many, one after the other, when all want everything."""
+    got, having = Counter[str](), list[str]()
+    for fetcher in fetchers:
+        having += queue.ask(fetcher, BITS - 1, 0.0)
+    for turn in range(rounds):
+        while queue.next(having[turn % len(having)], 0.0) is None:
+            having = [name for name in having if name != having[turn % len(having)]] + queue.grant(0.0)
+        got[having[turn % len(having)]] += 1
+        having += queue.grant(0.0)
+    return [got[fetcher] for fetcher in fetchers]
+
+
+@pytest.mark.parametrize("piece_bytes", [MIB // 4, MIB, 4 * MIB])
+def test_the_line_counts_bytes_by_weight(piece_bytes: int) -> None:
+    queue = UploadQueue(1)
+    for name, weight in {"low": 0.25, "normal": 1.0, "other": 1.0, "high": 4.0}.items():
+        queue.add(name, SentCounts(4000), piece_bytes, weight=weight)
+    low, normal, other, high = shares(queue, "low", "normal", "other", "high", rounds=1500)
+    assert high / normal == pytest.approx(4, rel=0.3)
+    assert normal == pytest.approx(other, rel=0.1)
+    assert normal / low == pytest.approx(4, rel=0.3)
+
+
+def test_several_slots_count_by_weight_too_where_one_is_enough_for_the_heaviest() -> None:
+    queue = UploadQueue(2)
+    for name, weight in {"low": 0.25, "normal": 1.0, "other": 1.0}.items():
+        queue.add(name, SentCounts(4000), MIB, weight=weight)
+    low, normal, other = shares(queue, "low", "normal", "other", rounds=1500)
+    assert normal == pytest.approx(other, rel=0.1)
+    assert normal / low == pytest.approx(4, rel=0.3)
+
+
+def test_two_of_one_host_share_by_weight_though_there_are_slots() -> None:
+    queue = UploadQueue(8)
+    for name, weight in {"low": 0.25, "high": 4.0}.items():
+        queue.add(name, SentCounts(4000), MIB, host="the same", weight=weight)
+    queue.add("another's", SentCounts(4000), MIB, host="another", weight=0.25)
+    low, high, _ = shares(queue, "low", "high", "another's", rounds=1000)
+    assert high / low == pytest.approx(16, rel=0.15)
+
+
+def test_who_is_of_the_same_host_waits_for_nobody_that_wants_nothing_or_is_stuck() -> None:
+    queue = UploadQueue(8)
+    for name, weight in {"low": 0.25, "high": 4.0}.items():
+        queue.add(name, SentCounts(COUNT), MIB, host="the same", weight=weight)
+    queue.ask("low", ALL, 0.0)
+    assert [queue.next("low", 0.0) for _ in range(3)] == [0, 1, 2], "alone"
+    queue.ask("high", 1, 0.0)
+    assert queue.next("low", 0.0) is None
+    assert queue.next("high", 0.0) == 0
+    assert queue.grant(STUCK_S - 0.1) == []
+    assert queue.grant(STUCK_S) == ["low"], "the other takes nothing"
+    assert queue.next("low", STUCK_S) == 3
+    queue.drop("high", STUCK_S)
+    queue.add("high", SentCounts(COUNT), MIB, host="the same", weight=4.0)
+    queue.ask("high", 1, STUCK_S)
+    queue.weigh("high", 0.25)
+    assert queue.next("low", STUCK_S) == 4, "of the same weight, they go at once"
+
+
+def test_who_is_slow_by_a_limit_is_not_stuck() -> None:
+    queue = queue_of("slow", "b")
+    queue.ask("slow", ALL, 0.0)
+    assert queue.next("slow", 0.0) == 0
+    queue.ask("b", 1, 0.0)
+    for second in range(60):
+        queue.moves("slow", float(second))
+        assert queue.grant(second + 0.9) == []
+    queue.moves("b", 60.0)
+    assert queue.grant(60.0 + STUCK_S) == ["b"]
 
 
 @settings(max_examples=100, deadline=None)

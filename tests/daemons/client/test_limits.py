@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from daemons.client.callers import Caller
+from daemons.client.download import SESSION_RATE
 from daemons.client.rate_gate import Limits, RateGate
 from interfiles.errors import NotPermitted, Refused
 from interfiles.geometry import MIB
@@ -222,6 +223,22 @@ async def test_lifting_a_limit_frees_who_waits(world: World, many: Content, auto
         await world.daemon.wait(many.manifest)
 
 
+async def test_a_low_limit_has_use_for_few_peers(world: World, many: Content, autojump_clock: MockClock) -> None:
+    servers = [Server(world, many, f"server-{number}") for number in range(4)]
+    for server in servers:
+        world.network.set_link(server.ip, link(rate=50_000))
+    await world.daemon.download(many.manifest, detach=True)
+    await hand_out(world, *servers)
+
+    async def peers() -> int:
+        return (await world.daemon.transfer()).peers
+
+    for rate, count in ((0, 4), (2 * SESSION_RATE, 2), (0, 4)):
+        await world.daemon.limit(down=rate)
+        await trio.sleep(3)
+        assert await peers() == count
+
+
 # Priorities
 
 
@@ -232,7 +249,7 @@ async def test_a_limited_sender_shares_by_priority(
     world.daemon.limit_up = rate
     await world.daemon.restart()
     await world.seed(many)
-    seconds = max(20.0, 80e6 / rate)
+    seconds = max(20.0, 50e6 / rate)
     async with taking(world, many, "high", "low", "normal") as takers:
         await trio.sleep(WARM_S)
         high, low, normal = await passing(takers, seconds)
