@@ -1,15 +1,19 @@
 """A whole fleet in virtual time: the scheduler, upload queue and handout that ship, over a model of links.
 
-    python -m benchmarks.sim [--hosts 1000] [--pieces 1000] [--dying 0.05] [--mixed] [--seed 1] [--json FILE]
+    python -m benchmarks.sim [--hosts 1000] [--pieces 1000] [--dying 0.05] [--mixed] [--zones 2] [--between 20]
+                             [--seed 1] [--json FILE]
 
 Host 0 holds the file; all others begin to fetch it within 10 ms. A link delays every message by `LATENCY_S`. An uplink
 sends piece after piece; a piece then queues at the receiver's downlink, and a slot is free again when all but a
 piece's worth of what it sent has been received, as sockets hold about so much. `--dying`: this share of the receivers
 is gone at moments of the first half, chosen by chance; the others are told by the connection, and dial nobody new.
-`--mixed`: links of 20, 100 and 200 Mbit/s in turn, else all have 100.
+`--mixed`: links of 20, 100 and 200 Mbit/s in turn, else all have 100. `--zones`: the hosts in their order are in so
+many zones of one size, each with a link of `--between` Mbit/s into it from all others, which passes on piece after
+piece.
 
 Printed are the times until half of the receivers, 99 of 100, and all that live have the file, as multiples of the
-bound; how often the source sent the file; duplicates; and a hash of the whole trace: the same arguments give the same.
+bound; how often the source sent the file; duplicates; how often the file crossed into a zone that had none of it, at
+most; and a hash of the whole trace: the same arguments give the same.
 """
 
 import argparse
@@ -27,7 +31,7 @@ from typing import Any, Final
 from benchmarks import bounds
 from interfiles.geometry import MIN_PIECE_BYTES, Block, Geometry, PieceIndex
 from interfiles.piece_set import PieceSet
-from interfiles.placement.handout import handouts
+from interfiles.placement.zones import Member, zoned_handouts
 from interfiles.swarm.decisions import Cancelled
 from interfiles.swarm.request_scheduler import RequestScheduler
 from interfiles.swarm.upload_queue import SentCounts, UploadQueue
@@ -44,6 +48,7 @@ class Host:
 
     number: int
     rate: float
+    zone: int
     scheduler: RequestScheduler
     sent: SentCounts
     queue: UploadQueue = field(default_factory=UploadQueue)
@@ -63,7 +68,17 @@ class Host:
 class Simulation:
     """Events in the order of their times; `run` works them off."""
 
-    def __init__(self, hosts: int, pieces: int, *, seed: int, dying: float = 0.0, mixed: bool = False) -> None:
+    def __init__(
+        self,
+        hosts: int,
+        pieces: int,
+        *,
+        seed: int,
+        dying: float = 0.0,
+        mixed: bool = False,
+        zones: int = 1,
+        between: float = 20,
+    ) -> None:
         self.now = 0.0
         self.events = 0
         self.geometry = Geometry(pieces * PIECE, PIECE)
@@ -71,11 +86,15 @@ class Simulation:
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._trace = blake2b(digest_size=8)
         self._ends: dict[tuple[int, int], float] = {}  # when all has arrived that one host has sent to another
+        self._between = between * MBIT
+        self._link_free = [0.0] * zones  # when the link into a zone has passed on all that it was given
+        self.crossed = [0] * zones  # pieces that went into a zone
         rates = [rate * MBIT for rate in ((20, 100, 200) if mixed else (100,))]
         self.hosts = [
             Host(
                 number,
                 100 * MBIT if number == 0 else rates[number % len(rates)],
+                max(number - 1, 0) * zones // hosts,
                 RequestScheduler(self.geometry, PieceSet.full(pieces) if number == 0 else PieceSet(pieces)),
                 SentCounts(pieces),
             )
@@ -95,10 +114,11 @@ class Simulation:
     def bound_s(self) -> float:
         """The least time, by the rates alone."""
         source, others, size = self.hosts[0], self.hosts[1:], self.geometry.size
-        if len({host.rate for host in self.hosts}) == 1:
+        if len(self.crossed) == len({host.rate for host in self.hosts}) == 1:
             return bounds.equal_uplinks_s(size, self.geometry.piece_count, source.rate, len(others))
         rates = [host.rate for host in others]
-        return bounds.fluid_s(size, source.rate, rates, rates)
+        link = self._between if len(self.crossed) > 1 else None
+        return bounds.fluid_s(size, source.rate, rates, rates, link=link)
 
     @property
     def trace(self) -> str:
@@ -123,10 +143,14 @@ class Simulation:
             self._at(self.now + LATENCY_S, self._drop, self.hosts[int(peer)], host)
 
     def _connect(self, seed: int) -> None:
-        names = [host.name for host in self.hosts]
-        for name, peers in handouts(names, names[1:], salt=seed.to_bytes(8, "big")).items():
+        members = {host.name: Member(str(host.zone), complete=host.number == 0) for host in self.hosts}
+        names = [host.name for host in self.hosts[1:]]
+        for name, told in zoned_handouts(members, names, salt=seed.to_bytes(8, "big")).items():
             host = self.hosts[int(name)]
-            for peer in (self.hosts[int(peer)] for peer in peers):
+            foreign = {peer for peer in told.peers if members[peer].zone != members[name].zone}
+            near = set(told.peers) - foreign
+            host.scheduler.abroad.place(near=near, foreign=foreign, gateways=told.gateways, me=name, now=0.0)
+            for peer in (self.hosts[int(peer)] for peer in told.peers):
                 peer.fetchers.append(host)
                 peer.queue.add(name, peer.sent, PIECE)
                 host.scheduler.add_peer(peer.name, peer.scheduler.picker.held, 0.0)
@@ -238,7 +262,12 @@ class Simulation:
         start = max(self.now, host.up_free)
         host.up_free = start + PIECE / host.rate
         passing = PIECE / fetcher.rate
-        end = max(host.up_free + LATENCY_S, max(start + LATENCY_S, fetcher.down_free) + passing)
+        came, first = host.up_free, start
+        if host.zone != fetcher.zone:
+            first = max(start, self._link_free[fetcher.zone])
+            came = self._link_free[fetcher.zone] = max(came, first + PIECE / self._between)
+            self.crossed[fetcher.zone] += 1
+        end = max(came + LATENCY_S, max(first + LATENCY_S, fetcher.down_free) + passing)
         self._at(max(self.now + LATENCY_S, self._ends.get(pair, 0.0)), self._begin, fetcher, host, piece)
         self._at(end, self._end, fetcher, host, piece)
         self._at(max(host.up_free, end - LATENCY_S - passing), self._sent, host, fetcher)
@@ -247,10 +276,19 @@ class Simulation:
         return []
 
 
-def simulate(hosts: int, pieces: int, *, seed: int, dying: float = 0.0, mixed: bool = False) -> dict[str, Any]:
+def simulate(
+    hosts: int,
+    pieces: int,
+    *,
+    seed: int,
+    dying: float = 0.0,
+    mixed: bool = False,
+    zones: int = 1,
+    between: float = 20,
+) -> dict[str, Any]:
     """Run one, and return its figures."""
     began = time.perf_counter()
-    simulation = Simulation(hosts, pieces, seed=seed, dying=dying, mixed=mixed)
+    simulation = Simulation(hosts, pieces, seed=seed, dying=dying, mixed=mixed, zones=zones, between=between)
     simulation.run()
     receivers = simulation.receivers
     done = sorted(host.done_at for host in receivers if host.done_at is not None)
@@ -263,6 +301,8 @@ def simulate(hosts: int, pieces: int, *, seed: int, dying: float = 0.0, mixed: b
         "seed": seed,
         "dying": dying,
         "mixed": mixed,
+        "zones": zones,
+        "between": between if zones > 1 else None,
         "complete": len(done),
         "living": len(receivers),
         "bound_s": round(simulation.bound_s, 3),
@@ -271,6 +311,7 @@ def simulate(hosts: int, pieces: int, *, seed: int, dying: float = 0.0, mixed: b
         "p100": round(times[-1], 3),
         "source_sent": round(simulation.hosts[0].sent_pieces / pieces, 3),
         "duplicates": round(got / (pieces * len(receivers)) - 1, 4),
+        "crossed": round(max(simulation.crossed) / pieces, 3),
         "most_dialled": max(len(host.fetchers) for host in simulation.hosts),
         "trace": simulation.trace,
         "events": simulation.events,
@@ -285,11 +326,21 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=1000, help="of 256 KiB")
     parser.add_argument("--dying", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--mixed", action="store_true")
+    parser.add_argument("--zones", type=int, default=1)
+    parser.add_argument("--between", type=float, default=20, metavar="MBIT", help="a second, into each zone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="add the figures to this file, as a line")
     asked = parser.parse_args()
     gc.disable()  # nothing here is in a cycle, and looking for cycles would take a fifth of the time
-    found = simulate(asked.hosts, asked.pieces, seed=asked.seed, dying=asked.dying, mixed=asked.mixed)
+    found = simulate(
+        asked.hosts,
+        asked.pieces,
+        seed=asked.seed,
+        dying=asked.dying,
+        mixed=asked.mixed,
+        zones=asked.zones,
+        between=asked.between,
+    )
     line = json.dumps(found)
     print(line)
     if asked.json:

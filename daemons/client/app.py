@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -130,7 +130,7 @@ async def _identify(config: ClientConfig, environment: Environment, jobs: JobSto
     known = await environment.database.run(jobs.load_identity)
     if known is not None:
         if config.token is None:
-            return known, False
+            return await _moved(known, config.zone, environment, jobs), False
         if not known.removed and not await joining.is_removed(environment.network, known, config.token):
             raise AlreadyJoined(
                 f"this host has joined fleet {known.fleet[:4]} as {known.name} already; start it without a token, "
@@ -151,6 +151,15 @@ async def _identify(config: ClientConfig, environment: Environment, jobs: JobSto
     )
     await environment.database.run(jobs.save_newcomer, made)
     return made, True
+
+
+async def _moved(known: Identity, zone: str, environment: Environment, jobs: JobStore) -> Identity:
+    """The same host, in another zone if one is named."""
+    if zone in ("", known.zone):
+        return known
+    moved = replace(known, zone=zone)
+    await environment.database.run(jobs.save_identity, moved)
+    return moved
 
 
 async def _serve(
@@ -179,7 +188,7 @@ async def _serve(
         jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota, disks=disks
     )
     limits = Limits(up=RateGate(config.limit_up), down=RateGate(config.limit_down))
-    transfers = Transfers(library, network, rng, limits.down)
+    transfers = Transfers(library, network, rng, limits.down, zone=identity.zone)
     link = MasterLink(
         network,
         membership,

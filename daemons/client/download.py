@@ -68,6 +68,8 @@ class Download:
         network: FleetNetwork,
         rng: Random,
         gate: RateGate,
+        *,
+        zone: str,
     ) -> None:
         self._file = file
         self._library = library
@@ -76,6 +78,7 @@ class Download:
         self._rng = rng
         self._gate = gate
         self._flow = Flow(gate, file.file_id.hex(), lambda: file.record.priority)
+        self._zone = zone
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
         self._sessions: dict[str, FetchSession] = {}
         self._keepers: dict[str, trio.CancelScope] = {}
@@ -238,6 +241,7 @@ class Download:
         seen = 0
         async with trio.open_nursery() as nursery:
             while True:
+                self._place_peers()
                 known = {*self._keepers, self._network.host_id}
                 new = [host_id for host_id in self._file.peers if host_id not in known]
                 room = self._most_sessions - len(self._keepers)
@@ -247,6 +251,18 @@ class Download:
                 self._make_room(len(new) - room)
                 self._end_some(len(self._keepers) - self._most_sessions)
                 seen = await self._file.handed_out.later_than(seen)
+
+    def _place_peers(self) -> None:
+        """Tell the scheduler who of those that are connected or handed out are in other zones."""
+        peers, connected = self._file.peers, {host_id: session.peer for host_id, session in self._sessions.items()}
+        foreign = {host_id for host_id, peer in {**connected, **peers}.items() if peer.zone != self._zone}
+        self._scheduler.abroad.place(
+            near=peers.keys() - foreign,
+            foreign=foreign,
+            gateways=self._file.gateways,
+            me=self._network.host_id,
+            now=trio.current_time(),
+        )
 
     def _make_room(self, count: int) -> None:
         """Leave so many peers that are handed out no more, those first that have nothing for this host.

@@ -384,10 +384,8 @@ class Library:
     async def set_peers(self, handout: Handout) -> None:
         """Take and store the peers of a file, from the master."""
         if file := self.find(FileId(handout.file_id)):
-            known, file.peers = file.peers, {peer.host_id: peer for peer in handout.peers}
-            file.absent, file.handed_out_at = list(handout.absent), trio.current_time()
-            file.handed_out.tell()
-            file.changed.tell()
+            known = file.peers
+            file.hand_out(handout, trio.current_time())
             if file.peers != known:
                 await self._save_peers(file)
 

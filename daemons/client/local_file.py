@@ -17,7 +17,7 @@ from interfiles.manifest import FileId, Manifest, short_id
 from interfiles.piece_set import PieceSet
 from interfiles.swarm.rate_meter import RateMeter
 from interfiles.swarm.upload_queue import SentCounts
-from interfiles.wire.master_messages import AbsentHolder, Holding, PeerAddress
+from interfiles.wire.master_messages import AbsentHolder, Handout, Holding, PeerAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,6 +62,7 @@ class LocalFile:
         self.changed = Notice()
         self.handed_out = Notice()
         self.peers: dict[str, PeerAddress] = {}
+        self.gateways: list[str] = []
         self.absent: list[AbsentHolder] = []
         self.handed_out_at = now
         self.connected = 0
@@ -123,6 +124,14 @@ class LocalFile:
     def update(self, **changes: object) -> None:
         """Replace fields of the record, as the library has just stored them."""
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+
+    def hand_out(self, handout: Handout, now: float) -> None:
+        """The master has said who the peers are."""
+        self.peers = {peer.host_id: peer for peer in handout.peers}
+        self.gateways = list(handout.gateways)
+        self.absent, self.handed_out_at = list(handout.absent), now
+        self.handed_out.tell()
+        self.changed.tell()
 
     def add_verified(self, pieces: Iterable[PieceIndex]) -> None:
         """These pieces match their hashes now."""

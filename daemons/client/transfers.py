@@ -33,9 +33,10 @@ log = structlog.get_logger()
 class Transfers:
     """Level-triggered: looks at what the records say and makes it so."""
 
-    def __init__(self, library: Library, network: FleetNetwork, rng: Random, gate: RateGate) -> None:
+    def __init__(self, library: Library, network: FleetNetwork, rng: Random, gate: RateGate, *, zone: str) -> None:
         self._library = library
         self._network = network
+        self._zone = zone
         self._rng = rng
         self._gate = gate
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
@@ -131,7 +132,7 @@ class Transfers:
 
         async def attempt() -> None:
             try:
-                await Download(file, self._library, self._network, self._rng, self._gate).run()
+                await Download(file, self._library, self._network, self._rng, self._gate, zone=self._zone).run()
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)

@@ -6,8 +6,8 @@ from typing import Final
 import trio
 
 from daemons.master.connection import Connection
-from interfiles.placement.handout import handouts
 from interfiles.placement.registry import Registry
+from interfiles.placement.zones import Handed, Member, zoned_handouts
 from interfiles.wire.master_messages import Handout, PeerAddress
 
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are told together
@@ -45,18 +45,20 @@ class Handouts:
         if not fetchers:
             return
         members = self._registry.members(file_id)
-        chosen = handouts(members, fetchers, salt=self._salt + file_id)
         peers = {host: self._registry.peer(host, complete=complete) for host, complete in members.items()}
+        placed = {host: Member(peer.zone, peer.complete) for host, peer in peers.items()}
+        chosen = zoned_handouts(placed, fetchers, salt=self._salt + file_id)
         for host in fetchers:
-            self._tell(self._connections[host], file_id, [peers[peer] for peer in chosen[host]])
+            self._tell(self._connections[host], file_id, peers, chosen[host])
 
-    def _tell(self, connection: Connection, file_id: bytes, peers: list[PeerAddress]) -> None:
+    def _tell(self, connection: Connection, file_id: bytes, known: Mapping[str, PeerAddress], handed: Handed) -> None:
+        peers, gateways = [known[peer] for peer in handed.peers], list(handed.gateways)
         absent = self._registry.absent(file_id, connection.host_id, trio.current_time())
-        told = (peers, [holder.name for holder in absent])  # ages change all the time: no news
+        told = (peers, gateways, [holder.name for holder in absent])  # ages change all the time: no news
         if connection.handouts.get(file_id) == told:
             return
         if connection.is_busy:
             self.touch([file_id])  # later: a handout is never stale, so it need not queue up behind older ones
         else:
             connection.handouts[file_id] = told
-            connection.push(Handout(file_id, peers, absent))
+            connection.push(Handout(file_id, peers, absent, gateways))

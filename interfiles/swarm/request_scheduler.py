@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from interfiles.errors import RemoteProtocolError
 from interfiles.geometry import BLOCK_BYTES, Block, Geometry, PieceIndex
 from interfiles.piece_set import PieceSet
+from interfiles.swarm.abroad import FAR_SILENCE_S, Abroad, is_slow
 from interfiles.swarm.asked_peer import AskedPeer
 from interfiles.swarm.decisions import Arrival, Cancelled, Decision
 from interfiles.swarm.peer_timing import PeerTiming
@@ -45,6 +46,7 @@ class RequestScheduler:
 
     def __init__(self, geometry: Geometry, held: PieceSet) -> None:
         self.picker: Final = PiecePicker(geometry, held)
+        self.abroad: Final = Abroad(self.picker)
         self._geometry = geometry
         self._piece_bytes = min(geometry.piece_size, geometry.size)
         self._peers: dict[str, AskedPeer] = {}
@@ -96,11 +98,12 @@ class RequestScheduler:
         if now < state.retry_at:
             return decision
         was_idle = not state.owes
-        self._give_back(peer, state, decision)
-        self._ask_sole(peer, state, decision)
+        self._give_back(peer, state, now, decision)
+        open_to = self.abroad.open_to(peer, self._peers, now, rng)
+        self._ask_sole(peer, state, open_to, decision)
         room = state.room_bytes
         while room > 0:
-            piece = self._acquire(peer, state, now, rng, decision)
+            piece = self._acquire(peer, state, open_to, now, rng, decision)
             if piece is None:
                 break
             self._mark_asked(peer, state, piece, decision)
@@ -109,9 +112,15 @@ class RequestScheduler:
             state.timing.start(now)
         return decision
 
-    def _give_back(self, peer: str, state: AskedPeer, decision: Decision) -> None:
-        """Take back what others have by now of all that was asked of this peer alone, but for a window's worth."""
-        for piece in self._excess(state):
+    def _give_back(self, peer: str, state: AskedPeer, now: float, decision: Decision) -> None:
+        """Take back what others have by now of all that was asked of this peer alone, but for a window's worth.
+
+        Of a peer in another zone, all that the own zone has, or others fetch.
+        """
+        excess = self._excess(state)
+        if self.abroad.is_foreign(peer):
+            excess.bits |= state.asked.bits & self.abroad.not_due(self._peers, now)
+        for piece in excess:
             self._void(peer, piece)
             decision.cancelled.append(Cancelled(peer, piece))
 
@@ -123,7 +132,7 @@ class RequestScheduler:
     def has_room(self, peer: str) -> bool:
         """Whether `next_asks` would ask the peer for more, if it has more, or take something back."""
         state = self._peers[peer]
-        if state.room_bytes > 0 or self._excess(state):
+        if state.room_bytes > 0 or self._excess(state) or self.abroad.is_foreign(peer):
             return True
         return bool(self._sole(state)) and self._sole_room(state) >= MAX_SOLE // 2
 
@@ -134,9 +143,9 @@ class RequestScheduler:
     def _sole_room(self, state: AskedPeer) -> int:
         return MAX_SOLE - (state.asked.bits & self.picker.availability.exactly(1)).bit_count()
 
-    def _ask_sole(self, peer: str, state: AskedPeer, decision: Decision) -> None:
+    def _ask_sole(self, peer: str, state: AskedPeer, open_to: int, decision: Decision) -> None:
         """Ask for what no other peer here offers, in the order of the content."""
-        free = self._sole(state)
+        free = self._sole(state) & open_to
         left = self._sole_room(state) if free else 0
         while free and left > 0:
             piece = PieceIndex((free & -free).bit_length() - 1)
@@ -145,8 +154,10 @@ class RequestScheduler:
                 self._mark_asked(peer, state, piece, decision)
                 left -= 1
 
-    def _acquire(self, peer: str, state: AskedPeer, now: float, rng: Chance, decision: Decision) -> PieceIndex | None:
-        offered = state.offered.bits
+    def _acquire(
+        self, peer: str, state: AskedPeer, open_to: int, now: float, rng: Chance, decision: Decision
+    ) -> PieceIndex | None:
+        offered = state.offered.bits & open_to
         for unheard in state.void:
             offered &= ~(1 << unheard)
         missing = self.picker.pick(offered, rng)
@@ -165,20 +176,22 @@ class RequestScheduler:
         return taken
 
     def _takeover(self, peer: str, offered: int, needed_s: float, now: float, rng: Chance) -> PieceIndex | None:
-        """A piece that was asked of another peer and waits there: beyond its window, or it is slow."""
-        candidates = 0
+        """A piece that was asked of another peer and waits there: beyond its window, or it is slow or further away."""
+        candidates, is_near = 0, not self.abroad.is_foreign(peer)
         for name, other in self._peers.items():
             if name == peer or not (found := other.asked.bits & offered):
                 continue
             wait_s = max(other.timing.needed_s(other.owed_bytes), other.timing.waited_s(now))
-            if other.has_backlog or wait_s > needed_s * TAKEOVER_FACTOR + TAKEOVER_MARGIN_S:
+            is_nearer = is_near and self.abroad.is_foreign(name)
+            if is_nearer or other.has_backlog or wait_s > needed_s * TAKEOVER_FACTOR + TAKEOVER_MARGIN_S:
                 candidates |= found
         return self.picker.rarest_of(candidates, rng)
 
     def _best_steal(self, peer: str, state: AskedPeer, offered: int, now: float) -> PieceIndex | None:
         """The coming piece that its owner will take longest for, if this peer is clearly quicker with all of it.
 
-        A peer that may still be sending what was taken from it is not: two that are slow would take turns.
+        A peer that may still be sending what was taken from it is not: two that are slow would take turns. Two in other
+        zones come over the same link, mostly: there, only who is all but silent loses a piece.
         """
         best, longest = None, 0.0
         if state.void:
@@ -188,6 +201,8 @@ class RequestScheduler:
             if name == peer or piece is None or not offered >> piece & 1 or piece in self._pinned:
                 continue
             if self._steals.get(piece, 0) >= MAX_STEALS:
+                continue
+            if self.abroad.is_foreign(peer) and not is_slow(other, now):
                 continue
             left = other.timing.left_s(self._geometry.piece_length(piece) - other.received_bytes, now)
             needed = state.timing.needed_s(state.owed_bytes + self._geometry.piece_length(piece))
@@ -327,7 +342,8 @@ class RequestScheduler:
         """Take the pieces of stalled peers back; return the cancellations to send."""
         cancelled = []
         for name, state in self._peers.items():
-            if not state.owes or now < state.timing.deadline():
+            patience_s = FAR_SILENCE_S if self.abroad.is_foreign(name) else 0.0
+            if not state.owes or now < state.timing.deadline() + patience_s:
                 continue
             state.retry_at = now + min(STALL_RETRY_S * 2**state.stalls, MAX_RETRY_S)
             state.stalls += 1

@@ -50,6 +50,7 @@ class Host:
     ip: str
     directory: Path
     fleet: "Fleet"
+    zone: str = ""
     clock_ahead_s: float = 0.0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -175,14 +176,14 @@ class Fleet:
         self._master_scope.cancel()
         await self._master_ended.wait()
 
-    async def add_host(self, name: str, *, token: JoinToken | None = None) -> Host:
+    async def add_host(self, name: str, *, token: JoinToken | None = None, zone: str = "") -> Host:
         """Start a new host, which joins.
 
         Raises:
           InterFilesError: it may not.
         """
         self._hosts += 1
-        host = Host(name, f"10.0.0.{self._hosts}", self._directory / name, self)
+        host = Host(name, f"10.0.0.{self._hosts}", self._directory / name, self, zone)
         host.directory.mkdir()
         await self._start(host, token or self.token)
         return host
@@ -222,7 +223,12 @@ class Fleet:
         state = host.directory / "state"
         state.mkdir(exist_ok=True)
         config = client_app.ClientConfig(
-            state=state, socket=state / "sock", listen=Address(host.ip, 4851), name=host.name, token=token
+            state=state,
+            socket=state / "sock",
+            listen=Address(host.ip, 4851),
+            name=host.name,
+            token=token,
+            zone=host.zone,
         )
         host.scope, host.ended = trio.CancelScope(), trio.Event()
         await self._nursery.start(self._contain, partial(client_app.run, config, environment), host.scope, host.ended)

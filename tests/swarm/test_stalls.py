@@ -126,15 +126,21 @@ class Chaos:
             self.unheard[entry.peer].append(entry.piece)
 
     def misbehave(self, peer: str) -> None:
-        what = self.rng.randrange(3)
+        what = self.rng.randrange(4)
         if what == 0:
             self.made.remove_peer(peer)
             del self.asked[peer], self.sending[peer], self.unheard[peer]
         elif what == 1:
             self.now += 10
             self.cancel(self.made.expire(self.now))
+        elif what == 2:
+            self.place(*(gateway for gateway in ("me", "other") if self.rng.random() < 0.5))
         elif self.asked[peer]:
             self.made.on_not_found(peer, self.asked[peer].pop())
+
+    def place(self, *gateways: str) -> None:
+        foreign = {name for name in self.asked if self.rng.random() < 0.5}
+        self.made.abroad.place(near=[], foreign=foreign, gateways=gateways, me="me", now=self.now)
 
     def hear(self, peer: str) -> None:
         piece = self.unheard[peer].pop(0)

@@ -74,8 +74,14 @@ class Master:
     async def push(self, message: Message, payload: bytes = b"") -> None:
         await self.connections[-1].send(message, payload)
 
-    async def hand_out(self, file_id: bytes, *peers: m.PeerAddress, absent: tuple[m.AbsentHolder, ...] = ()) -> None:
-        await self.push(m.Handout(file_id, list(peers), list(absent)))
+    async def hand_out(
+        self,
+        file_id: bytes,
+        *peers: m.PeerAddress,
+        absent: tuple[m.AbsentHolder, ...] = (),
+        gateways: tuple[str, ...] = (),
+    ) -> None:
+        await self.push(m.Handout(file_id, list(peers), list(absent), list(gateways)))
 
     @property
     def now(self) -> float:

@@ -173,7 +173,7 @@ async def test_no_source_is_told_with_what_is_waited_for(
         await world.daemon.download(content.manifest, timeout_s=5)
     assert trio.current_time() - began == pytest.approx(5, abs=1)
     await world.master.push(
-        m.Handout(content.manifest.file_id, [], [m.AbsentHolder("rack-1", 7200.0), m.AbsentHolder("rack-2", 60.0)])
+        m.Handout(content.manifest.file_id, [], [m.AbsentHolder("rack-1", 7200.0), m.AbsentHolder("rack-2", 60.0)], [])
     )
     with pytest.raises(
         NoSource, match=r"no host that is up has weights\.bin \(rack-1 has it, last seen 2 h ago, rack-2"

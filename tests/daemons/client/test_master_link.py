@@ -280,7 +280,7 @@ async def test_a_flood_of_handouts_is_taken_and_the_last_one_counts(
     await world.daemon.download(content.manifest, detach=True)
     for number in range(500):
         strange = [m.PeerAddress(id_of(f"{number}.{n}"), f"p{n}", "", f"10.9.9.{n}:1", True) for n in range(64)]
-        await world.master.push(m.Handout(bytes([number % 256]) * 32, strange, []))
+        await world.master.push(m.Handout(bytes([number % 256]) * 32, strange, [], []))
         if number % 50 == 0:
             await world.master.hand_out(content.manifest.file_id, *strange)
     await hand_out(world, server)

@@ -5,9 +5,10 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.errors import NoSpace, PeerGone, Refused, RemoteProtocolError, UsageError
+from interfiles.placement.zones import GATEWAYS
 from interfiles.wire import master_messages as m
 from tests.conftest import LogRecords
-from tests.daemons.master.scripted import MASTER, Fleet, holding, manifest, peers
+from tests.daemons.master.scripted import MASTER, Client, Fleet, holding, manifest, peers
 
 
 class TestJoining:
@@ -165,6 +166,14 @@ class TestHeartbeats:
             await fleet.enrol("host")
 
 
+async def last_told(fetchers: list[Client]) -> dict[str, m.Handout]:
+    """What each was handed out last."""
+    await trio.sleep(1)
+    for fetcher in fetchers:
+        await fetcher.announce()
+    return {fetcher.host_id: fetcher.told(m.Handout)[-1] for fetcher in fetchers}
+
+
 class TestHandouts:
     async def test_whoever_fetches_is_told_of_the_others_as_they_come_and_go(
         self, fleet: Fleet, autojump_clock: MockClock
@@ -184,6 +193,24 @@ class TestHandouts:
         assert peers(await fetcher.handout()) == {"seeder": True, "other": True}
         seeder.close()
         assert peers(await fetcher.handout()) == {"other": True}
+
+    async def test_a_few_of_each_zone_are_told_of_other_zones_and_all_who_these_are(
+        self, fleet: Fleet, autojump_clock: MockClock
+    ) -> None:
+        file_id = manifest().file_id
+        seeder = await fleet.join("seeder", zone="a")
+        await seeder.announce(holding(file_id))
+        fetchers = [await fleet.join(f"fetcher-{number}", zone="b") for number in range(6)]
+        for fetcher in fetchers:
+            await fetcher.announce(holding(file_id, "waiting", 0))
+        told = await last_told(fetchers)
+        knowing = {host for host, handout in told.items() if "seeder" in peers(handout)}
+        assert len(knowing) == GATEWAYS
+        assert all(set(handout.gateways) == knowing for handout in told.values())
+        gone = next(fetcher for fetcher in fetchers if fetcher.host_id in knowing)
+        gone.close()
+        told = await last_told([fetcher for fetcher in fetchers if fetcher is not gone])
+        assert sum("seeder" in peers(handout) for handout in told.values()) == GATEWAYS
 
     async def test_progress_alone_pushes_nothing(self, fleet: Fleet, autojump_clock: MockClock) -> None:
         file_id = manifest().file_id
