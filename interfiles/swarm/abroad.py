@@ -52,7 +52,7 @@ class Abroad:
         """The peers handed out, of the own zone and others, and who divides what only others have; empty: all is
         this host's. Peers that are not named are taken to be of the own zone.
         """
-        if self._looking_until is None:
+        if self._looking_until is None and foreign:
             self._looking_until = now + FIRST_LOOK_S
         self._near, self._foreign = frozenset(near), frozenset(foreign)
         if self._gateways != tuple(gateways):

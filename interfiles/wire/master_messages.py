@@ -44,7 +44,6 @@ PAGE_ROWS: Final = 64  # of one page: the longest 64 take 83 KiB, under what a h
 MAX_HEARTBEAT_HOLDINGS: Final = 128
 MAX_NOTE_LENGTH: Final = 200
 MAX_AUTHORITIES: Final = 4
-MAX_GATEWAYS: Final = 16  # of one zone, in one handout
 MAX_REVOKED: Final = 512  # of one message
 
 AuthorityList = Annotated[list[Pem], Meta(min_length=1, max_length=MAX_AUTHORITIES)]
@@ -360,16 +359,12 @@ class AbsentHolder(Part, frozen=True):
 
 
 class Handout(Message, frozen=True, tag=40):
-    """Pushed to a host that fetches a file, whenever its peers change; replaces the handout before it.
-
-    `gateways`: the hosts of its zone that are given peers in other zones, and divide among them what only these have;
-    none where all members are of one zone.
-    """
+    """Pushed to a host that fetches a file, whenever its peers change; replaces the handout before it."""
 
     file_id: FileIdBytes
     peers: Annotated[list[PeerAddress], Meta(max_length=64)]
     absent: Annotated[list[AbsentHolder], Meta(max_length=4)]
-    gateways: Annotated[list[HostIdText], Meta(max_length=MAX_GATEWAYS)]
+    gateways: Annotated[list[HostIdText], Meta(max_length=16, description="who of its zone asks other zones")]
 
 
 class Forget(Message, frozen=True, tag=41):

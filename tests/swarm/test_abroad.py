@@ -78,6 +78,17 @@ def test_until_the_own_zone_is_connected_nobody_else_is_asked_but_not_for_long()
     assert len(ask(made, "far", 0.1)) == COUNT
 
 
+def test_the_first_handout_may_be_late() -> None:
+    made = scheduler(NONE)
+    made.abroad.place(near=[], foreign=[], gateways=[], me="me", now=0.0)
+    now = 10 * abroad.FIRST_LOOK_S
+    made.abroad.place(near=["near"], foreign=["far"], gateways=[], me="me", now=now)
+    made.add_peer("far", pieces(ALL), now)
+    assert ask(made, "far", now) == []
+    made.add_peer("near", pieces(ALL), now)
+    assert ask(made, "far", now) == []
+
+
 def test_a_gateway_that_is_done_helps_with_what_lies_untouched_one_piece_at_a_time() -> None:
     made, now = fetching(far=ALL, near=NONE), 1.0
     assert fetch(made, "far", ask(made, "far", now), now) == MINE
