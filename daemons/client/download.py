@@ -1,14 +1,13 @@
 """Fetching one file: from a part on disk and a list of peers to content at its destination.
 
-A keeper per peer holds a session open and dials again when it ends; all sessions share one scheduler. Verified pieces
-are served at once and recorded once they are synced. Everything is level-triggered: the part on disk, the record and
-the handout say what is left to do, so a restart or a resumed pause simply runs this again.
+A `PeerKeeper` holds the sessions, which share one scheduler. Verified pieces are served at once and recorded once they
+are synced. Everything is level-triggered: the part on disk, the record and the handout say what is left to do, so a
+restart or a resumed pause simply runs this again.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -16,9 +15,8 @@ import structlog
 import trio
 
 from daemons.client.cancellable import run_cancellable
-from daemons.client.fetch_session import FetchSession
+from daemons.client.peer_keeper import TICK_S, PeerKeeper
 from daemons.client.rate_gate import Flow
-from daemons.supervision import Backoff, contain
 from interfiles.errors import (
     InterFilesError,
     NoSpace,
@@ -40,16 +38,8 @@ if TYPE_CHECKING:
     from daemons.client.local_file import LocalFile
     from daemons.client.rate_gate import RateGate
     from interfiles.geometry import Block, PieceIndex
-    from interfiles.wire.master_messages import PeerAddress
 
-MAX_SESSIONS: Final = 12  # peers of one file at once
-SESSION_RATE: Final = 64_000  # for each of them under a limit: a peer gives up that waits a minute to send on
-REDIAL_FLOOR_S: Final = 0.3
-REDIAL_CAP_S: Final = 30.0
-BAN_S: Final = 10.0  # for a peer that sent a wrong piece: long enough for it to check its copy, doubled each time
-MAX_BAN_S: Final = 300.0
 SOME_PEER: Final = "?"  # no host's name: whoever sent what a crash kept from being recorded
-TICK_S: Final = 0.25  # how often stalls are looked for
 SYNC_S: Final = 2.0  # verified pieces are durable within so long, and the disk's time ...
 SYNC_BYTES: Final = (
     256 << 20
@@ -76,13 +66,9 @@ class Download:
         self._network = network
         self._disk = library.disk_of(file)
         self._rng = rng
-        self._gate = gate
         self._flow = Flow(gate, file.file_id.hex(), lambda: file.record.priority)
         self._zone = zone
         self._scheduler = RequestScheduler(file.manifest.geometry, file.verified)
-        self._sessions: dict[str, FetchSession] = {}
-        self._keepers: dict[str, trio.CancelScope] = {}
-        self._bans: dict[str, int] = {}
         self._scope = trio.CancelScope()
         self._failed: InterFilesError | None = None
         self._unsynced_bytes = 0
@@ -208,17 +194,15 @@ class Download:
     # The peers
 
     async def _fetch(self) -> None:
+        keeper = PeerKeeper(*(self._file, self._scheduler, self, self._network, self._flow, self._rng), zone=self._zone)
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tick)
+                nursery.start_soon(self._watch_phase)
                 nursery.start_soon(self._sync_now_and_then)
-                nursery.start_soon(self._keep_peers)
-                nursery.start_soon(self._follow_limit)
+                nursery.start_soon(keeper.run)
                 while not self._scheduler.picker.is_complete:
                     self._update_phase()
-                    for session in self._sessions.values():
-                        if session.has_other_priority:
-                            session.wake.tell()
+                    keeper.tell_priority()
                     if self._scheduler.picker.held.bits & ~self._file.verified.bits:
                         self._fail(VerificationFailed("pieces went bad on the disk"))  # the next run fetches them again
                     seen = self._file.changed.count
@@ -237,118 +221,10 @@ class Download:
             file.phase, file.connected = phase, len(connected)
             self._library.phase_changed(file)
 
-    async def _keep_peers(self) -> None:
-        seen = 0
-        async with trio.open_nursery() as nursery:
-            while True:
-                self._place_peers()
-                known = {*self._keepers, self._network.host_id}
-                new = [host_id for host_id in self._file.peers if host_id not in known]
-                room = self._most_sessions - len(self._keepers)
-                for host_id in new[: max(room, 0)]:
-                    self._keepers[host_id] = trio.CancelScope()
-                    nursery.start_soon(self._keep, host_id)
-                self._make_room(len(new) - room)
-                self._end_some(len(self._keepers) - self._most_sessions)
-                seen = await self._file.handed_out.later_than(seen)
-
-    def _place_peers(self) -> None:
-        """Tell the scheduler who of those that are connected or handed out are in other zones."""
-        peers, connected = self._file.peers, {host_id: session.peer for host_id, session in self._sessions.items()}
-        foreign = {host_id for host_id, peer in {**connected, **peers}.items() if peer.zone != self._zone}
-        self._scheduler.abroad.place(
-            near=peers.keys() - foreign,
-            foreign=foreign,
-            gateways=self._file.gateways,
-            me=self._network.host_id,
-            now=trio.current_time(),
-        )
-
-    def _make_room(self, count: int) -> None:
-        """Leave so many peers that are handed out no more, those first that have nothing for this host.
-
-        Else a host whose places are all taken by others that lack the same pieces would never dial a source.
-        """
-        left = [host_id for host_id in self._keepers if host_id not in self._file.peers]
-        connected = self._scheduler.peers()
-        left.sort(key=lambda host_id: host_id in connected and self._scheduler.is_useful(host_id))
-        for host_id in left[: max(count, 0)]:
-            self._keepers[host_id].cancel()
-
-    @property
-    def _most_sessions(self) -> int:
-        rate = self._gate.rate
-        return MAX_SESSIONS if rate is None else min(max(rate // SESSION_RATE, 1), MAX_SESSIONS)
-
-    async def _follow_limit(self) -> None:
-        """Have as many sessions as the limit has use for."""
-        seen = self._gate.changed.count
-        while True:
-            seen = await self._gate.changed.later_than(seen)
-            self._file.handed_out.tell()
-
-    def _end_some(self, count: int) -> None:
-        """End so many sessions, those of no use first."""
-        connected = self._scheduler.peers()
-        names = sorted(self._keepers, key=lambda name: name in connected and self._scheduler.is_useful(name))
-        for host_id in names[: max(count, 0)]:
-            self._keepers[host_id].cancel()
-
-    async def _keep(self, host_id: str) -> None:
-        """Hold a session with one peer for as long as it is handed out."""
-        backoff = Backoff(self._rng, floor_s=REDIAL_FLOOR_S, cap_s=REDIAL_CAP_S)
-        try:
-            with self._keepers[host_id]:
-                await self._keep_session(host_id, backoff)
-        finally:
-            del self._keepers[host_id]
-            self._file.handed_out.tell()  # another may have its place
-
-    async def _keep_session(self, host_id: str, backoff: Backoff) -> None:
-        while (peer := self._file.peers.get(host_id)) is not None:
-            fetched = self._file.down.total
-            await self._session(peer)
-            if self._file.down.total > fetched:
-                backoff.reset()
-            await trio.sleep(max(backoff.next(), ban_s(self._bans.get(host_id, 0))))
-
-    async def _session(self, peer: PeerAddress) -> None:
-        session = FetchSession(
-            *(peer, self._file.manifest, self._scheduler, self),
-            flow=self._flow,
-            sessions=self._sessions,
-            rng=self._rng,
-        )
-        self._sessions[peer.host_id] = session
-
-        async def run() -> None:
-            try:
-                await session.run(self._network)
-            except* VerificationFailed:
-                self._bans[peer.host_id] = self._bans.get(peer.host_id, 0) + 1
-                log.warning("peer blamed", file=self._file.label, peer=peer.name, times=self._bans[peer.host_id])
-                raise
-
-        try:
-            await contain(f"fetching from {peer.name}", run, expected=(InterFilesError,), log=log)
-        finally:
-            del self._sessions[peer.host_id]
-            self._file.changed.tell()
-
-    # The clock
-
-    async def _tick(self) -> None:
+    async def _watch_phase(self) -> None:
         while True:
             await trio.sleep(TICK_S)
             self._update_phase()
-            cancelled = self._scheduler.expire(trio.current_time())
-            for entry in cancelled:
-                self._sessions[entry.peer].cancel_piece(entry.piece)
-            for stalled, count in Counter(entry.peer for entry in cancelled).items():
-                log.info("stalled", file=self._file.label, peer=self._sessions[stalled].peer.name, pieces=count)
-            for peer in self._scheduler.peers():
-                if cancelled or self._scheduler.has_room(peer):
-                    self._sessions[peer].wake.tell()  # time alone may have made something of another's worth taking
 
     async def _sync_now_and_then(self) -> None:
         while True:
@@ -399,8 +275,3 @@ class Download:
     def _fail(self, error: InterFilesError) -> None:
         self._failed = error
         self._scope.cancel()
-
-
-def ban_s(times: int) -> float:
-    """How long a peer is left alone that has sent a wrong piece so many times, in seconds."""
-    return min(BAN_S * 2.0 ** min(times - 1, 10), MAX_BAN_S) if times else 0.0

@@ -19,6 +19,7 @@ from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.swarm.decisions import Cancelled, Decision
+from interfiles.swarm.peer_timing import PeerTiming
 from interfiles.swarm.request_scheduler import RequestScheduler
 from interfiles.transport.base import Address, Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, greet
@@ -221,7 +222,7 @@ class FetchSession:
                     sum(self._scheduler.add_have(host_id, piece) for piece in pieces) > 0
                 )  # all of them, so not any()
             case m.Busy():
-                self._scheduler.on_busy(host_id, trio.current_time())
+                self._scheduler.timing(host_id).hear_busy(trio.current_time())
                 return False
             case m.Dropped(pieces=pieces):
                 for piece in pieces:
@@ -247,7 +248,7 @@ class FetchSession:
         length, host_id = stream.payload_left, self.peer.host_id
         arrival = self._scheduler.on_block(host_id, piece, offset, length, trio.current_time())
         self._pass_on(arrival.cancelled)
-        view = buffer[:length]
+        view, timing = buffer[:length], self._scheduler.timing(host_id)
         filled = 0
         while filled < length:
             room = min(TURN_BYTES, length - filled)
@@ -255,10 +256,10 @@ class FetchSession:
                 room = self._flow.gate.part_bytes(room)
             count = await stream.receive_some_payload_into(view[filled : filled + room])
             filled += count
-            self._scheduler.on_bytes(host_id, count, trio.current_time())
+            timing.hear(trio.current_time(), count)
             self._sink.add_fetched(count)
             if self._flow.is_limited:
-                await self._pause(count)
+                await self._pause(timing, count)
             if filled < length:  # a full socket never blocks: the loop gets its turn here
                 await trio.lowlevel.checkpoint()
         self._received_bytes += length
@@ -266,13 +267,13 @@ class FetchSession:
         if arrival.block is not None:  # else it was taken back while it was on its way
             await self._add_to_piece(arrival.block, view)
 
-    async def _pause(self, count: int) -> None:
+    async def _pause(self, timing: PeerTiming, count: int) -> None:
         """Wait for as long as `count` bytes should have taken; the peer cannot be heard meanwhile."""
-        self._scheduler.pause(self.peer.host_id, trio.current_time())
+        timing.pause(trio.current_time())
         try:
             await self._flow.pay(count)
         finally:
-            self._scheduler.resume(self.peer.host_id, trio.current_time())
+            timing.resume(trio.current_time())
 
     async def _add_to_piece(self, block: Block, view: memoryview) -> None:
         if block.offset == 0:

@@ -2,7 +2,8 @@
 
 A host asks a peer for *pieces*, and the peer chooses the order at the moment when it can send: what was chosen early
 was chosen on old news. So of a peer that alone here holds some pieces, as the source does at first, all of these are
-asked @@
+asked; of any other, as many as keep its pipe full, the rarest first.
+
 A piece is *asked* of at most one peer, until that begins to send it: then it is *coming*, and only then does it belong
 to that peer. What is asked and not begun may be taken over by any peer that would send it clearly sooner. The peer that
 loses it says when it has heard of that; if it had begun meanwhile, whoever begins first is taken.
@@ -85,6 +86,10 @@ class RequestScheduler:
     def peers(self) -> list[str]:
         """The connected peers."""
         return list(self._peers)
+
+    def timing(self, peer: str) -> PeerTiming:
+        """The clocks of a peer, to be told when it is heard; whole blocks are told by `on_block_end`."""
+        return self._peers[peer].timing
 
     def is_useful(self, peer: str) -> bool:
         """Whether the peer has anything that this host lacks."""
@@ -251,18 +256,6 @@ class RequestScheduler:
         owner = self.picker.inflight.get(piece)
         return piece in self.picker.missing or (owner is not None and piece in self._peers[owner].asked)
 
-    def on_bytes(self, peer: str, count: int, now: float) -> None:
-        """Some bytes of a block came: the peer is not stalled."""
-        self._peers[peer].timing.hear(now, count)
-
-    def pause(self, peer: str, now: float) -> None:
-        """This host stops reading from the peer for a while, to keep to a limit: the peer's silence is no stall."""
-        self._peers[peer].timing.pause(now)
-
-    def resume(self, peer: str, now: float) -> None:
-        """It reads on."""
-        self._peers[peer].timing.resume(now)
-
     def on_block_end(self, peer: str, length: int, now: float) -> None:
         """A block came whole, be it taken or dropped."""
         self._peers[peer].measure(length, now)
@@ -293,10 +286,6 @@ class RequestScheduler:
         state.void[index] -= 1
         if not state.void[index]:
             del state.void[index]
-
-    def on_busy(self, peer: str, now: float) -> None:
-        """The peer has heard, and others are served before this host: it is not stalled."""
-        self._peers[peer].timing.hear_busy(now)
 
     def on_not_found(self, peer: str, piece: int) -> None:
         """The peer does not hold a piece after all.

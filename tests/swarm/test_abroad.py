@@ -175,7 +175,7 @@ def test_a_peer_here_that_trickles_keeps_the_zone_waiting_no_longer_than_a_while
     made = fetching(gateways=(), near=ALL, far=ALL)
     ask(made, "near", 0.0)
     for second in range(1, int(abroad.SLOW_S) + 2):
-        made.on_bytes("near", 1, float(second))
+        made.timing("near").hear(float(second), 1)
     assert ask(made, "far", abroad.SLOW_S) == []
     assert made.next_asks("far", abroad.SLOW_S + 1, random.Random(1)).asks
 

@@ -182,7 +182,7 @@ def test_an_idle_peer_takes_over_what_another_would_take_much_longer_for() -> No
     while not made.picker.is_complete:  # fast takes all the rest while slow sends nothing but a sign of life
         now += 0.05
         assert now < 20
-        made.on_bytes("slow", 1, now)
+        made.timing("slow").hear(now, 1)
         if asked:
             answer(made, "fast", asked.pop(0), now)
         decision = made.next_asks("fast", now, RNG)
@@ -304,6 +304,6 @@ def test_a_peer_that_says_it_is_busy_is_not_stalled() -> None:
     made = scheduler("..", a="##")
     ask(made, "a", 0.0)
     for second in range(1, 20):
-        made.on_busy("a", float(second))
+        made.timing("a").hear_busy(float(second))
         assert made.expire(second + 0.9) == []
     assert made.expire(19 + peer_timing.BUSY_SILENCE_S + peer_timing.FIRST_STALL_S)

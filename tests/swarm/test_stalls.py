@@ -32,7 +32,7 @@ def test_bytes_that_trickle_are_no_stall_but_silence_after_them_is() -> None:
     made = scheduler("..", a="##")
     ask(made, "a", 0.0)
     for second in range(1, 20):
-        made.on_bytes("a", 1, float(second))
+        made.timing("a").hear(float(second), 1)
         assert made.expire(second + 0.5) == []
     assert made.expire(19 + peer_timing.FIRST_STALL_S)
 
@@ -41,9 +41,9 @@ def test_a_peer_that_this_host_does_not_hear_is_not_stalled_and_counts_as_slow_f
     made, now = scheduler("." * 50, a="#" * 50), 0.0
     asked = ask(made, "a", now)
     for piece in asked[:20]:
-        made.pause("a", now)
+        made.timing("a").pause(now)
         assert made.expire(now + 100) == []
-        made.resume("a", now + 100)
+        made.timing("a").resume(now + 100)
         now += 100.01
         answer(made, "a", piece, now)
     assert made.expire(now + peer_timing.MIN_STALL_S - 0.01) == []

@@ -9,8 +9,8 @@ from structlog.typing import EventDict
 from trio.testing import MockClock
 
 from daemons.client import fetch_session
-from daemons.client.download import BAN_S, ban_s
 from daemons.client.local_file import LocalFile
+from daemons.client.peer_keeper import BAN_S, ban_s
 from interfiles.piece_set import PieceSet
 from interfiles.wire import peer_messages as m
 from interfiles.wire.reports import DownloadReport

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from daemons.client.callers import Caller
-from daemons.client.download import SESSION_RATE
+from daemons.client.peer_keeper import SESSION_RATE
 from daemons.client.rate_gate import Limits, RateGate
 from interfiles.errors import NotPermitted, Refused
 from interfiles.geometry import MIB
