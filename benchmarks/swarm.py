@@ -11,7 +11,8 @@ hosts share this machine's cores. All files are in memory, unless another direct
 Printed are medians over the rounds: seconds until all receivers had the file, with the least and the most; until half
 of them had; the bound and the ratio to it; seconds until the first hundredth had come; the share of this machine's
 cores in use, near 1 where these were scarcer than the links; and in sizes of the file what the source sent, what a
-receiver received on average, and what crossed between zones, both ways.
+receiver received on average, what of that was content that it had already, as it says, and what crossed between zones,
+both ways.
 """
 
 import argparse
@@ -136,6 +137,8 @@ def watch(contender: Contender, network: Network, run: Run) -> None:
     run.received = [now - earlier for now, earlier in zip(after.received, before.received, strict=True)]
     if scenario.between is not None:
         run.crossed = after.crossed - before.crossed
+    told = {number: contender.duplicate_bytes(number) for number in scenario.receivers}
+    run.duplicate_bytes = {number: count for number, count in told.items() if count is not None}
     run.from_hosts = {number: sent for number in scenario.receivers if (sent := contender.sent_by_host(number))}
 
 

@@ -3,6 +3,7 @@
 A contender is a context manager that prepares what is not timed (hashing, joining, a tracker). It is used for one run.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ TRACKER: Final = f"{HUB_ADDRESS}:6969"
 ANNOUNCED_S: Final = 2.0  # for a source that listens to be known to the tracker
 STOP_TIMEOUT_S: Final = 10.0
 _LOG_TAIL_CHARACTERS: Final = 300
+_FETCHED: Final = re.compile(r"complete.* fetched=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Contender:
         """Bytes of good pieces that a receiver says it got, by host; empty for who does not say."""
         return {}
 
+    def duplicate_bytes(self, number: int) -> int | None:
+        """Bytes of content that a receiver got and had already; None for who does not say."""
+        return None
+
 
 class InterFiles(Contender):
     """The real daemons and the real commands: encrypted, verified, durable."""
@@ -157,6 +163,10 @@ class InterFiles(Contender):
         by_name = {_host_name(other): other for other in range(len(self._daemons))}
         reported = self._reports.get(number, {}).items()
         return {by_name[name]: sent for name, sent in reported if name in by_name}
+
+    def duplicate_bytes(self, number: int) -> int | None:
+        found = _FETCHED.findall(self._daemons[number].logged)
+        return int(found[-1]) - self.ground.file.stat().st_size if found else None
 
     def _end(self, fleet: Fleet) -> None:
         """End all, and note what the daemons complain of: the run counts all the same."""

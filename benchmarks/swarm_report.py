@@ -15,7 +15,8 @@ class Run:
 
     `done_s`: when each receiver had the file, in seconds since the start of all of them. `crossed`: between the zones.
     `curves`: what each host had received at every sample (bytes, host 0 first), and `sample_s` when that was.
-    `from_hosts`: bytes of good pieces by receiver and by who sent them, for those who say. `killed_s`: when the source
+    `from_hosts`: bytes of good pieces by receiver and by who sent them, for those who say; so `duplicate_bytes`, of
+    content that a receiver had already. `killed_s`: when the source
     was killed, if it was. `busy`: the share of this machine's cores that was used meanwhile, by whomever; near 1 the
     cores were what was scarce, not the links. `notes`: what went wrong, in sentences.
     """
@@ -33,6 +34,7 @@ class Run:
     sample_s: list[float] = field(default_factory=list)
     curves: list[list[int]] = field(default_factory=list)
     from_hosts: dict[int, dict[int, int]] = field(default_factory=dict)
+    duplicate_bytes: dict[int, int] = field(default_factory=dict)
     killed_s: float | None = None
     busy: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -69,13 +71,18 @@ class Run:
         return statistics.mean(self.received[1:]) / self.size
 
     @property
+    def duplicate(self) -> float | None:
+        """What a receiver got of content that it had already, on average, in sizes of the file."""
+        return statistics.mean(self.duplicate_bytes.values()) / self.size if self.duplicate_bytes else None
+
+    @property
     def host_crossed(self) -> float | None:
         """What crossed between the zones, both ways, in sizes of the file."""
         return None if self.crossed is None else self.crossed / self.size
 
 
 HEAD = f"{'':13}{'':12}{'done':>6}{'all s':>8}{'least':>8}{'most':>8}{'median s':>10}{'bound s':>9}{'ratio':>8}"
-HEAD_SENT = f"{'first s':>9}{'busy':>6}{'source':>8}{'received':>10}{'crossed':>9}"
+HEAD_SENT = f"{'first s':>9}{'busy':>6}{'source':>8}{'received':>10}{'twice':>8}{'crossed':>9}"
 
 
 def load(text: str) -> list[Run]:
@@ -85,6 +92,7 @@ def load(text: str) -> list[Run]:
     for found in json.loads(text):
         run = Run(**{name: value for name, value in found.items() if name in known})
         run.done_s = _by_number(run.done_s)
+        run.duplicate_bytes = _by_number(run.duplicate_bytes)
         run.from_hosts = {number: _by_number(sent) for number, sent in _by_number(run.from_hosts).items()}
         runs.append(run)
     return runs
@@ -121,7 +129,8 @@ def _line(rounds: Sequence[Run]) -> str:
         f"{first.bound_s:9.2f}{all_s / first.bound_s:8.3f}"
         f"{_median(good, lambda run: run.first_s):9.2f}{_median(good, lambda run: run.busy):6.2f}"
         f"{_median(good, lambda run: run.source_sent):8.3f}"
-        f"{_median(good, lambda run: run.host_received):10.3f}{_crossed(run.host_crossed for run in good)}"
+        f"{_median(good, lambda run: run.host_received):10.3f}"
+        f"{_known(8, (run.duplicate for run in good))}{_known(9, (run.host_crossed for run in good))}"
     )
 
 
@@ -129,6 +138,6 @@ def _median(runs: Sequence[Run], figure: Callable[[Run], float]) -> float:
     return statistics.median(map(figure, runs))
 
 
-def _crossed(found: Iterable[float | None]) -> str:
-    known = [crossed for crossed in found if crossed is not None]
-    return f"{statistics.median(known):9.3f}" if known else ""
+def _known(width: int, found: Iterable[float | None]) -> str:
+    known = [share for share in found if share is not None]
+    return f"{statistics.median(known):{width}.3f}" if known else " " * width
