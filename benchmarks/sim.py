@@ -222,12 +222,14 @@ class Simulation:
             return
         for fetcher in host.fetchers:
             scheduler = fetcher.scheduler
-            if not fetcher.is_dead and scheduler.add_have(host.name, piece) and scheduler.has_room(host.name):
+            if not fetcher.is_dead and scheduler.add_haves(host.name, [piece]) and scheduler.has_room(host.name):
                 self._ask(fetcher, host)
 
     def _dropped(self, host: Host, peer: Host, piece: PieceIndex) -> None:
-        if not host.is_dead and not peer.is_dead:
-            host.scheduler.on_dropped(peer.name, piece)
+        if not host.is_dead and not peer.is_dead and host.scheduler.on_dropped(peer.name, piece):
+            for other in host.scheduler.peers():
+                if host.scheduler.has_room(other):
+                    self._ask(host, self.hosts[int(other)])
 
     # A sender
 

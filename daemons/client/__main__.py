@@ -21,7 +21,7 @@ from daemons.command_line import run_command
 from daemons.logs import configure_logging, stderr_is_journal
 from daemons.notify import Notifier
 from daemons.state_lock import StateLock
-from daemons.supervision import exit_with_sentence, raise_file_limit, run_daemon
+from daemons.supervision import exit_with_sentence, raise_file_limit, run_daemon, spare_collector
 from interfiles import locations
 from interfiles.errors import PathNotFound, UsageError, printable
 from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
@@ -112,6 +112,7 @@ def client(
         )
         raise_file_limit()
         with StateLock(where, not_with=MASTER_CATALOGUE):
+            spare_collector()
             trio.run(_main, config)
 
 

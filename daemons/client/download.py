@@ -8,6 +8,7 @@ restart or a resumed pause simply runs this again.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -72,6 +73,7 @@ class Download:
         self._scope = trio.CancelScope()
         self._failed: InterFilesError | None = None
         self._unsynced_bytes = 0
+        self._uncounted = Counter[str]()  # bytes of verified pieces, by who sent them, since the record was told
         self._synced_at = trio.current_time()
 
     async def run(self) -> None:
@@ -96,6 +98,7 @@ class Download:
                 raise
         finally:
             self._flow.close()
+            self._put_down_counts()
             file.phase, file.connected = "idle", 0
             if isinstance(file.store, PartStore):  # the next run opens it anew, and trusts what the record says
                 file.change_store(None)
@@ -157,7 +160,7 @@ class Download:
         local = max(record.bytes_local, min(record.bytes_local + found, uncounted))
         file.update(bytes_local=local)
         if uncounted > local:
-            self._count(SOME_PEER, uncounted - local)
+            self._uncounted[SOME_PEER] += uncounted - local
 
     def _count_checked(self, count: int) -> None:
         self._file.checked_bytes += count
@@ -169,6 +172,7 @@ class Download:
     async def _sync(self) -> None:
         """Make what is verified durable, then record it."""
         durable, self._unsynced_bytes = self._file.verified.copy(), 0
+        self._put_down_counts()
         now = trio.current_time()
         self._file.update(seconds=self._file.record.seconds + now - self._synced_at)
         self._synced_at = now
@@ -259,13 +263,14 @@ class Download:
         """A piece may be served, and counts once it is synced."""
         length = self._file.manifest.geometry.piece_length(piece)
         self._unsynced_bytes += length
-        self._count(peer_name, length)
+        self._uncounted[peer_name] += length
         self._file.add_verified([piece])
 
-    def _count(self, peer_name: str, count: int) -> None:
-        counts = dict(self._file.record.bytes_from_peers)
-        counts[peer_name] = counts.get(peer_name, 0) + count
-        self._file.update(bytes_from_peers=counts)
+    def _put_down_counts(self) -> None:
+        """Have the record know who sent what."""
+        counts = self._uncounted + Counter(self._file.record.bytes_from_peers)
+        self._uncounted.clear()
+        self._file.update(bytes_from_peers=dict(counts))
 
     def add_rejected(self, piece: PieceIndex) -> None:
         """A piece's hash did not match."""

@@ -88,7 +88,7 @@ class FetchSession:
         self._told_priority = flow.priority()
         self._sessions = sessions
         self._rng = rng
-        self._cancels: list[PieceIndex] = []
+        self._cancels: list[Cancelled] = []
         self._rejected: list[PieceIndex] = []
         self._resting_until = 0.0
         self._received_bytes = 0
@@ -124,9 +124,9 @@ class FetchSession:
         finally:
             stream.close()
 
-    def cancel_piece(self, piece: PieceIndex) -> None:
-        """The piece was taken from this peer: tell it."""
-        self._cancels.append(piece)
+    def cancel(self, cancelled: Cancelled) -> None:
+        """A piece was taken from this peer: tell it."""
+        self._cancels.append(cancelled)
         self.wake.tell()
 
     @property
@@ -165,9 +165,7 @@ class FetchSession:
             if now >= self._resting_until:
                 decision = self._scheduler.next_asks(self.peer.host_id, now, self._rng)
             self._pass_on(decision.cancelled)
-            while self._cancels:
-                taken, self._cancels = self._cancels[: m.MAX_LISTED], self._cancels[m.MAX_LISTED :]
-                await stream.send(m.Cancel(list(taken)))
+            await self._tell_cancels(stream)
             if self._rejected:
                 piece = self._rejected[0]
                 await self._complain(stream)
@@ -180,8 +178,18 @@ class FetchSession:
             for at in range(0, len(decision.asks), m.MAX_LISTED):
                 await stream.send(m.Ask(list(decision.asks[at : at + m.MAX_LISTED])))
             retry_at = max(self._scheduler.retry_at(self.peer.host_id), self._resting_until)
-            with trio.move_on_at(retry_at if retry_at > now else float("inf")):
+            if retry_at <= now:  # nearly always: a cancel scope costs more than all the rest here
                 seen = await self.wake.later_than(seen)
+                continue
+            with trio.move_on_at(retry_at):
+                seen = await self.wake.later_than(seen)
+
+    async def _tell_cancels(self, stream: MessageStream[Message]) -> None:
+        cancels, self._cancels = self._cancels, []
+        for even_begun in (False, True):
+            pieces = [entry.piece for entry in cancels if entry.even_begun is even_begun]
+            for at in range(0, len(pieces), m.MAX_LISTED):
+                await stream.send(m.Cancel(list(pieces[at : at + m.MAX_LISTED]), even_begun))
 
     async def _complain(self, stream: MessageStream[Message]) -> None:
         with trio.move_on_after(LINGER_S):
@@ -192,7 +200,7 @@ class FetchSession:
 
     def _pass_on(self, cancelled: list[Cancelled]) -> None:
         for entry in cancelled:
-            self._sessions[entry.peer].cancel_piece(entry.piece)
+            self._sessions[entry.peer].cancel(entry)
 
     def _wake_all(self) -> None:
         for session in self._sessions.values():
@@ -218,15 +226,13 @@ class FetchSession:
         host_id = self.peer.host_id
         match message:
             case m.Have(pieces=pieces):
-                return (
-                    sum(self._scheduler.add_have(host_id, piece) for piece in pieces) > 0
-                )  # all of them, so not any()
+                return self._scheduler.add_haves(host_id, pieces)
             case m.Busy():
                 self._scheduler.timing(host_id).hear_busy(trio.current_time())
                 return False
             case m.Dropped(pieces=pieces):
-                for piece in pieces:
-                    self._scheduler.on_dropped(host_id, piece)
+                if sum(self._scheduler.on_dropped(host_id, piece) for piece in pieces):
+                    self._wake_all()
             case m.NotFound(pieces=pieces):
                 for piece in pieces:
                     self._scheduler.on_not_found(host_id, piece)
@@ -279,11 +285,11 @@ class FetchSession:
         if block.offset == 0:
             self._hasher = blake3.blake3()
         self._hasher.update(view)
-        self._scheduler.pin(block.piece)
+        self._scheduler.taking_back.pin(block.piece)
         try:
             await self._sink.write_block(block, view)
         finally:
-            self._scheduler.unpin(block.piece)
+            self._scheduler.taking_back.unpin(block.piece)
         if not self._scheduler.on_taken(self.peer.host_id, block):
             return
         if block.offset + block.length < self._manifest.geometry.piece_length(block.piece):

@@ -181,7 +181,7 @@ class PeerKeeper:
             await trio.sleep(TICK_S)
             cancelled = self._scheduler.expire(trio.current_time())
             for entry in cancelled:
-                self._sessions[entry.peer].cancel_piece(entry.piece)
+                self._sessions[entry.peer].cancel(entry)
             for stalled, count in Counter(entry.peer for entry in cancelled).items():
                 log.info("stalled", file=self._file.label, peer=self._sessions[stalled].peer.name, pieces=count)
             for peer in self._scheduler.peers():

@@ -37,6 +37,9 @@ from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Role
 
+NEWS_S: Final = (
+    0.02  # news that follow one another so closely are told together: each costs both ends as much as a block
+)
 MAX_ANSWERS: Final = 4096  # pieces refused or dropped that wait to be told: a peer that outruns them breaks the rules
 
 
@@ -104,6 +107,7 @@ class ServeSession:
         self._fetcher = fetcher
         self._not_found: list[PieceIndex] = []
         self._dropped: list[PieceIndex] = []
+        self._to_finish: list[PieceIndex] = []  # dropped, once the piece that is being sent is sent
         self._unfinished: PieceIndex | None = None  # the piece that is being sent
         self._blocks: deque[Block] = deque()  # what is left of it
         self._told_busy_at = float("-inf")
@@ -138,6 +142,7 @@ class ServeSession:
         while True:
             seen = await self._file.changed.later_than(seen)
             self._due.tell()
+            await trio.sleep(NEWS_S)
 
     # Hearing
 
@@ -153,8 +158,8 @@ class ServeSession:
                 match message:
                     case m.Ask(pieces=pieces):
                         self._hear_ask(PieceSet.of(geometry.piece_count, pieces))
-                    case m.Cancel(pieces=pieces):
-                        self._hear_cancel([geometry.piece(piece) for piece in pieces])
+                    case m.Cancel(pieces=pieces, even_begun=even_begun):
+                        self._hear_cancel([geometry.piece(piece) for piece in pieces], even_begun=even_begun)
                     case m.Complaint(piece=piece):
                         self._hear_complaint(geometry.piece(piece))
                     case m.Prefer(priority=priority):
@@ -164,7 +169,7 @@ class ServeSession:
                         raise RemoteProtocolError(f"{type(message).__name__} came after the file was opened")
             except ValueError as e:
                 raise RemoteProtocolError(str(e)) from e
-            if len(self._not_found) + len(self._dropped) > MAX_ANSWERS:
+            if len(self._not_found) + len(self._dropped) + len(self._to_finish) > MAX_ANSWERS:
                 raise RemoteProtocolError(f"over {MAX_ANSWERS} pieces were refused or dropped without being waited for")
             self._due.tell()
 
@@ -173,18 +178,24 @@ class ServeSession:
         self._not_found += PieceSet(pieces.count, pieces.bits & ~held)
         self._line.ask(self._fetcher, held)
 
-    def _hear_cancel(self, pieces: list[PieceIndex]) -> None:
+    def _hear_cancel(self, pieces: list[PieceIndex], *, even_begun: bool) -> None:
         self._line.cancel(self._fetcher, PieceSet.of(self._file.manifest.piece_count, pieces).bits)
-        self._dropped += pieces
-        if self._blocks and self._unfinished in pieces:
+        if self._unfinished in pieces and even_begun:
             self._give_up()
+        for piece in pieces:
+            (self._to_finish if piece == self._unfinished else self._dropped).append(piece)
 
     def _give_up(self) -> None:
         """The piece that is being sent does not count as sent, and what is left of it is not sent."""
         self._blocks.clear()
         if self._unfinished is not None:
             self._file.sent.undo(self._unfinished)
-            self._unfinished = None
+            self._end_piece()
+
+    def _end_piece(self) -> None:
+        self._unfinished = None
+        self._dropped += self._to_finish
+        self._to_finish.clear()
 
     def _hear_complaint(self, piece: PieceIndex) -> None:
         """Have a piece checked, once for each time it was sent: complaining must not cost more than sending did."""
@@ -267,7 +278,7 @@ class ServeSession:
             self._file.add_sent(block.length - self._paced_bytes)
             self._sent[block.piece] = self._sent.get(block.piece, 0) + block.length
             if not self._blocks:
-                self._unfinished = None
+                self._end_piece()
 
     def _add_paced(self, count: int) -> None:
         """A part of a block goes, under a limit."""

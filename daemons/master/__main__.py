@@ -23,7 +23,7 @@ from daemons.master.app import (
     run,
 )
 from daemons.notify import Notifier
-from daemons.supervision import raise_file_limit, run_daemon
+from daemons.supervision import raise_file_limit, run_daemon, spare_collector
 from interfiles import locations
 from interfiles.errors import UsageError
 from interfiles.storage.executor import ThreadExecutor
@@ -75,6 +75,7 @@ def master(
         grace_s=_checked_grace(grace),
         max_connections=min(_MAX_CONNECTIONS, raise_file_limit() - _OTHER_FILES),
     )
+    spare_collector()
     trio.run(_main, config)
 
 

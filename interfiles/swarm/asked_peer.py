@@ -10,6 +10,7 @@ from interfiles.swarm.peer_timing import PeerTiming
 
 WINDOW_S: Final = 0.3  # what is asked and may come: so much time's worth, more than any LAN's and most WANs' round trip
 MIN_WINDOW_PIECES: Final = 2  # one arriving, one on its way: less would leave the pipe empty between them
+MANY: Final = 16  # pieces asked of a peer, of which it has hardly begun a certain one
 MAX_WINDOW_BYTES: Final = 16 * BLOCK_BYTES
 REFILL_SHARE: Final = 4  # a window is filled again when this part of it is free
 
@@ -24,12 +25,14 @@ class AskedPeer:
     asked: PieceSet  # and not begun
     coming: PieceIndex | None = None  # begun
     received_bytes: int = 0  # of `coming`
+    leaving: PieceSet = field(init=False)  # taken back, and its own until its word
     void: Counter[PieceIndex] = field(default_factory=Counter)  # taken back: the peer's word that it knows is due
     retry_at: float = 0.0
     stalls: int = 0
     window_bytes: int = field(init=False)  # what it should owe at most: its pipe is full, and more would be too early
 
     def __post_init__(self) -> None:
+        self.leaving = PieceSet(self.asked.count)
         self.window_bytes = MIN_WINDOW_PIECES * self.piece_bytes
 
     def measure(self, length: int, now: float) -> None:
@@ -40,7 +43,7 @@ class AskedPeer:
 
     @property
     def owes(self) -> bool:
-        return self.coming is not None or bool(self.asked)
+        return self.coming is not None or bool(self.asked) or bool(self.leaving)
 
     @property
     def owed(self) -> list[PieceIndex]:
@@ -60,6 +63,11 @@ class AskedPeer:
         return window - owed if owed <= window - window // REFILL_SHARE else 0
 
     @property
+    def has_many(self) -> bool:
+        """Whether so much was asked of it that it has hardly begun one certain piece of that."""
+        return len(self.asked) >= MANY
+
+    @property
     def has_backlog(self) -> bool:
         """Whether it owes clearly more than its window."""
         return self.owed_bytes > self.window_bytes * (1 + 1 / REFILL_SHARE)
@@ -76,5 +84,6 @@ class AskedPeer:
     def forget(self, piece: PieceIndex) -> None:
         """It does not owe this piece any more."""
         self.asked.discard(piece)
+        self.leaving.discard(piece)
         if self.coming == piece:
             self.coming = None

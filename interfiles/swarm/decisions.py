@@ -7,10 +7,11 @@ from interfiles.geometry import Block, PieceIndex
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Tell `peer` that `piece` is not wanted of it any more."""
+    """Tell `peer` that `piece` is not wanted of it any more; if it has begun, only with `even_begun`."""
 
     peer: str
     piece: PieceIndex
+    even_begun: bool
 
 
 @dataclass(frozen=True, slots=True)

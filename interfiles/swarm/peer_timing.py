@@ -55,6 +55,11 @@ class PeerTiming:
         self._heard_at = now
         self._arrived_bytes += count
 
+    @property
+    def arrived_bytes(self) -> int:
+        """Of the last block that began to come."""
+        return self._arrived_bytes
+
     def hear_busy(self, now: float) -> None:
         """The peer said that it is busy: it says so again, or sends, within `BUSY_SILENCE_S`."""
         self._heard_at = now + BUSY_SILENCE_S
@@ -64,7 +69,7 @@ class PeerTiming:
 
         Pauses of this host count for the rate, so that it asks for less, but are no slowness of the peer's.
         """
-        pace = (now - self._block_since) / length
+        pace = (now - self._block_since) / max(length, _FIRST_BYTES)  # a tiny one says nothing of a peer's rate
         took = max(now - self._block_since - self._paused_s, 0.0)
         self._block_since = self._heard_at = now
         self._paused_s = 0.0

@@ -7,7 +7,7 @@ Invariant: a piece is in exactly one state at any time: *held* (its hash matched
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ class PiecePicker:
     def __init__(self, geometry: Geometry, held: PieceSet) -> None:
         self.geometry = geometry
         self.availability = Availability(geometry.piece_count)
+        self.piece_bytes: Final = min(geometry.piece_size, geometry.size)  # but for a shorter one at the end
         self._held = held.copy()
         self._owners: dict[PieceIndex, str] = {}
         self._missing = held.complement()

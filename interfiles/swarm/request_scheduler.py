@@ -22,24 +22,22 @@ from typing import TYPE_CHECKING, Final
 from interfiles.errors import RemoteProtocolError
 from interfiles.geometry import BLOCK_BYTES, Block, Geometry, PieceIndex
 from interfiles.piece_set import PieceSet
-from interfiles.swarm.abroad import FAR_SILENCE_S, Abroad, is_slow
+from interfiles.swarm.abroad import FAR_SILENCE_S, Abroad
 from interfiles.swarm.asked_peer import AskedPeer
 from interfiles.swarm.decisions import Arrival, Cancelled, Decision
 from interfiles.swarm.peer_timing import PeerTiming
 from interfiles.swarm.piece_picker import PiecePicker
+from interfiles.swarm.taking_back import TakingBack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from interfiles.swarm.chance import Chance
 
 MAX_SOLE: Final = 256  # pieces asked beyond the window of the only peer that has them
-TAKEOVER_FACTOR: Final = 3.0  # what was asked goes to who would send it so many times sooner ...
-TAKEOVER_MARGIN_S: Final = 0.5  # ... and by so much: too eager, and it comes twice
 STALL_RETRY_S: Final = 2.0  # a stalled peer is asked again after so long, doubled each time up to MAX_RETRY_S
 MAX_RETRY_S: Final = 30.0
 MAX_STALLS: Final = 5
-STEAL_FACTOR: Final = 2.0
-STEAL_MARGIN_S: Final = 0.5
-MAX_STEALS: Final = 4  # of one piece that is coming: bounds what a swarm of slow peers can waste on it
 
 
 class RequestScheduler:
@@ -49,10 +47,8 @@ class RequestScheduler:
         self.picker: Final = PiecePicker(geometry, held)
         self.abroad: Final = Abroad(self.picker)
         self._geometry = geometry
-        self._piece_bytes = min(geometry.piece_size, geometry.size)
         self._peers: dict[str, AskedPeer] = {}
-        self._steals: dict[PieceIndex, int] = {}
-        self._pinned: set[PieceIndex] = set()
+        self.taking_back: Final = TakingBack(geometry, self.picker, self.abroad, self._peers)
 
     # Peers
 
@@ -60,7 +56,7 @@ class RequestScheduler:
         """A peer is connected and holds `offered`."""
         assert peer not in self._peers, peer
         self._peers[peer] = AskedPeer(
-            offered.copy(), PeerTiming(now), self._piece_bytes, PieceSet(self._geometry.piece_count)
+            offered.copy(), PeerTiming(now), self.picker.piece_bytes, PieceSet(self._geometry.piece_count)
         )
         self.picker.availability.add(offered)
 
@@ -70,18 +66,22 @@ class RequestScheduler:
         self.picker.availability.remove(gone.offered)
         self._release_all(gone)
 
-    def add_have(self, peer: str, piece: int) -> bool:
-        """A peer gained a piece. Return whether it may be worth asking for.
+    def add_haves(self, peer: str, pieces: Iterable[int]) -> bool:
+        """A peer gained pieces. Return whether one of them may be worth asking for.
 
         Raises:
           RemoteProtocolError: there is no such piece.
         """
-        state, index = self._peers[peer], self._mint(piece)
-        if index not in state.offered:
-            state.offered.add(index)
-            self.picker.availability.add_one(index)
-        owner = self.picker.inflight.get(index)
-        return index in self.picker.missing or (owner is not None and index in self._peers[owner].asked)
+        offered, picker, is_of_use = self._peers[peer].offered, self.picker, False
+        for piece in pieces:
+            index = self._mint(piece)
+            if index not in offered:
+                offered.add(index)
+                picker.availability.add_one(index)
+            if not is_of_use:
+                owner = picker.inflight.get(index)
+                is_of_use = index in picker.missing or (owner is not None and index in self._peers[owner].asked)
+        return is_of_use
 
     def peers(self) -> list[str]:
         """The connected peers."""
@@ -103,7 +103,7 @@ class RequestScheduler:
         if now < state.retry_at:
             return decision
         was_idle = not state.owes
-        self._give_back(peer, state, now, decision)
+        decision.cancelled.extend(self.taking_back.give_back(peer, now))
         open_to = self.abroad.open_to(peer, self._peers, now, rng)
         self._ask_sole(peer, state, open_to, decision)
         room = state.room_bytes
@@ -117,27 +117,10 @@ class RequestScheduler:
             state.timing.start(now)
         return decision
 
-    def _give_back(self, peer: str, state: AskedPeer, now: float, decision: Decision) -> None:
-        """Take back what others have by now of all that was asked of this peer alone, but for a window's worth.
-
-        Of a peer in another zone, all that the own zone has, or others fetch.
-        """
-        excess = self._excess(state)
-        if self.abroad.is_foreign(peer):
-            excess.bits |= state.asked.bits & self.abroad.not_due(self._peers, now)
-        for piece in excess:
-            self._void(peer, piece)
-            decision.cancelled.append(Cancelled(peer, piece))
-
-    def _excess(self, state: AskedPeer) -> PieceSet:
-        """What was asked beyond the window and others offer too; the rest of the window is as good as any."""
-        shared = state.asked.bits & ~self.picker.availability.exactly(1)
-        return state.beyond_window(shared)
-
     def has_room(self, peer: str) -> bool:
         """Whether `next_asks` would ask the peer for more, if it has more, or take something back."""
         state = self._peers[peer]
-        if state.room_bytes > 0 or self._excess(state) or self.abroad.is_foreign(peer):
+        if state.room_bytes > 0 or self.taking_back.excess(state) or self.abroad.is_foreign(peer):
             return True
         return bool(self._sole(state)) and self._sole_room(state) >= MAX_SOLE // 2
 
@@ -168,52 +151,9 @@ class RequestScheduler:
         missing = self.picker.pick(offered, rng)
         if missing is not None:
             return missing
-        needed = state.timing.needed_s(state.owed_bytes + self._piece_bytes)
-        taken = self._takeover(peer, offered, needed, now, rng)
-        if taken is None:
-            taken = self._best_steal(peer, state, offered, now)
-            if taken is None:
-                return None
-            self._steals[taken] = self._steals.get(taken, 0) + 1
-        owner = self.picker.inflight[taken]
-        self._void(owner, taken)
-        decision.cancelled.append(Cancelled(owner, taken))
+        taken, cancelled = self.taking_back.take_over(peer, offered, now, rng)
+        decision.cancelled.extend(cancelled)
         return taken
-
-    def _takeover(self, peer: str, offered: int, needed_s: float, now: float, rng: Chance) -> PieceIndex | None:
-        """A piece that was asked of another peer and waits there: beyond its window, or it is slow or further away."""
-        candidates, is_near = 0, not self.abroad.is_foreign(peer)
-        for name, other in self._peers.items():
-            if name == peer or not (found := other.asked.bits & offered):
-                continue
-            wait_s = max(other.timing.needed_s(other.owed_bytes), other.timing.waited_s(now))
-            is_nearer = is_near and self.abroad.is_foreign(name)
-            if is_nearer or other.has_backlog or wait_s > needed_s * TAKEOVER_FACTOR + TAKEOVER_MARGIN_S:
-                candidates |= found
-        return self.picker.rarest_of(candidates, rng)
-
-    def _best_steal(self, peer: str, state: AskedPeer, offered: int, now: float) -> PieceIndex | None:
-        """The coming piece that its owner will take longest for, if this peer is clearly quicker with all of it.
-
-        A peer that may still be sending what was taken from it is not: two that are slow would take turns. Two in other
-        zones come over the same link, mostly: there, only who is all but silent loses a piece.
-        """
-        best, longest = None, 0.0
-        if state.void:
-            return None
-        for name, other in self._peers.items():
-            piece = other.coming
-            if name == peer or piece is None or not offered >> piece & 1 or piece in self._pinned:
-                continue
-            if self._steals.get(piece, 0) >= MAX_STEALS:
-                continue
-            if self.abroad.is_foreign(peer) and not is_slow(other, now):
-                continue
-            left = other.timing.left_s(self._geometry.piece_length(piece) - other.received_bytes, now)
-            needed = state.timing.needed_s(state.owed_bytes + self._geometry.piece_length(piece))
-            if left > max(longest, needed * STEAL_FACTOR + STEAL_MARGIN_S):
-                best, longest = piece, left
-        return best
 
     # Answers
 
@@ -234,15 +174,16 @@ class RequestScheduler:
                 raise RemoteProtocolError(
                     f"byte {offset} of piece {piece} came out of order, {state.received_bytes} was due"
                 )
-        elif index in state.asked and state.coming is None and not offset:
-            state.asked.discard(index)
+        elif (index in state.asked or index in state.leaving) and state.coming is None and not offset:
+            state.forget(index)
             state.coming, state.received_bytes = index, 0
+            self.taking_back.settle(index)
         elif index in state.void:
             if not self._may_keep(state, index, offset, length):
                 return Arrival(None)
             if (owner := self.picker.inflight.get(index)) is not None:
-                self._void(owner, index)
-                cancelled.append(Cancelled(owner, index))
+                self.taking_back.void(owner, index)
+                cancelled.append(Cancelled(owner, index, even_begun=True))
             self.picker.mark_requested(index, peer)
             state.coming, state.received_bytes = index, 0
         else:
@@ -274,18 +215,13 @@ class RequestScheduler:
             state.coming = None
         return True
 
-    def on_dropped(self, peer: str, piece: int) -> None:
-        """The peer has heard that a piece is not wanted of it: it sends no more of it.
+    def on_dropped(self, peer: str, piece: int) -> bool:
+        """The peer has heard that a piece is not wanted of it: it sends no more of it. Return whether it is free now.
 
         Raises:
           RemoteProtocolError: nothing had been taken back.
         """
-        state, index = self._peers[peer], self._mint(piece)
-        if index not in state.void:
-            raise RemoteProtocolError(f"piece {piece} was dropped, which had not been taken back")
-        state.void[index] -= 1
-        if not state.void[index]:
-            del state.void[index]
+        return self.taking_back.on_dropped(peer, self._mint(piece))
 
     def on_not_found(self, peer: str, piece: int) -> None:
         """The peer does not hold a piece after all.
@@ -297,22 +233,14 @@ class RequestScheduler:
         if index in state.asked or index == state.coming:
             state.forget(index)
             self.picker.release(index)
-        elif index not in state.void:
+        elif index not in state.void and index not in state.leaving:
             raise RemoteProtocolError(f"piece {piece} was not found, which was not asked for")
         self._unoffer(state, index)
-
-    def pin(self, piece: PieceIndex) -> None:
-        """A block of an inflight piece is being written: until `unpin` nobody else may begin to write there."""
-        self._pinned.add(piece)
-
-    def unpin(self, piece: PieceIndex) -> None:
-        """The block is written."""
-        self._pinned.discard(piece)
 
     def on_verified(self, piece: PieceIndex) -> None:
         """All blocks of an inflight piece came and its hash matched."""
         self.picker.mark_held(piece)
-        self._steals.pop(piece, None)
+        self.taking_back.forget(piece)
 
     def on_rejected(self, peer: str, piece: PieceIndex) -> list[Cancelled]:
         """All blocks came and the hash did not match: the peer no longer counts as holding the piece.
@@ -323,7 +251,7 @@ class RequestScheduler:
         self._unoffer(state, piece)
         self.picker.release(piece)
         state.retry_at = float("inf")
-        return self._take_back(peer, state)
+        return self.taking_back.all_of(peer)
 
     # Time
 
@@ -336,7 +264,7 @@ class RequestScheduler:
                 continue
             state.retry_at = now + min(STALL_RETRY_S * 2**state.stalls, MAX_RETRY_S)
             state.stalls += 1
-            cancelled += self._take_back(name, state)
+            cancelled += self.taking_back.all_of(name)
         return cancelled
 
     def retry_at(self, peer: str) -> float:
@@ -354,23 +282,10 @@ class RequestScheduler:
         state.asked.add(piece)
         decision.asks.append(piece)
 
-    def _void(self, peer: str, piece: PieceIndex) -> None:
-        """Take a piece back from its owner, which may have begun to send it: that is then dropped."""
-        state = self._peers[peer]
-        state.forget(piece)
-        state.void[piece] += 1
-        self.picker.release(piece)
-
-    def _take_back(self, peer: str, state: AskedPeer) -> list[Cancelled]:
-        """Take back all that a peer owes, but for what is being written."""
-        taken = [piece for piece in state.owed if piece not in self._pinned]
-        for piece in taken:
-            self._void(peer, piece)
-        return [Cancelled(peer, piece) for piece in taken]
-
     def _release_all(self, state: AskedPeer) -> None:
-        for piece in state.owed:
+        for piece in [*state.owed, *state.leaving]:
             self.picker.release(piece)
+            self.taking_back.settle(piece)
 
     def _unoffer(self, state: AskedPeer, piece: PieceIndex) -> None:
         if piece in state.offered:
@@ -389,8 +304,10 @@ class RequestScheduler:
         owned = 0
         for name, state in self._peers.items():
             assert state.coming is None or state.coming not in state.asked
+            assert not state.leaving.bits & state.asked.bits
             assert not set(state.void) & set(state.asked)
-            for piece in state.owed:
+            assert set(state.leaving) <= set(state.void)
+            for piece in [*state.owed, *state.leaving]:
                 assert self.picker.inflight[piece] == name
                 owned += 1
         assert owned == len(self.picker.inflight)

@@ -29,10 +29,10 @@ from interfiles.transport.base import Address
 CONNECT_TIMEOUT_S: Final = 10.0
 STALL_TIMEOUT_S: Final = 60.0  # a receiver that takes nothing for so long is gone: it holds a slot that others need
 LISTEN_BACKLOG: Final = 512
-UNSENT_S: Final = 0.02  # how much the system may hold unsent: what is handed over early was decided on early ...
+UNSENT_S: Final = 0.06  # how much the system may hold unsent: what is handed over early was decided on early ...
 MIN_UNSENT_BYTES: Final = 32 << 10  # ... but waking the writer too often costs
 MAX_UNSENT_BYTES: Final = 1 << 20
-WAKE_S: Final = 0.04  # a receiver that knows that more comes waits for so much of it: each waking costs 0.1 ms
+WAKE_S: Final = 0.1  # a receiver that knows that more comes waits for so much of it: each waking costs 0.1 ms
 MAX_WAKE_BYTES: Final = 64 << 10
 _FAST_BYTES_PER_S: Final = 100e6  # from here on waiting for more only leaves the processor idle
 _RATE_S: Final = 0.1  # the rate is measured over at least so long

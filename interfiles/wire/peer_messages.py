@@ -32,9 +32,13 @@ class Ask(Message, frozen=True, tag=65):
 
 
 class Cancel(Message, frozen=True, tag=66):
-    """Takes pieces back that were asked for. Answered by `Dropped`; blocks of a piece that was begun come before it."""
+    """Takes pieces back that were asked for. Answered by `Dropped`; blocks of a piece that was begun come before it.
+
+    `even_begun`: no more blocks of one that was begun; otherwise it is sent to its end.
+    """
 
     pieces: Pieces
+    even_begun: bool
 
 
 class Complaint(Message, frozen=True, tag=67):

@@ -7,7 +7,7 @@ import pytest
 from interfiles.geometry import PieceIndex
 from interfiles.swarm import abroad, peer_timing
 from interfiles.swarm.abroad import share
-from interfiles.swarm.decisions import Cancelled
+from interfiles.swarm.decisions import Cancelled, Decision
 from interfiles.swarm.request_scheduler import RequestScheduler
 from tests.swarm.pieces import pieces
 from tests.swarm.test_request_scheduler import answer, ask, scheduler
@@ -108,7 +108,7 @@ def test_what_the_zone_gets_meanwhile_is_not_fetched_to_help() -> None:
     fetch(made, "far", ask(made, "far", now), now)
     ask(made, "far", now)
     for piece in OTHERS[1:]:
-        made.add_have("near", piece)
+        made.add_haves("near", [piece])
     assert ask(made, "far", now + abroad.HELP_S) == OTHERS[:1]
 
 
@@ -116,7 +116,7 @@ def test_what_is_new_abroad_is_left_to_whom_it_falls_for_a_while() -> None:
     made, now = fetching(far=NONE, near=NONE), 1.0
     assert ask(made, "far", now) == []
     now += 10 * abroad.HELP_S
-    made.add_have("far", OTHERS[0])
+    made.add_haves("far", [OTHERS[0]])
     assert ask(made, "far", now) == []
     assert ask(made, "far", now + abroad.HELP_S) == OTHERS[:1]
 
@@ -124,19 +124,22 @@ def test_what_is_new_abroad_is_left_to_whom_it_falls_for_a_while() -> None:
 def test_what_a_peer_here_has_by_now_is_taken_back_from_one_abroad() -> None:
     made = fetching(far=ALL, near=NONE)
     assert ask(made, "far", 0.0) == MINE
-    made.add_have("near", MINE[0])
+    made.add_haves("near", [MINE[0]])
     decision = made.next_asks("far", 0.1, random.Random(1))
     made.check_invariants()
-    assert decision.cancelled == [Cancelled("far", PieceIndex(MINE[0]))]
+    assert decision.cancelled == [Cancelled("far", PieceIndex(MINE[0]), even_begun=False)]
+    assert made.on_dropped("far", MINE[0])
     assert ask(made, "near", 0.1) == MINE[:1]
 
 
-def test_a_peer_here_takes_over_at_once_what_waits_abroad() -> None:
+def test_a_peer_here_takes_over_what_waits_abroad() -> None:
     made = fetching(far=ALL, near=NONE)
     ask(made, "far", 0.0)
-    made.add_have("near", MINE[0])
+    made.add_haves("near", [MINE[0]])
     decision = made.next_asks("near", 0.1, random.Random(1))
-    assert (decision.asks, decision.cancelled) == (MINE[:1], [Cancelled("far", PieceIndex(MINE[0]))])
+    assert decision == Decision([], [Cancelled("far", PieceIndex(MINE[0]), even_begun=False)])
+    made.on_dropped("far", MINE[0])
+    assert ask(made, "near", 0.1) == MINE[:1]
 
 
 def test_another_division_takes_back_what_now_falls_to_others() -> None:

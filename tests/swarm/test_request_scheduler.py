@@ -118,19 +118,6 @@ def test_a_peer_that_goes_leaves_its_pieces_to_others() -> None:
     assert len(ask(made, "b", 0.0)) == 2
 
 
-def test_what_waits_at_the_source_is_taken_over_by_who_has_it_now() -> None:
-    made = scheduler("." * 20, source="#" * 20, b="." * 20)
-    assert len(ask(made, "source", 0.0)) == 20
-    made.add_have("b", 7)
-    decision = made.next_asks("b", 0.1, RNG)
-    assert (decision.asks, decision.cancelled) == ([7], [Cancelled("source", PieceIndex(7))])
-    made.check_invariants()
-    answer(made, "b", 7, 0.2)
-    made.on_dropped("source", 7)
-    with pytest.raises(RemoteProtocolError, match="had not been taken back"):
-        made.on_dropped("source", 7)
-
-
 def test_the_next_pieces_of_a_peer_that_is_quick_are_left_to_it() -> None:
     made = scheduler("....", a="####", b="####")
     ask(made, "a", 0.0)
@@ -138,40 +125,6 @@ def test_the_next_pieces_of_a_peer_that_is_quick_are_left_to_it() -> None:
     answer(made, "b", next(iter(made._peers["b"].asked)), 0.1)
     answer(made, "b", next(iter(made._peers["b"].asked)), 0.2)
     assert ask(made, "b", 0.2) == [], "a will come to them soon, as far as anybody knows"
-
-
-def taken_over() -> RequestScheduler:
-    """Piece 7 of twenty (one block each) was asked of the source and is now asked of b."""
-    made = scheduler("." * 20, piece_size=BLOCK_BYTES, source="#" * 20, b="." * 20)
-    ask(made, "source", 0.0)
-    made.add_have("b", 7)
-    assert made.next_asks("b", 0.1, RNG).asks == [7]
-    return made
-
-
-def test_who_begins_first_is_taken_though_it_was_taken_back() -> None:
-    made = taken_over()
-    assert answer(made, "source", 7, 0.1) == [Cancelled("b", PieceIndex(7))]
-    assert made.on_block("b", 7, 0, BLOCK_BYTES, 0.2) == Arrival(None), "b had begun too, and is dropped"
-    made.on_dropped("source", 7)
-    made.on_dropped("b", 7)
-    made.check_invariants()
-
-
-def test_what_was_taken_back_and_begun_elsewhere_is_dropped() -> None:
-    made = taken_over()
-    assert made.on_block("b", 7, 0, BLOCK_BYTES, 0.1).block is not None
-    assert made.on_block("source", 7, 0, BLOCK_BYTES, 0.1) == Arrival(None)
-    made.on_block_end("source", BLOCK_BYTES, 0.2)
-    made.check_invariants()
-
-
-def test_what_was_taken_back_is_not_asked_of_the_same_peer_before_it_has_heard() -> None:
-    made = taken_over()
-    made.remove_peer("b")
-    assert ask(made, "source", 0.2) == []
-    made.on_dropped("source", 7)
-    assert ask(made, "source", 0.2) == [7]
 
 
 def test_an_idle_peer_takes_over_what_another_would_take_much_longer_for() -> None:
@@ -225,12 +178,12 @@ def test_a_pinned_piece_is_neither_stolen_nor_expired() -> None:
     made = scheduler("..", a="##")
     asked = ask(made, "a", 0.0)
     answer(made, "a", asked[0], 0.0, count=1)
-    made.pin(asked[0])
+    made.taking_back.pin(asked[0])
     assert {entry.piece for entry in made.expire(100.0)} == {asked[1]}
     made.add_peer("b", pieces("##"), 100.0)
     assert ask(made, "b", 100.0) == [asked[1]]
-    made.unpin(asked[0])
-    assert made.next_asks("b", 200.0, RNG).cancelled == [Cancelled("a", asked[0])]
+    made.taking_back.unpin(asked[0])
+    assert made.next_asks("b", 200.0, RNG).cancelled == [Cancelled("a", asked[0], even_begun=True)]
 
 
 def test_not_found_corrects_what_the_peer_is_thought_to_hold() -> None:
@@ -250,7 +203,7 @@ def test_a_peer_that_sent_a_wrong_piece_is_asked_for_nothing_more_and_what_it_ow
     made = scheduler("..", a="##", b="##")
     first, second = ask(made, "a", 0.0)
     answer(made, "a", first, 0.1, count=2)
-    assert made.on_rejected("a", first) == [Cancelled("a", second)]
+    assert made.on_rejected("a", first) == [Cancelled("a", second, even_begun=True)]
     made.check_invariants()
     assert ask(made, "a", 100.0) == []
     assert set(ask(made, "b", 0.2)) == {0, 1}
@@ -284,7 +237,7 @@ def test_what_was_not_asked_for_or_is_not_as_it_was_asked_for_breaks_the_rules()
     with pytest.raises(RemoteProtocolError, match="out of order"):
         made.on_block("a", 0, 0, BLOCK_BYTES, 0.0)
     with pytest.raises(RemoteProtocolError, match="outside"):
-        made.add_have("a", 3)
+        made.add_haves("a", [3])
     with pytest.raises(RemoteProtocolError, match="not asked for"):
         made.on_not_found("a", 2)
 
@@ -293,8 +246,8 @@ def test_a_have_adds_to_what_is_offered() -> None:
     made = scheduler("..", a="..")
     assert ask(made, "a", 0.0) == []
     assert not made.is_useful("a")
-    made.add_have("a", 1)
-    made.add_have("a", 1)
+    made.add_haves("a", [1])
+    made.add_haves("a", [1])
     assert made.is_useful("a")
     assert made.picker.availability.of(PieceIndex(1)) == 1
     assert ask(made, "a", 0.0) == [1]

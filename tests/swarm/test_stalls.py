@@ -20,7 +20,10 @@ def test_a_stalled_peer_loses_its_pieces_and_is_asked_again_later() -> None:
     assert ask(made, "a", 0.0) == [0, 1]
     assert made.expire(peer_timing.FIRST_STALL_S - 0.1) == []
     now = peer_timing.FIRST_STALL_S
-    assert set(made.expire(now)) == {Cancelled("a", PieceIndex(0)), Cancelled("a", PieceIndex(1))}
+    assert set(made.expire(now)) == {
+        Cancelled("a", PieceIndex(0), even_begun=True),
+        Cancelled("a", PieceIndex(1), even_begun=True),
+    }
     assert ask(made, "a", now) == []
     now += rs.STALL_RETRY_S
     assert ask(made, "a", now) == [], "it has not said yet that it has heard"
@@ -79,7 +82,7 @@ def test_what_a_stalled_peer_was_sending_goes_to_another_from_its_start() -> Non
     made = scheduler(".", a="#", b="#")
     ask(made, "a", 0.0)
     answer(made, "a", 0, 0.1, count=1)
-    assert made.expire(30.0) == [Cancelled("a", PieceIndex(0))]
+    assert made.expire(30.0) == [Cancelled("a", PieceIndex(0), even_begun=True)]
     assert ask(made, "b", 30.0) == [0]
     answer(made, "b", 0, 30.1)
     assert made.picker.is_complete
@@ -102,7 +105,7 @@ def test_a_peer_that_never_says_that_it_has_heard_is_asked_nothing_and_no_harm_i
     ask(made, "a", now)
     assert made.expire(10.0)
     assert ask(made, "a", 100.0) == []
-    made.add_have("b", 0)
+    made.add_haves("b", [0])
     assert ask(made, "b", 100.0) == [0]
 
 
@@ -115,7 +118,7 @@ class Chaos:
         self.made = RequestScheduler(Geometry(6 * PIECE - 1000, PIECE), PieceSet(6))
         self.asked: dict[str, list[PieceIndex]] = {}  # what each peer has heard and not begun
         self.sending: dict[str, list[Block]] = {}
-        self.unheard: dict[str, list[PieceIndex]] = {}  # cancellations on their way
+        self.unheard: dict[str, list[Cancelled]] = {}  # on their way
 
     def add_peer(self, name: str, offered: PieceSet) -> None:
         self.made.add_peer(name, offered, self.now)
@@ -123,7 +126,7 @@ class Chaos:
 
     def cancel(self, cancelled: list[Cancelled]) -> None:
         for entry in cancelled:
-            self.unheard[entry.peer].append(entry.piece)
+            self.unheard[entry.peer].append(entry)
 
     def misbehave(self, peer: str) -> None:
         what = self.rng.randrange(4)
@@ -143,12 +146,15 @@ class Chaos:
         self.made.abroad.place(near=[], foreign=foreign, gateways=gateways, me="me", now=self.now)
 
     def hear(self, peer: str) -> None:
-        piece = self.unheard[peer].pop(0)
-        if piece in self.asked[peer]:
-            self.asked[peer].remove(piece)
-        if self.sending[peer] and self.sending[peer][0].piece == piece:
+        entry = self.unheard[peer][0]
+        if self.sending[peer] and self.sending[peer][0].piece == entry.piece:
+            if not entry.even_begun:  # when it is sent
+                return
             self.sending[peer] = []
-        self.made.on_dropped(peer, piece)
+        self.unheard[peer].pop(0)
+        if entry.piece in self.asked[peer]:
+            self.asked[peer].remove(entry.piece)
+        self.made.on_dropped(peer, entry.piece)
 
     def ask(self, peer: str) -> None:
         decision = self.made.next_asks(peer, self.now, self.rng)

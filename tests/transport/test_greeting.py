@@ -49,10 +49,10 @@ def as_host() -> Role:
 class TestGreeting:
     async def test_both_ends_learn_what_comes_next_and_nothing_of_it_is_lost(self) -> None:
         peer, own = await ends()
-        await peer.send_all(encode_frame(Hello("swarm", 1, 7, [])) + encode_frame(m.Cancel([5])))
+        await peer.send_all(encode_frame(Hello("swarm", 1, 7, [])) + encode_frame(m.Cancel([5], True)))
         stream, role = await welcome(own, "swarm", as_host)
         assert role == "host"
-        assert await stream.receive() == m.Cancel([5])
+        assert await stream.receive() == m.Cancel([5], True)
         raw = Stream(peer, m.FROM_FETCHER)
         raw._decoder.codec = WELCOME
         assert await raw.receive() == Welcome(1, "host", [])
@@ -64,13 +64,13 @@ class TestGreeting:
         async def dial() -> None:
             stream, welcome = await greet(dialled, "swarm", "host")
             greeted.append(welcome)
-            await stream.send(m.Cancel([9]))
+            await stream.send(m.Cancel([9], True))
             assert await stream.receive() == m.Have([9])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dial)
             stream, _ = await welcome(accepted, "swarm", as_host)
-            assert await stream.receive() == m.Cancel([9])
+            assert await stream.receive() == m.Cancel([9], True)
             await stream.send(m.Have([9]))
         assert greeted == [Welcome(1, "host", [])]
 
@@ -154,7 +154,7 @@ class TestGreeting:
         [
             (encode_frame(Hello("swarm", 2, 3, [])), UnsupportedVersion, "unsupported-version"),
             (encode_frame(Hello("fleet", 1, 1, [])), RemoteProtocolError, "remote-protocol"),
-            (encode_frame(m.Cancel([1])), RemoteProtocolError, "remote-protocol"),
+            (encode_frame(m.Cancel([1], True)), RemoteProtocolError, "remote-protocol"),
             (b"GET / HTTP/1.1\r\n\r\n", RemoteProtocolError, "remote-protocol"),
         ],
         ids=["version", "conversation", "message", "HTTP"],
@@ -217,7 +217,7 @@ class TestFailing:
         peer, stream = await fetching()
         with trio.move_on_after(0):
             while True:
-                await stream.send(m.Cancel([1]))
+                await stream.send(m.Cancel([1], True))
 
         async def flood() -> None:
             try:

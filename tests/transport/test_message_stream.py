@@ -206,7 +206,7 @@ class TestHeaders:
             struct.pack(">II", (1 << 32) - 1, (1 << 32) - 1),
             struct.pack(">II", 10, 1 << 31),
             struct.pack(">II", 2, 0) + b"\xc1\xc1",
-            encode_frame(m.Cancel([1])),
+            encode_frame(m.Cancel([1], True)),
             encode_frame(m.Have([1]))[:4] + b"\x00\x00\x00\x01" + encode_frame(m.Have([1]))[8:],
             b"GET / HTTP/1.1\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS hello

@@ -215,9 +215,9 @@ def test_what_a_peer_sends_reaches_no_log_unescaped_nor_at_length() -> None:
         peer_messages.Ask([]),
         peer_messages.Ask([0] * 257),
         peer_messages.Ask(1),  # type: ignore[arg-type]
-        peer_messages.Cancel(["1"]),  # type: ignore[list-item]
-        peer_messages.Cancel([]),
-        peer_messages.Cancel([0] * 257),
+        peer_messages.Cancel(["1"], True),  # type: ignore[list-item]
+        peer_messages.Cancel([], True),
+        peer_messages.Cancel([0] * 257, True),
         peer_messages.NotFound([]),
         peer_messages.NotFound([0] * 257),
         peer_messages.Dropped([]),

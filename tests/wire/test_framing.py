@@ -127,4 +127,4 @@ def test_feeding_another_number_of_bytes_is_a_bug_of_ours(data: bytes) -> None:
 
 def test_a_message_of_the_other_side_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="message 66 is not allowed here"):
-        list(decoded(encode_frame(Cancel([0])), FROM_SERVER))
+        list(decoded(encode_frame(Cancel([0], True)), FROM_SERVER))

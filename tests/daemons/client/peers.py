@@ -57,8 +57,8 @@ class Fetcher:
         for at in range(0, len(pieces), m.MAX_LISTED):
             await self.stream.send(m.Ask(list(pieces[at : at + m.MAX_LISTED])))
 
-    async def cancel(self, *pieces: int) -> None:
-        await self.stream.send(m.Cancel(list(pieces)))
+    async def cancel(self, *pieces: int, even_begun: bool = True) -> None:
+        await self.stream.send(m.Cancel(list(pieces), even_begun))
 
     async def receive(self) -> tuple[Message, bytes]:
         """The next message and its payload."""

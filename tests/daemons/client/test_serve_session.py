@@ -61,7 +61,7 @@ BAD_FRAMES = {
     "a piece that is no list": frame(65, 0),
     "a request of old": frame(65, 0, 0, 1),
     "no field": frame(65),
-    "a cancel outside the file": encode_frame(m.Cancel([4])),
+    "a cancel outside the file": encode_frame(m.Cancel([4], True)),
     "a cancel of nothing": frame(66, []),
     "a cancel that is no list": frame(66, 0),
     "a complaint outside the file": encode_frame(m.Complaint(4)),
@@ -96,7 +96,7 @@ async def test_what_breaks_the_rules_ends_its_connection_with_the_reason(
 
 BAD_OPENINGS: dict[str, tuple[Message, str]] = {
     "a request": (m.Ask([0]), "remote-protocol"),
-    "a cancel": (m.Cancel([0]), "remote-protocol"),
+    "a cancel": (m.Cancel([0], True), "remote-protocol"),
     "a complaint": (m.Complaint(0), "remote-protocol"),
     "an unknown file": (m.Open(bytes(32), "normal"), "unknown-file"),
 }
