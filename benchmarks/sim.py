@@ -208,7 +208,9 @@ class Simulation:
         scheduler = host.scheduler
         scheduler.on_block_end(peer.name, PIECE, self.now)
         host.got_pieces += 1
-        if scheduler.on_taken(peer.name, Block(piece, 0, PIECE)):
+        if scheduler.begin_write(peer.name, piece, self.now):
+            scheduler.on_taken(peer.name, Block(piece, 0, PIECE))
+            scheduler.end_write(peer.name, piece, self.now)
             scheduler.on_verified(piece)
             self._at(self.now + LATENCY_S, self._tell, host, piece)
             if scheduler.picker.is_complete:
@@ -222,6 +224,8 @@ class Simulation:
             return
         for fetcher in host.fetchers:
             scheduler = fetcher.scheduler
+            if piece in host.scheduler.offers.get(fetcher.name, ()):
+                continue  # it has that itself, as this host knows
             if not fetcher.is_dead and scheduler.add_haves(host.name, [piece]) and scheduler.has_room(host.name):
                 self._ask(fetcher, host)
 

@@ -199,6 +199,7 @@ class Download:
 
     async def _fetch(self) -> None:
         keeper = PeerKeeper(*(self._file, self._scheduler, self, self._network, self._flow, self._rng), zone=self._zone)
+        self._file.offers = self._scheduler.offers
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_phase)

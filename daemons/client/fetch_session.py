@@ -282,16 +282,17 @@ class FetchSession:
             timing.resume(trio.current_time())
 
     async def _add_to_piece(self, block: Block, view: memoryview) -> None:
-        if block.offset == 0:
-            self._hasher = blake3.blake3()
-        self._hasher.update(view)
-        self._scheduler.taking_back.pin(block.piece)
-        try:
-            await self._sink.write_block(block, view)
-        finally:
-            self._scheduler.taking_back.unpin(block.piece)
-        if not self._scheduler.on_taken(self.peer.host_id, block):
+        host_id = self.peer.host_id
+        if not self._scheduler.begin_write(host_id, block.piece, trio.current_time()):
             return
+        try:
+            if block.offset == 0:
+                self._hasher = blake3.blake3()
+            self._hasher.update(view)
+            await self._sink.write_block(block, view)
+            self._scheduler.on_taken(host_id, block)
+        finally:
+            self._scheduler.end_write(host_id, block.piece, trio.current_time())
         if block.offset + block.length < self._manifest.geometry.piece_length(block.piece):
             return
         if self._hasher.digest() == self._manifest.piece_hash(block.piece):

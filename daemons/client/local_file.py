@@ -20,7 +20,7 @@ from interfiles.swarm.upload_queue import SentCounts
 from interfiles.wire.master_messages import AbsentHolder, Handout, Holding, PeerAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from interfiles.geometry import Block, PieceIndex
@@ -39,6 +39,7 @@ class LocalFile:
     `verified`: pieces that match their hashes and may be served; `durable`: those among them that survive a crash.
     `gained`: pieces in the order in which they were verified since the daemon started.
     `sent`: how often each piece was sent since then.
+    `offers`: what the peers of a running download hold, by host.
     `disk`: where its disk work is done, None: where the daemon does its own.
     `note`: in words what is the matter; `failure`: why the last run of the download ended, None if it goes on.
     `attention`: told when the library has to look: at `suspects`, or at `changed_reason`, why the content is not what
@@ -57,6 +58,7 @@ class LocalFile:
         self.verified = self.durable.copy()
         self.gained: list[PieceIndex] = []
         self.sent = SentCounts(manifest.piece_count)
+        self.offers: Mapping[str, PieceSet] = {}
         self.suspects: set[PieceIndex] = set()
         self.changed_reason: str | None = None
         self.changed = Notice()

@@ -5,7 +5,7 @@ is being sent to is always heard; the writer sends what is new, then, when it is
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -59,6 +59,10 @@ class ServedFile(Protocol):
         """The pieces gained since the daemon started, in order; it only grows."""
 
     @property
+    def offers(self) -> Mapping[str, PieceSet]:
+        """What other hosts are known to hold of it, by host."""
+
+    @property
     def sent(self) -> SentCounts:
         """How often this host has sent each piece."""
 
@@ -105,6 +109,7 @@ class ServeSession:
         self._file = file
         self._line = line
         self._fetcher = fetcher
+        self._host = host
         self._not_found: list[PieceIndex] = []
         self._dropped: list[PieceIndex] = []
         self._to_finish: list[PieceIndex] = []  # dropped, once the piece that is being sent is sent
@@ -225,9 +230,7 @@ class ServeSession:
         elif self._dropped:
             await self._stream.send(m.Dropped(_taken(self._dropped)))
         elif self._told < len(self._file.gained):
-            news = self._file.gained[self._told : self._told + m.MAX_LISTED]
-            self._told += len(news)
-            await self._stream.send(m.Have(list(news)))
+            await self._tell_news()
         elif (block := self._next_block()) is not None:
             await self._send_block(block)
         elif self._line.is_waiting(self._fetcher) and now > self._told_busy_at + BUSY_S / 2:
@@ -236,6 +239,15 @@ class ServeSession:
         else:
             return False
         return True
+
+    async def _tell_news(self) -> None:
+        """Tell of what was gained, but for what the peer has itself: of that it asks nothing."""
+        news = self._file.gained[self._told : self._told + m.MAX_LISTED]
+        self._told += len(news)
+        if (its := self._file.offers.get(self._host)) is not None:
+            news = [piece for piece in news if piece not in its]
+        if news:
+            await self._stream.send(m.Have(list(news)))
 
     def _next_block(self) -> Block | None:
         while not self._blocks:

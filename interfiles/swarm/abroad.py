@@ -83,10 +83,7 @@ class Abroad:
         for name, state in peers.items():
             if name in self._foreign or state.stalls or now < state.retry_at or is_slow(state, now):
                 continue
-            offered = state.offered.bits
-            for piece in state.void:
-                offered &= ~(1 << piece)
-            found |= offered
+            found |= state.offered.bits & ~state.void_bits
         return found
 
     def open_to(self, peer: str, peers: Mapping[str, AskedPeer], now: float, rng: Chance) -> int:
@@ -97,9 +94,12 @@ class Abroad:
             return 0
         away = inflight = 0
         for name in self._foreign & peers.keys():
-            away |= peers[name].offered.bits
-            for piece in peers[name].owed:
+            state = peers[name]
+            for piece in state.owed:
                 inflight |= 1 << piece
+            if state.stalls or now < state.retry_at:  # what such a one has keeps nobody from helping
+                continue
+            away |= state.offered.bits & ~state.void_bits
         afar = self._all & ~self.here(peers, now)
         wanted = afar & away & self._picker.missing.bits
         if (wanted | inflight) & self._share:

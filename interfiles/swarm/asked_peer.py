@@ -46,6 +46,14 @@ class AskedPeer:
         return self.coming is not None or bool(self.asked) or bool(self.leaving)
 
     @property
+    def void_bits(self) -> int:
+        """The pieces of `void`, as bits."""
+        bits = 0
+        for piece in self.void:
+            bits |= 1 << piece
+        return bits
+
+    @property
     def owed(self) -> list[PieceIndex]:
         """The pieces asked, and that which is coming."""
         return [*self.asked, *([self.coming] if self.coming is not None else [])]

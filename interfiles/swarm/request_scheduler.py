@@ -48,6 +48,7 @@ class RequestScheduler:
         self.abroad: Final = Abroad(self.picker)
         self._geometry = geometry
         self._peers: dict[str, AskedPeer] = {}
+        self.offers: Final[dict[str, PieceSet]] = {}  # what each connected peer holds, for others to read
         self.taking_back: Final = TakingBack(geometry, self.picker, self.abroad, self._peers)
 
     # Peers
@@ -58,11 +59,13 @@ class RequestScheduler:
         self._peers[peer] = AskedPeer(
             offered.copy(), PeerTiming(now), self.picker.piece_bytes, PieceSet(self._geometry.piece_count)
         )
+        self.offers[peer] = self._peers[peer].offered
         self.picker.availability.add(offered)
 
     def remove_peer(self, peer: str) -> None:
         """A peer is gone; what it owed is missing again."""
         gone = self._peers.pop(peer)
+        del self.offers[peer]
         self.picker.availability.remove(gone.offered)
         self._release_all(gone)
 
@@ -145,9 +148,7 @@ class RequestScheduler:
     def _acquire(
         self, peer: str, state: AskedPeer, open_to: int, now: float, rng: Chance, decision: Decision
     ) -> PieceIndex | None:
-        offered = state.offered.bits & open_to
-        for unheard in state.void:
-            offered &= ~(1 << unheard)
+        offered = state.offered.bits & open_to & ~state.void_bits
         missing = self.picker.pick(offered, rng)
         if missing is not None:
             return missing
@@ -181,9 +182,7 @@ class RequestScheduler:
         elif index in state.void:
             if not self._may_keep(state, index, offset, length):
                 return Arrival(None)
-            if (owner := self.picker.inflight.get(index)) is not None:
-                self.taking_back.void(owner, index)
-                cancelled.append(Cancelled(owner, index, even_begun=True))
+            cancelled = self.taking_back.take_from_owner(index)
             self.picker.mark_requested(index, peer)
             state.coming, state.received_bytes = index, 0
         else:
@@ -195,25 +194,38 @@ class RequestScheduler:
         if offset or length < self._geometry.piece_length(piece) or state.coming is not None:
             return False
         owner = self.picker.inflight.get(piece)
-        return piece in self.picker.missing or (owner is not None and piece in self._peers[owner].asked)
+        return piece in self.picker.missing or (owner is not None and piece != self._peers[owner].coming)
 
     def on_block_end(self, peer: str, length: int, now: float) -> None:
         """A block came whole, be it taken or dropped."""
         self._peers[peer].measure(length, now)
 
-    def on_taken(self, peer: str, block: Block) -> bool:
-        """A block that `on_block` took is written. Return whether it is still this peer's to give.
+    def begin_write(self, peer: str, piece: PieceIndex, now: float) -> bool:
+        """A block that `on_block` took has come whole. Return whether it is still this peer's to give.
 
-        It is not where another peer was asked for the piece meanwhile.
+        It is not where another peer was asked for the piece meanwhile; that one may have it on the disk by now. If so,
+        nobody else may send the piece until `end_write`, and the disk's time is no silence of the peer's.
         """
         state = self._peers[peer]
-        if state.coming != block.piece:
+        if state.coming != piece:
             return False
+        self.taking_back.pin(piece)
+        state.timing.pause(now)
+        return True
+
+    def end_write(self, peer: str, piece: PieceIndex, now: float) -> None:
+        """The block is written, or the disk has refused it."""
+        self.taking_back.unpin(piece)
+        self._peers[peer].timing.resume(now)
+
+    def on_taken(self, peer: str, block: Block) -> None:
+        """A block is written between `begin_write` and `end_write`."""
+        state = self._peers[peer]
+        assert state.coming == block.piece, block
         state.stalls = 0
         state.received_bytes += block.length
         if state.received_bytes == self._geometry.piece_length(block.piece):
             state.coming = None
-        return True
 
     def on_dropped(self, peer: str, piece: int) -> bool:
         """The peer has heard that a piece is not wanted of it: it sends no more of it. Return whether it is free now.
@@ -260,7 +272,9 @@ class RequestScheduler:
         cancelled = []
         for name, state in self._peers.items():
             patience_s = FAR_SILENCE_S if self.abroad.is_foreign(name) else 0.0
-            if not state.owes or now < state.timing.deadline() + patience_s:
+            if not (state.owes or state.void) or now < state.retry_at:
+                continue
+            if now < state.timing.deadline() + patience_s:
                 continue
             state.retry_at = now + min(STALL_RETRY_S * 2**state.stalls, MAX_RETRY_S)
             state.stalls += 1

@@ -87,6 +87,15 @@ class TakingBack:
             self.void(peer, piece)
         return [Cancelled(peer, piece, even_begun=True) for piece in told]
 
+    def take_from_owner(self, piece: PieceIndex) -> list[Cancelled]:
+        """Take a piece back from whoever was asked for it, if anybody was: another has begun to send it."""
+        owner = self._picker.inflight.get(piece)
+        if owner is None:
+            return []
+        is_told = piece in self._peers[owner].leaving
+        self.void(owner, piece)
+        return [] if is_told else [Cancelled(owner, piece, even_begun=True)]
+
     def void(self, peer: str, piece: PieceIndex) -> None:
         """Take a piece back from its owner, which may have begun to send it: that is then dropped."""
         state = self._peers[peer]

@@ -66,7 +66,10 @@ class Bitfield(Message, frozen=True, tag=80):
 
 
 class Have(Message, frozen=True, tag=81):
-    """Pieces that the server has gained since its `Bitfield`; sent unasked."""
+    """Pieces that the server has gained since its `Bitfield`; sent unasked.
+
+    Those that it knows the fetcher to have may be left out.
+    """
 
     pieces: Pieces
 

@@ -212,3 +212,16 @@ class TestShares:
     def test_nobody_to_share_with_is_all_and_no_gateway_nothing(self) -> None:
         assert share(3, [], "a") == 0b111
         assert share(3, ["b"], "a") == 0
+
+
+def test_one_abroad_that_hangs_keeps_nobody_from_helping() -> None:
+    lone = MINE[0]
+    held = "".join("." if piece == lone else "#" for piece in range(COUNT))
+    only = "".join("#" if piece == lone else "." for piece in range(COUNT))
+    made, now = fetching(far=held, far_hung=only, near=NONE), 1.0
+    assert ask(made, "far_hung", now) == [lone]
+    fetch(made, "far", ask(made, "far", now), now)
+    now += peer_timing.FIRST_STALL_S + abroad.FAR_SILENCE_S
+    assert [entry.peer for entry in made.expire(now)] == ["far_hung"]
+    assert ask(made, "far", now) == []
+    assert len(ask(made, "far", now + abroad.HELP_S)) == 1

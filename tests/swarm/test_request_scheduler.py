@@ -10,7 +10,7 @@ from interfiles.swarm import asked_peer, peer_timing
 from interfiles.swarm import request_scheduler as rs
 from interfiles.swarm.decisions import Arrival, Cancelled
 from interfiles.swarm.request_scheduler import RequestScheduler
-from tests.swarm.pieces import geometry, pieces
+from tests.swarm.pieces import geometry, pieces, write
 
 PIECE = 2 * BLOCK_BYTES
 RNG = random.Random(1)
@@ -42,7 +42,7 @@ def answer(made: RequestScheduler, peer: str, piece: int, now: float, *, count: 
         assert arrival.block == block
         cancelled += arrival.cancelled
         made.on_block_end(peer, block.length, now)
-        assert made.on_taken(peer, block)
+        write(made, peer, block, now)
     if count is None:
         made.on_verified(PieceIndex(piece))
         made.check_invariants()
@@ -260,3 +260,39 @@ def test_a_peer_that_says_it_is_busy_is_not_stalled() -> None:
         made.timing("a").hear_busy(float(second))
         assert made.expire(second + 0.9) == []
     assert made.expire(19 + peer_timing.BUSY_SILENCE_S + peer_timing.FIRST_STALL_S)
+
+
+def test_a_block_of_what_another_has_sent_meanwhile_is_not_written() -> None:
+    """A trickles; b takes the piece over and it is verified; then what a had begun has come."""
+    made = scheduler(".", piece_size=BLOCK_BYTES, a="#", b="#")
+    (piece,) = ask(made, "a", 0.0)
+    (block,) = blocks(made, piece)
+    made.on_block("a", piece, 0, BLOCK_BYTES, 0.1)
+    made.timing("a").hear(0.2, 1)
+    assert made.next_asks("b", 10.0, RNG).asks == [piece]
+    answer(made, "b", piece, 10.1)
+    made.on_block_end("a", BLOCK_BYTES, 11.0)
+    assert not made.begin_write("a", block.piece, 11.0)
+
+
+def test_a_slow_disk_is_nobodys_stall() -> None:
+    made = scheduler("..", piece_size=BLOCK_BYTES, a="##")
+    first, _ = ask(made, "a", 0.0)
+    made.on_block("a", first, 0, BLOCK_BYTES, 0.1)
+    made.on_block_end("a", BLOCK_BYTES, 0.1)
+    assert made.begin_write("a", first, 0.1)
+    assert made.expire(100.0) == []
+    made.on_taken("a", blocks(made, first)[0])
+    made.end_write("a", first, 100.0)
+    assert made.expire(100.5) == []
+    assert made.expire(200.0), "now it is the peer"
+
+
+def test_one_that_hangs_with_all_that_it_has_taken_back_is_dead_in_the_end() -> None:
+    made, now = scheduler(".", a="#"), 0.0
+    ask(made, "a", now)
+    while not made.is_dead("a"):
+        now += 1.0
+        assert now < 120.0
+        made.expire(now)
+    assert now > 30.0, "not at once: it may be back"

@@ -119,6 +119,8 @@ class Chaos:
         self.asked: dict[str, list[PieceIndex]] = {}  # what each peer has heard and not begun
         self.sending: dict[str, list[Block]] = {}
         self.unheard: dict[str, list[Cancelled]] = {}  # on their way
+        self.arrived: dict[str, Block] = {}  # and not yet written
+        self.written: dict[PieceIndex, list[int]] = {}  # offsets in the order in which they were written
 
     def add_peer(self, name: str, offered: PieceSet) -> None:
         self.made.add_peer(name, offered, self.now)
@@ -131,6 +133,7 @@ class Chaos:
     def misbehave(self, peer: str) -> None:
         what = self.rng.randrange(4)
         if what == 0:
+            self.arrived.pop(peer, None)
             self.made.remove_peer(peer)
             del self.asked[peer], self.sending[peer], self.unheard[peer]
         elif what == 1:
@@ -168,10 +171,25 @@ class Chaos:
         block = self.sending[peer].pop(0)
         arrival = self.made.on_block(peer, block.piece, block.offset, block.length, self.now)
         self.cancel(arrival.cancelled)
+        if arrival.block is None:
+            self.made.on_block_end(peer, block.length, self.now)
+        else:
+            self.arrived[peer] = block
+
+    def end_block(self, peer: str) -> None:
+        """What began to come is here: it must not be written over what is verified."""
+        block = self.arrived.pop(peer)
         self.made.on_block_end(peer, block.length, self.now)
-        if arrival.block is None or not self.made.on_taken(peer, block):
+        if not self.made.begin_write(peer, block.piece, self.now):
             return
+        assert block.piece not in self.made.picker.held
+        if not block.offset:
+            self.written[block.piece] = []
+        self.written[block.piece].append(block.offset)
+        self.made.on_taken(peer, block)
+        self.made.end_write(peer, block.piece, self.now)
         if block.offset + block.length == self.made.picker.geometry.piece_length(block.piece):
+            assert self.written[block.piece] == [each.offset for each in self.made.picker.geometry.blocks(block.piece)]
             self.made.on_verified(block.piece)
 
     def step(self, *, honest: bool) -> None:
@@ -179,6 +197,9 @@ class Chaos:
         peer = self.rng.choice(list(self.asked))
         if not honest and self.rng.random() < 0.25:
             self.misbehave(peer)
+        elif peer in self.arrived:
+            if self.rng.random() < 0.7:
+                self.end_block(peer)
         elif self.unheard[peer] and self.rng.random() < 0.4:
             self.hear(peer)
         elif (self.sending[peer] or self.asked[peer]) and self.rng.random() < 0.7:

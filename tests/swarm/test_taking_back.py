@@ -8,7 +8,7 @@ from interfiles.errors import RemoteProtocolError
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.swarm.decisions import Arrival, Cancelled, Decision
 from interfiles.swarm.request_scheduler import RequestScheduler
-from tests.swarm.pieces import geometry, pieces
+from tests.swarm.pieces import geometry, pieces, write
 
 FEW, MANY = 10, 20
 SEVEN = PieceIndex(7)
@@ -39,7 +39,7 @@ def begin(made: RequestScheduler, peer: str, piece: int) -> Arrival:
 
 def end(made: RequestScheduler, peer: str, piece: int) -> None:
     made.on_block_end(peer, BLOCK_BYTES, 0.2)
-    assert made.on_taken(peer, Block(PieceIndex(piece), 0, BLOCK_BYTES))
+    write(made, peer, Block(PieceIndex(piece), 0, BLOCK_BYTES), 0.2)
     made.on_verified(PieceIndex(piece))
     made.check_invariants()
 

@@ -13,6 +13,7 @@ from daemons.client.local_file import LocalFile
 from daemons.client.peer_keeper import BAN_S, ban_s
 from interfiles.piece_set import PieceSet
 from interfiles.wire import peer_messages as m
+from interfiles.wire.framing import encode_frame
 from interfiles.wire.reports import DownloadReport
 from tests.conftest import LogRecords
 from tests.daemons.client.hostile_servers import HOSTILE, PIECES, ClosesAfterEachBlock
@@ -102,6 +103,29 @@ async def test_an_honest_server_beside_a_hostile_one(
         assert re.search(reason, lines[0]["reason"]), lines[0]["reason"]
     else:
         assert not lines
+
+
+class EndsLate(Server):
+    """Sends a byte at a time for a while, then the rest at once, all of it wrong."""
+
+    async def answer(self, stream: Stream, piece: int) -> None:
+        ((message, data),) = self.blocks(piece)
+        await stream.transport.send_all(encode_frame(message, len(data)))
+        for _ in range(12):
+            await stream.transport.send_all(b"?")
+            await trio.sleep(0.5)
+        await stream.transport.send_all(b"?" * (len(data) - 12))
+
+
+async def test_what_comes_late_is_not_written_over_what_another_has_sent(
+    world: World, content: Content, honest: Server, autojump_clock: MockClock
+) -> None:
+    late = EndsLate(world, content, "late")
+    world.network.set_link(honest.ip, link(rate=PIECE / 0.7))
+    report = await fetch_from(world, late, honest)  # which looks at what is on the disk
+    assert late.answered, "in the middle of the download"
+    assert report.pieces_rejected == 0
+    assert report.bytes_from_peers["honest"] == content.manifest.size
 
 
 class SendsWrongBytes(Server):
