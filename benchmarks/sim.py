@@ -1,19 +1,20 @@
 """A whole fleet in virtual time: the scheduler, upload queue and handout that ship, over a model of links.
 
-    python -m benchmarks.sim [--hosts 1000] [--pieces 1000] [--dying 0.05] [--mixed] [--zones 2] [--between 20]
-                             [--seed 1] [--json FILE]
+    python -m benchmarks.sim [--hosts 1000] [--pieces 1000] [--dying 0.05] [--late 0.1] [--mixed]
+                             [--zones 2] [--between 20] [--seed 1] [--json FILE]
 
 Host 0 holds the file; all others begin to fetch it within 10 ms. A link delays every message by `LATENCY_S`. An uplink
 sends piece after piece; a piece then queues at the receiver's downlink, and a slot is free again when all but a
 piece's worth of what it sent has been received, as sockets hold about so much. `--dying`: this share of the receivers
 is gone at moments of the first half, chosen by chance; the others are told by the connection, and dial nobody new.
+`--late`: this share comes at moments of the first half instead; all are handed out anew then, and keep whom they have.
 `--mixed`: links of 20, 100 and 200 Mbit/s in turn, else all have 100. `--zones`: the hosts in their order are in so
 many zones of one size, each with a link of `--between` Mbit/s into it from all others, which passes on piece after
 piece.
 
 Printed are the times until half of the receivers, 99 of 100, and all that live have the file, as multiples of the
-bound; how often the source sent the file; duplicates; how often the file crossed into a zone that had none of it, at
-most; and a hash of the whole trace: the same arguments give the same.
+bound; those who came late apart, since they came; how often the source sent the file; duplicates; how often the file
+crossed into a zone that had none of it, at most; and a hash of the whole trace: the same arguments give the same.
 """
 
 import argparse
@@ -59,6 +60,7 @@ class Host:
     got_pieces: int = 0
     done_at: float | None = None
     is_dead: bool = False
+    comes_at: float = 0.0
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class Simulation:
         seed: int,
         dying: float = 0.0,
         mixed: bool = False,
+        late: float = 0.0,
         zones: int = 1,
         between: float = 20,
     ) -> None:
@@ -101,7 +104,12 @@ class Simulation:
             for number in range(hosts + 1)
         ]
         self._left = hosts
-        self._connect(seed)
+        self._salt = seed.to_bytes(8, "big")
+        self._members: dict[str, Member] = {}
+        for host in self._rng.sample(self.hosts[1:], round(hosts * late)):
+            host.comes_at = (1 - self._rng.random()) * self.bound_s / 2
+            self._at(host.comes_at, self.join, host)
+        self.join(*(host for host in self.hosts if not host.comes_at))
         for host in self._rng.sample(self.hosts[1:], round(hosts * dying)):
             self._at(self._rng.random() * self.bound_s / 2, self.kill, host)
 
@@ -142,20 +150,30 @@ class Simulation:
         for peer in host.scheduler.peers():
             self._at(self.now + LATENCY_S, self._drop, self.hosts[int(peer)], host)
 
-    def _connect(self, seed: int) -> None:
-        members = {host.name: Member(str(host.zone), complete=host.number == 0) for host in self.hosts}
-        names = [host.name for host in self.hosts[1:]]
-        for name, told in zoned_handouts(members, names, salt=seed.to_bytes(8, "big")).items():
+    def join(self, *hosts: Host) -> None:
+        """Hosts come: all are handed out anew whom to dial. Who is dialled already stays so."""
+        hosts = tuple(host for host in hosts if not host.is_dead)
+        self._members |= {host.name: Member(str(host.zone), complete=host.number == 0) for host in hosts}
+        names = [name for name in self._members if name != "0" and not self.hosts[int(name)].is_dead]
+        members = {name: self._members[name] for name in self._members if not self.hosts[int(name)].is_dead}
+        for name, told in zoned_handouts(members, names, salt=self._salt).items():
             host = self.hosts[int(name)]
             foreign = {peer for peer in told.peers if members[peer].zone != members[name].zone}
             near = set(told.peers) - foreign
-            host.scheduler.abroad.place(near=near, foreign=foreign, gateways=told.gateways, me=name, now=0.0)
-            for peer in (self.hosts[int(peer)] for peer in told.peers):
-                peer.fetchers.append(host)
-                peer.queue.add(name, peer.sent, PIECE)
-                host.scheduler.add_peer(peer.name, peer.scheduler.picker.held, 0.0)
-                self._at(self._rng.random() * 0.01, self._ask, host, peer)
-            self._at(TICK_S, self._tick, host)
+            host.scheduler.abroad.place(near=near, foreign=foreign, gateways=told.gateways, me=name, now=self.now)
+            if host.done_at is None:
+                for peer in told.peers:
+                    if peer not in host.scheduler.offers:
+                        self._dial(host, self.hosts[int(peer)])
+        for host in hosts:
+            if host.number:
+                self._at(self.now + TICK_S, self._tick, host)
+
+    def _dial(self, host: Host, peer: Host) -> None:
+        peer.fetchers.append(host)
+        peer.queue.add(host.name, peer.sent, PIECE)
+        host.scheduler.add_peer(peer.name, peer.scheduler.picker.held, self.now)
+        self._at(self.now + self._rng.random() * 0.01, self._ask, host, peer)
 
     def _at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
         self.events += 1
@@ -289,34 +307,40 @@ def simulate(
     seed: int,
     dying: float = 0.0,
     mixed: bool = False,
+    late: float = 0.0,
     zones: int = 1,
     between: float = 20,
 ) -> dict[str, Any]:
     """Run one, and return its figures."""
     began = time.perf_counter()
-    simulation = Simulation(hosts, pieces, seed=seed, dying=dying, mixed=mixed, zones=zones, between=between)
+    simulation = Simulation(hosts, pieces, seed=seed, dying=dying, mixed=mixed, late=late, zones=zones, between=between)
     simulation.run()
-    receivers = simulation.receivers
+    everybody = simulation.receivers
+    complete = sum(host.done_at is not None for host in everybody)
+    receivers = [host for host in everybody if not host.comes_at]
     done = sorted(host.done_at for host in receivers if host.done_at is not None)
+    took = [host.done_at - host.comes_at for host in everybody if host.comes_at and host.done_at is not None]
     times = [at / simulation.bound_s for at in done] + [float("inf")] * (len(receivers) - len(done))
     cuts = statistics.quantiles(times, n=100, method="inclusive") if len(done) == len(receivers) > 1 else [0.0] * 99
-    got = sum(host.got_pieces for host in receivers)
+    got = sum(host.got_pieces for host in everybody)
     return {
         "hosts": hosts,
         "pieces": pieces,
         "seed": seed,
         "dying": dying,
+        "late": late,
         "mixed": mixed,
         "zones": zones,
         "between": between if zones > 1 else None,
-        "complete": len(done),
-        "living": len(receivers),
+        "complete": complete,
+        "living": len(everybody),
         "bound_s": round(simulation.bound_s, 3),
         "p50": round(cuts[49], 3),
         "p99": round(cuts[98], 3),
         "p100": round(times[-1], 3),
+        "late_p100": round(max(took) / simulation.bound_s, 3) if took else None,
         "source_sent": round(simulation.hosts[0].sent_pieces / pieces, 3),
-        "duplicates": round(got / (pieces * len(receivers)) - 1, 4),
+        "duplicates": round(got / (pieces * len(everybody)) - 1, 4),
         "crossed": round(max(simulation.crossed) / pieces, 3),
         "most_dialled": max(len(host.fetchers) for host in simulation.hosts),
         "trace": simulation.trace,
@@ -331,6 +355,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=1000, help="that receive")
     parser.add_argument("--pieces", type=int, default=1000, help="of 256 KiB")
     parser.add_argument("--dying", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument("--late", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--mixed", action="store_true")
     parser.add_argument("--zones", type=int, default=1)
     parser.add_argument("--between", type=float, default=20, metavar="MBIT", help="a second, into each zone")
@@ -344,6 +369,7 @@ def main() -> None:
         seed=asked.seed,
         dying=asked.dying,
         mixed=asked.mixed,
+        late=asked.late,
         zones=asked.zones,
         between=asked.between,
     )

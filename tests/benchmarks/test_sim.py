@@ -21,6 +21,13 @@ def test_hosts_that_die_on_the_way_cost_the_others_little() -> None:
     assert found["p100"] <= 1.5
 
 
+def test_hosts_that_come_late_cost_the_others_nothing_to_speak_of() -> None:
+    without, found = simulate(40, 300, seed=2), simulate(44, 300, seed=2, late=4 / 44)
+    assert found["complete"] == found["living"] == 44
+    assert found["p100"] <= without["p100"] + 0.03
+    assert found["late_p100"] <= 1.25
+
+
 def test_with_unequal_links_the_slowest_has_the_file_near_its_bound() -> None:
     found = simulate(24, 200, seed=3, mixed=True)
     assert found["complete"] == 24
