@@ -262,7 +262,7 @@ class Simulation:
     def _hear_cancel(self, host: Host, fetcher: Host, piece: PieceIndex) -> None:
         if host.is_dead or fetcher.is_dead:
             return
-        host.queue.cancel(fetcher.name, 1 << piece)
+        self._serve(host, host.queue.cancel(fetcher.name, 1 << piece, self.now))
         heard = max(self.now + LATENCY_S, self._ends.get((host.number, fetcher.number), 0.0))
         self._at(heard, self._dropped, fetcher, host, piece)
 

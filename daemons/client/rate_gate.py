@@ -51,18 +51,24 @@ class RateGate:
         """How much of `wanted` to pass at once, so that others come round soon."""
         return self._limit.part_bytes(wanted)
 
-    async def wait_for(self, flow: str, count: int, weight: float) -> None:
-        """Wait until `count` bytes may pass. Is no checkpoint where they may at once.
+    async def wait_for(self, flow: str, wanted: int, weight: float) -> int:
+        """Wait until some of `wanted` bytes may pass; return how many, at least one.
+
+        It is no checkpoint where they may at once.
 
         Cancellation:
           They did not pass.
         """
-        turn = self._limit.join(flow, count, weight)
+        turn = self._limit.join(flow, self.part_bytes(wanted), weight)
         try:
             while not self._limit.take(turn, now := trio.current_time()):
                 bell = self._bells[turn] = trio.Event()
                 with trio.move_on_after(self._limit.wait_s(turn, now)):
                     await bell.wait()
+                if self._limit.is_ended(turn):
+                    del self._bells[turn]
+                    turn = self._limit.join(flow, self.part_bytes(wanted), weight)
+            return turn.count
         except BaseException:
             self._limit.leave(turn)
             raise
@@ -127,15 +133,18 @@ class Flow:
 
     async def next_part(self, wanted: int) -> int:
         """Wait until some of `wanted` bytes may pass; return how many, at least one."""
-        count = self.gate.part_bytes(wanted)
-        await self.pay(count)
+        count = await self._wait_for(wanted)
         self._on_pass(count)
         return count
 
     async def pay(self, count: int) -> None:
         """Wait for as long as `count` bytes, which have passed, should have taken."""
-        await self.gate.wait_for(self._name, count, WEIGHTS[self.priority()])
+        while count:
+            count -= await self._wait_for(count)
 
     def close(self) -> None:
         """The flow is over."""
         self.gate.forget(self._name)
+
+    async def _wait_for(self, wanted: int) -> int:
+        return await self.gate.wait_for(self._name, wanted, WEIGHTS[self.priority()])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from interfiles.priority import Priority
     from interfiles.swarm.upload_queue import SentCounts
 
-BUSY_S: Final = 1.0  # how often who waits is told so, and stuck slots are looked for
+BUSY_S: Final = 1.0  # how often who waits is told so
+LOOKS: Final = 4  # meanwhile, for slots that are stuck, and for those who are waited for no more
 
 
 class UploadLine:
@@ -32,10 +33,12 @@ class UploadLine:
         self._bells: dict[str, Notice] = {}
 
     async def run(self) -> None:
-        """Look every second for slots that are stuck, and have everybody look whether to say something."""
+        """Look for slots that are stuck, and every second have everybody look whether to say something."""
         passed = self.gate.passed
         while True:
-            await trio.sleep(BUSY_S)
+            for _ in range(LOOKS):
+                await trio.sleep(BUSY_S / LOOKS)
+                self._ring(self._queue.grant(trio.current_time()))
             before, passed = passed, self.gate.passed
             is_line = bool(self._queue.waiting())
             self._queue.slots = self._slots.adapt(self.gate.rate, (passed - before) / BUSY_S, is_line=is_line)
@@ -50,7 +53,7 @@ class UploadLine:
 
     def prefer(self, fetcher: str, priority: Priority) -> None:
         """It has another priority from now on."""
-        self._queue.weigh(fetcher, WEIGHTS[priority])
+        self._ring(self._queue.weigh(fetcher, WEIGHTS[priority], trio.current_time()))
 
     def moves(self, fetcher: str) -> None:
         """It takes what it is sent, as slowly as the limit has it."""
@@ -67,7 +70,7 @@ class UploadLine:
 
     def cancel(self, fetcher: str, pieces: int) -> None:
         """It asks for these pieces (bits) no more."""
-        self._queue.cancel(fetcher, pieces)
+        self._ring(self._queue.cancel(fetcher, pieces, trio.current_time()))
 
     def next(self, fetcher: str) -> PieceIndex | None:
         """The piece to send to it now; None if it is not its turn."""

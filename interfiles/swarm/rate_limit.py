@@ -52,6 +52,7 @@ class RateLimit:
         self._finish: dict[str, float] = {}
         self._clock = 0.0
         self._joined = 0
+        self._ended = 0  # turns up to this number were ended by a change
 
     @property
     def rate(self) -> int | None:
@@ -63,10 +64,19 @@ class RateLimit:
         return max((self._rate or 0) * BURST_S, MIN_BURST_BYTES)
 
     def change(self, rate: int | None, now: float) -> None:
-        """Another rate from now on; whoever waits must ask again how long."""
+        """Another rate from now on, which owes nothing for what went before.
+
+        All turns are over: whoever waits joins again, for as much as `part_bytes` now says.
+        """
         self._earn(now)
         self._rate = rate
-        self._credit = min(self._credit, self.burst) if rate is not None else 0.0
+        self._credit = max(0.0, min(self._credit, self.burst)) if rate is not None else 0.0
+        for turn in self._line:
+            if turn not in self._left and turn.flow in self._finish:
+                self._finish[turn.flow] = min(self._finish[turn.flow], turn.start)
+        self._line.clear()
+        self._left.clear()
+        self._ended = self._joined
 
     def part_bytes(self, wanted: int) -> int:
         """How much of `wanted` to ask for at once, so that all who are in line come round soon."""
@@ -87,9 +97,12 @@ class RateLimit:
     def take(self, turn: Turn, now: float) -> bool:
         """Whether the bytes may pass now; they count as passed then, and the turn is over."""
         self._earn(now)
-        if self._rate is not None and (self.first() is not turn or self._lacking(turn) > 0):
+        if self.is_ended(turn):
             return False
-        self._credit -= turn.count
+        if self._rate is not None:
+            if self.first() is not turn or self._lacking(turn) > 0:
+                return False
+            self._credit -= turn.count
         self.passed += turn.count
         self._clock = max(self._clock, turn.start)
         self.leave(turn)
@@ -102,6 +115,10 @@ class RateLimit:
             return 0.0
         return self._lacking(turn) / self._rate if self.first() is turn else float("inf")
 
+    def is_ended(self, turn: Turn) -> bool:
+        """Whether the rate has changed since it joined."""
+        return turn.number <= self._ended
+
     def first(self) -> Turn | None:
         """Who goes next."""
         while self._line and self._line[0] in self._left:
@@ -110,8 +127,9 @@ class RateLimit:
 
     def leave(self, turn: Turn) -> None:
         """Wait no more. To be called once a turn, unless `take` said yes."""
-        self._left.add(turn)
-        self.first()
+        if not self.is_ended(turn):
+            self._left.add(turn)
+            self.first()
 
     def forget(self, flow: str) -> None:
         """The flow is over: nobody stands in line for it."""

@@ -4,7 +4,8 @@ Fetchers ask for sets of pieces. One that has something to ask for stands in lin
 piece, or more of them up to `TURN_BYTES`, and goes to the end of the line. The line is in the order of the bytes that
 each was given (start-time fair queueing: Goyal, Vin, Cheng, "Start-time Fair Queueing", 1996), so no download keeps
 others out, whatever the sizes of their pieces. Bytes count by the weights of the downloads. Two of one host share its
-line whatever the slots, so of these the heavier goes first until it is ahead.
+line whatever the slots, so of these the heavier goes first until it is ahead. One that takes its pieces much more
+slowly than the other does is not slow for want of that line, and is not waited for.
 
 Of what a fetcher asks for, it gets the piece that this host has sent to the fewest: so a source sends each piece once
 before it sends any twice. Ties go to the next in the order of the content, which disks like.
@@ -20,7 +21,9 @@ from interfiles.swarm.availability import Availability
 
 SLOTS: Final = 8
 TURN_BYTES: Final = MIB  # what a slot sends before others that wait have their turn, and the piece that is begun
-MAX_LAG_BYTES: Final = 4 * TURN_BYTES  # that who was in line is behind, where weights differ, and makes good for
+MAX_LAG_BYTES: Final = 4 * TURN_BYTES  # that who is behind, where weights differ, makes good for
+HOLD_S: Final = 0.25  # for one piece, that another download of the host waits for the one that is behind,
+HOLD_FACTOR: Final = 2.0  # or so many times as long as it took itself for as much, as both share a slow line
 STUCK_S: Final = 5.0  # a fetcher that takes so long for one piece has its slot, but no longer keeps it from others
 
 
@@ -63,6 +66,8 @@ class _Fetcher:
     joined: int = 0  # when it joined the line, as a number in order
     slot_since: float | None = None
     turn_bytes: int = 0
+    piece_since: float = 0.0  # when it was given its piece, or its slot
+    byte_s: float = 0.0  # that it took for each byte of its last piece
 
 
 @dataclass(slots=True)
@@ -84,11 +89,12 @@ class UploadQueue:
         self._fetchers[fetcher] = its.fetchers[fetcher] = made
         self._weighted += weight != 1.0
 
-    def weigh(self, fetcher: str, weight: float) -> None:
+    def weigh(self, fetcher: str, weight: float, now: float) -> list[str]:
         """A fetcher has another weight from now on."""
         state = self._fetchers[fetcher]
         self._weighted += (weight != 1.0) - (state.weight != 1.0)
         state.weight = weight
+        return self.grant(now)
 
     def drop(self, fetcher: str, now: float) -> list[str]:
         """A fetcher is gone."""
@@ -110,12 +116,13 @@ class UploadQueue:
             self._join(fetcher, state)
         return self.grant(now)
 
-    def cancel(self, fetcher: str, pieces: int) -> None:
+    def cancel(self, fetcher: str, pieces: int, now: float) -> list[str]:
         """A fetcher takes back what it asked for (bits); what is being sent is its session's to end."""
         state = self._fetchers[fetcher]
         state.asked &= ~pieces
         if not state.asked:
             self._line.pop(fetcher, None)
+        return self.grant(now)
 
     def next(self, fetcher: str, now: float) -> PieceIndex | None:
         """The piece to send to a fetcher, begun from now on; None where it has no slot. What it was sent is done.
@@ -125,6 +132,8 @@ class UploadQueue:
         state = self._fetchers[fetcher]
         if state.slot_since is None:
             return None
+        if state.turn_bytes:
+            state.byte_s = (now - state.piece_since) / state.piece_bytes
         is_over = state.turn_bytes >= TURN_BYTES and self._line
         if not state.asked or is_over or self._gives_way(state, now):
             state.slot_since = None
@@ -133,11 +142,12 @@ class UploadQueue:
             return None
         piece = state.sent.choose(state.asked)
         state.asked &= ~(1 << piece)
-        state.slot_since = now
+        state.slot_since = state.piece_since = now
         self._clock = max(self._clock, state.given)
         state.turn_bytes += state.piece_bytes
         state.given += state.piece_bytes / state.weight
         its = self._hosts[state.host]
+        state.given_at_host = max(state.given_at_host, its.clock - MAX_LAG_BYTES)  # it was slow by itself
         its.clock = max(its.clock, state.given_at_host)
         state.given_at_host += state.piece_bytes / state.weight
         return piece
@@ -159,7 +169,7 @@ class UploadQueue:
             del self._line[first]
             state = self._fetchers[first]
             if state.asked:
-                state.slot_since, state.turn_bytes = now, 0
+                state.slot_since, state.piece_since, state.turn_bytes = now, now, 0
                 granted.append(first)
         return granted
 
@@ -183,14 +193,17 @@ class UploadQueue:
         self._line[fetcher] = None
 
     def _gives_way(self, state: _Fetcher, now: float) -> bool:
-        """Whether another download of the same host, of another weight, is behind and can be served."""
+        """Whether another download of the same host, of another weight, is behind, and makes use of being let past."""
         if not self._weighted or not state.host:
             return False
         return any(
             other.weight != state.weight
             and other.given_at_host < state.given_at_host
-            and (other.asked != 0 or other.slot_since is not None)
-            and (other.slot_since is None or now - other.slot_since < STUCK_S)
+            and (
+                other.asked != 0
+                if other.slot_since is None
+                else now - other.piece_since < min(max(HOLD_S, HOLD_FACTOR * state.byte_s * other.piece_bytes), STUCK_S)
+            )
             for other in self._hosts[state.host].fetchers.values()
         )
 

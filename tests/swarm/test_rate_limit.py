@@ -93,6 +93,7 @@ def test_another_rate_holds_from_that_moment(other: int) -> None:
     made.run(2.0)
     before = made.limit.passed
     made.limit.change(other, made.now)
+    made.turns = {flow: made.join(flow) for flow in made.weights}
     made.run(3.0)
     assert made.limit.passed - before == pytest.approx(other, rel=0.1, abs=2 * RATE * rl.PART_S)
     made.run(13.0)
@@ -106,12 +107,44 @@ def test_without_a_limit_nobody_waits() -> None:
     assert limit.wait_s(waiting[1], 0.0) == float("inf")
     limit.change(None, 0.0)
     assert limit.part_bytes(1 << 20) == 1 << 20
+    waiting = [limit.join(flow, 250_000, 1.0) for flow in "abc"]
     for turn in reversed(waiting):
         assert limit.wait_s(turn, 0.0) == 0.0
         assert limit.take(turn, 0.0)
     limit.change(RATE, 100.0)
     turn = limit.join("a", 50_000, 1.0)
     assert not limit.take(turn, 100.0), "what did not pass before gives no credit"
+
+
+def test_what_passed_without_a_limit_is_no_debt_under_the_next() -> None:
+    limit = RateLimit(None, 0.0)
+    for second in range(10):
+        assert limit.take(limit.join("a", 250_000, 1.0), float(second))
+    limit.change(rl.MIN_RATE, 10.0)
+    assert limit.wait_s(limit.join("a", 1_000, 1.0), 10.0) == pytest.approx(0.1)
+
+
+def test_what_was_on_credit_is_no_debt_under_another_limit() -> None:
+    limit = RateLimit(RATE, 0.0)
+    assert limit.take(limit.join("a", 256 << 10, 1.0), 10.0)
+    limit.change(rl.MIN_RATE, 10.0)
+    assert limit.wait_s(limit.join("a", 1_000, 1.0), 10.0) == pytest.approx(0.1)
+
+
+def test_a_change_ends_all_turns_and_who_joins_again_stands_where_it_stood() -> None:
+    limit = RateLimit(100 * RATE, 0.0)
+    first, second = limit.join("low", limit.part_bytes(1 << 20), 0.25), limit.join("high", 1_000, 4.0)
+    limit.leave(gone := limit.join("gone", 1_000, 1.0))
+    limit.change(RATE // 10, 1.0)
+    assert [limit.is_ended(turn) for turn in (first, second, gone)] == [True] * 3
+    assert not limit.take(first, 100.0)
+    limit.leave(first)
+    assert limit.first() is None
+    again = limit.join("low", limit.part_bytes(1 << 20), 0.25)
+    assert again.count <= RATE // 10 * rl.PART_S
+    assert again.start == first.start, "what did not pass does not count"
+    assert not limit.is_ended(again)
+    assert limit.take(again, 101.0)
 
 
 def test_who_waits_no_more_keeps_nobody_and_gives_nothing_away() -> None:

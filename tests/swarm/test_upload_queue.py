@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interfiles.geometry import MIB, PieceIndex
-from interfiles.swarm.upload_queue import STUCK_S, TURN_BYTES, SentCounts, UploadQueue
+from interfiles.swarm.upload_queue import HOLD_S, STUCK_S, TURN_BYTES, SentCounts, UploadQueue
 from tests.swarm.pieces import pieces
 
 COUNT = 8
@@ -58,7 +58,7 @@ def test_what_was_not_sent_to_its_end_does_not_count_as_sent() -> None:
 def test_what_is_taken_back_is_not_sent() -> None:
     queue = queue_of("a")
     queue.ask("a", ALL, 0.0)
-    queue.cancel("a", pieces("##.#####").bits)
+    queue.cancel("a", pieces("##.#####").bits, 0.0)
     assert [queue.next("a", 0.0), queue.next("a", 0.0)] == [2, None]
 
 
@@ -88,7 +88,7 @@ def test_who_took_back_everything_is_passed_over_in_line() -> None:
     queue = queue_of("a", "b", "c")
     for fetcher in "abc":
         queue.ask(fetcher, 1, 0.0)
-    queue.cancel("b", 1)
+    assert queue.cancel("b", 1, 0.0) == []
     assert queue.drop("a", 0.0) == ["c"]
     assert queue.ask("b", 1, 0.0) == [], "and stands in line again when it asks again"
     assert queue.drop("c", 0.0) == ["b"]
@@ -185,14 +185,91 @@ def test_who_is_of_the_same_host_waits_for_nobody_that_wants_nothing_or_is_stuck
     queue.ask("high", 1, 0.0)
     assert queue.next("low", 0.0) is None
     assert queue.next("high", 0.0) == 0
-    assert queue.grant(STUCK_S - 0.1) == []
-    assert queue.grant(STUCK_S) == ["low"], "the other takes nothing"
+    assert queue.grant(HOLD_S - 0.1) == []
+    assert queue.grant(HOLD_S) == ["low"], "the other takes nothing"
     assert queue.next("low", STUCK_S) == 3
     queue.drop("high", STUCK_S)
     queue.add("high", SentCounts(COUNT), MIB, host="the same", weight=4.0)
     queue.ask("high", 1, STUCK_S)
-    queue.weigh("high", 0.25)
+    queue.weigh("high", 0.25, STUCK_S)
     assert queue.next("low", STUCK_S) == 4, "of the same weight, they go at once"
+
+
+def test_who_waits_for_another_of_the_same_host_goes_when_that_takes_all_back_or_weighs_no_more() -> None:
+    queue = UploadQueue(8)
+    for name, weight in {"first": 1.0, "heavy": 4.0, "last": 1.0}.items():
+        queue.add(name, SentCounts(COUNT), MIB, host="the same", weight=weight)
+        assert queue.ask(name, ALL, 0.0) == [name]
+    assert [queue.next("first", 0.0), queue.next("first", 0.0)] == [0, None]
+    assert [queue.next("heavy", 0.0), queue.next("heavy", 0.0)] == [0, None]
+    assert queue.grant(0.0) == [], "the first waits for the heavy one, and that for the last"
+    assert queue.cancel("heavy", ALL, 0.0) == ["first"]
+    assert queue.ask("heavy", ALL, 0.0) == []
+    assert queue.weigh("heavy", 1.0, 0.0) == ["heavy"]
+
+
+class Line:
+    """Downloads of one host share a line evenly, each with at most its own rate, in bytes a second."""
+
+    def __init__(self, line: float, piece_bytes: int, **own: float) -> None:
+        self.line, self.piece_bytes, self.own, self.steps = line, piece_bytes, own, 0
+        self.queue, self.got, self.left = UploadQueue(8), Counter[str](), dict[str, float]()
+        for name in own:
+            self.queue.add(
+                name, SentCounts(4000), piece_bytes, host="the same", weight={"low": 0.25, "high": 4.0}[name]
+            )
+            self.left.update(dict.fromkeys(self.queue.ask(name, BITS - 1, 0.0), 0.0))
+
+    def run(self, seconds: float) -> tuple[float, float]:
+        """Bytes a second that low and high get from now on."""
+        before = self.got.copy()
+        for _ in range(round(seconds / 0.01)):
+            self.steps += 1
+            for name in list(self.left):
+                self.send(name, min(self.own[name], self.line / len(self.left)) * 0.01)
+            if self.steps % 25 == 0:
+                self.give_slots()
+        low, high = ((self.got[name] - before[name]) * self.piece_bytes / seconds for name in ("low", "high"))
+        return low, high
+
+    def send(self, name: str, count: float) -> None:
+        self.left[name] -= count
+        while self.left[name] <= 0:
+            if self.queue.next(name, self.steps * 0.01) is None:
+                del self.left[name]
+                self.give_slots()
+                return
+            self.got[name] += 1
+            self.left[name] += self.piece_bytes
+
+    def give_slots(self) -> None:
+        self.left.update(dict.fromkeys(self.queue.grant(self.steps * 0.01), 0.0))
+
+
+@pytest.mark.parametrize(("piece_bytes", "rate"), [(MIB // 4, 1e6), (MIB, 25e6), (4 * MIB, 4e6), (4 * MIB, 25e6)])
+def test_two_of_one_host_share_a_line_by_weight_however_slow_it_is(piece_bytes: int, rate: float) -> None:
+    line = Line(rate, piece_bytes, low=1e9, high=1e9)
+    line.run(200 * piece_bytes / rate)
+    low, high = line.run(1700 * piece_bytes / rate)
+    assert high / low == pytest.approx(16, rel=0.3)
+    assert low + high > 0.8 * rate, "of which steps in time lose some"
+
+
+@pytest.mark.parametrize(("slow", "quick"), [("high", "low"), ("low", "high")])
+def test_one_that_is_slow_by_itself_keeps_no_other_of_its_host_from_an_idle_line(slow: str, quick: str) -> None:
+    line = Line(1e9, MIB // 4, **{slow: MIB / 4 / 4.9, quick: 15 * MIB})
+    rates = dict(zip(("low", "high"), line.run(60.0), strict=True))
+    assert rates[quick] > 0.85 * 15 * MIB
+    assert rates[slow] == pytest.approx(MIB / 4 / 4.9, rel=0.1)
+
+
+def test_who_was_slow_by_itself_is_not_owed_for_all_that_time() -> None:
+    line = Line(12 * MIB, MIB // 4, low=12 * MIB, high=MIB / 4 / 4.9)
+    line.run(60.0)
+    line.own["high"] = 12 * MIB
+    line.run(5.0)
+    low, high = line.run(10.0)
+    assert high / low == pytest.approx(16, rel=0.3)
 
 
 def test_who_is_slow_by_a_limit_is_not_stuck() -> None:
@@ -224,7 +301,7 @@ def test_slots_are_bounded_and_everybody_is_served_in_the_end(steps: list[tuple[
 
     for fetcher, asked, is_cancel in steps:
         if is_cancel:
-            queue.cancel(fetcher, asked)
+            slots.update(queue.cancel(fetcher, asked, 0.0))
             wanted[fetcher] &= ~asked
         else:
             slots.update(queue.ask(fetcher, asked, 0.0))

@@ -283,6 +283,19 @@ async def test_two_downloads_of_one_host_share_a_slow_sender_without_a_limit(
     assert passed[0] == pytest.approx(passed[1], rel=0.15)
 
 
+async def test_one_that_reads_slowly_keeps_no_other_of_its_host_from_the_line(
+    world: World, many: Content, autojump_clock: MockClock
+) -> None:
+    await world.seed(many)
+    world.network.set_link(DAEMON_IP, link(rate=4e6))
+    async with taking(world, many, "high", "low", one_host=True) as (high, low):
+        high.rate = 60_000
+        await trio.sleep(WARM_S)
+        passed = await passing([high, low], 20.0)
+    assert passed[0] == pytest.approx(20 * high.rate, rel=0.3)
+    assert passed[1] > 0.8 * 20 * 4e6
+
+
 @pytest.mark.parametrize("rate", [None, 1_000_000])
 async def test_who_reads_nothing_keeps_nobody_of_any_priority(
     world: World, many: Content, rate: int | None, autojump_clock: MockClock
