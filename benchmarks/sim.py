@@ -193,10 +193,11 @@ class Simulation:
     def _tick(self, host: Host) -> None:
         if host.is_dead or host.done_at is not None:
             return
-        cancelled = host.scheduler.expire(self.now)
-        self._cancel(host, cancelled)
+        stalled = host.scheduler.expire(self.now)
+        for stall in stalled:
+            self._cancel(host, stall.cancelled)
         for peer in host.scheduler.peers():
-            if cancelled or host.scheduler.has_room(peer):
+            if stalled or host.scheduler.has_room(peer):
                 self._ask(host, self.hosts[int(peer)])
         self._at(self.now + TICK_S, self._tick, host)
 

@@ -73,7 +73,9 @@ def client(
         typer.Option(metavar="GROUP", help="A group whose members may command this daemon too, each with own rights."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="This host's name in the fleet; by default its host name.")] = None,
-    zone: Annotated[str, typer.Option(help="Where the host is: a rack, a room, an office.")] = "",
+    zone: Annotated[
+        str | None, typer.Option(help="Where the host is: a rack, a room, an office; '' for none. It is remembered.")
+    ] = None,
     quota: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for own copies, such as 500GB.")] = None,
     limit_up: Annotated[
         str | None,
@@ -102,7 +104,7 @@ def client(
             listen=Address.parse(listen, default_port=DEFAULT_PORT),
             advertise=Address.parse(advertise, default_port=DEFAULT_PORT) if advertise else None,
             name=_host_name(name),
-            zone=_checked(zone, ZONE_PATTERN, "zone"),
+            zone=_checked(zone, ZONE_PATTERN, "zone") if zone is not None else None,
             quota=parse_size(quota) if quota is not None else None,
             token=_token(join, token_file),
             spare_token=_spare_token(),

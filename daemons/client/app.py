@@ -52,8 +52,9 @@ class ClientConfig:
 
     `token`: to join with now, an error on a host that has joined; `spare_token`: the text of one to join with if that
     is still to do, for a service that is started with the same environment each time; by then it may be anything.
-    `socket_group`: the group (its number) whose members may command the daemon too. `limit_up`, `limit_down`: bytes of
-    content a second to and from all peers, None: as quickly as can be.
+    `zone`: where the host is, "": in none, None: as it was. `socket_group`: the group (its number) whose members may
+    command the daemon too. `limit_up`, `limit_down`: bytes of content a second to and from all peers, None: as quickly
+    as can be.
     """
 
     state: Path
@@ -61,7 +62,7 @@ class ClientConfig:
     listen: Address
     advertise: Address | None = None
     name: str
-    zone: str = ""
+    zone: str | None = None
     quota: int | None = None
     token: JoinToken | None = None
     spare_token: str = ""
@@ -145,7 +146,7 @@ async def _identify(config: ClientConfig, environment: Environment, jobs: JobSto
         environment.network,
         token,
         name=config.name,
-        zone=config.zone,
+        zone=config.zone or "",
         rng=environment.rng,
         wall_clock=environment.wall_clock,
     )
@@ -153,9 +154,9 @@ async def _identify(config: ClientConfig, environment: Environment, jobs: JobSto
     return made, True
 
 
-async def _moved(known: Identity, zone: str, environment: Environment, jobs: JobStore) -> Identity:
-    """The same host, in another zone if one is named."""
-    if zone in ("", known.zone):
+async def _moved(known: Identity, zone: str | None, environment: Environment, jobs: JobStore) -> Identity:
+    """The same host, in another zone if one is named, or in none if that is."""
+    if zone in (None, known.zone):
         return known
     moved = replace(known, zone=zone)
     await environment.database.run(jobs.save_identity, moved)

@@ -130,6 +130,11 @@ class FetchSession:
         self.wake.tell()
 
     @property
+    def received_bytes(self) -> int:
+        """Of content, in whole blocks."""
+        return self._received_bytes
+
+    @property
     def has_other_priority(self) -> bool:
         """Whether the peer is to be told of another priority."""
         return self._told_priority != self._flow.priority()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
+import trio
 
-from daemons.client.serve_session import ServedFile, serve_peer
+from daemons.client.serve_session import ServedFile, ServeSession, serve_peer
 from daemons.client.upload_line import UploadLine
 from daemons.supervision import contain
 from interfiles.errors import InterFilesError, PeerGone, Refused
@@ -28,8 +30,26 @@ if TYPE_CHECKING:
 
 MAX_STRANGERS: Final = 256  # connections that no host has proved to be its own yet
 MAX_CONNECTIONS_A_HOST: Final = 64  # one for each file that it fetches; with more it would keep others out
+IDLE_S: Final = 30.0  # one that has asked for nothing for so long makes room for another of the same host
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Guest:
+    """A host's connections, and those among them that are served a file."""
+
+    connections: dict[str, trio.CancelScope] = field(default_factory=dict)
+    sessions: dict[str, ServeSession] = field(default_factory=dict)
+
+    def make_room(self, now: float) -> bool:
+        """End the connection that has been idle longest. Return whether there is one that has been for `IDLE_S`."""
+        idle = {name: self.sessions[name].idle_s(now) for name in self.connections if name in self.sessions}
+        longest = max(idle, key=lambda name: idle[name], default=None)
+        if longest is None or idle[longest] < IDLE_S:
+            return False
+        self.connections.pop(longest).cancel()
+        return True
 
 
 class PeerServer:
@@ -43,7 +63,7 @@ class PeerServer:
         self._disk = disk
         self._line = UploadLine(gate)
         self._lobby = Lobby(MAX_STRANGERS)
-        self._connected: Counter[str] = Counter()
+        self._guests: defaultdict[str, _Guest] = defaultdict(_Guest)
 
     async def run(self) -> None:
         """Keep the line of those who fetch moving."""
@@ -64,18 +84,24 @@ class PeerServer:
 
     async def _serve(self, secured: TlsTransport) -> None:
         host_id = secured.certified.subject.host_id if secured.certified is not None else ""
-        if self._connected[host_id] >= MAX_CONNECTIONS_A_HOST:
+        guest = self._guests[host_id]
+        if len(guest.connections) >= MAX_CONNECTIONS_A_HOST and not guest.make_room(trio.current_time()):
             await self._refuse(secured)
             return
-        self._connected[host_id] += 1
+        fetcher = f"{id(secured):x}"
+        scope = guest.connections[fetcher] = trio.CancelScope()
         try:
-            admit = partial(self._network.admit, secured)
-            fetcher = f"{id(secured):x}"
-            await serve_peer(secured, admit, self._find, self._line, self._disk, fetcher=fetcher, host=host_id)
+            with scope:
+                await serve_peer(
+                    *(secured, partial(self._network.admit, secured), self._find, self._line, self._disk),
+                    fetcher=fetcher,
+                    host=host_id,
+                    sessions=guest.sessions,
+                )
         finally:
-            self._connected[host_id] -= 1
-            if not self._connected[host_id]:
-                del self._connected[host_id]
+            guest.connections.pop(fetcher, None)
+            if not guest.connections and self._guests.get(host_id) is guest:
+                del self._guests[host_id]
 
     async def _refuse(self, secured: TlsTransport) -> None:
         """Tell a host that it has too many connections; until it has listened it makes room as strangers do."""

@@ -5,7 +5,7 @@ is being sent to is always heard; the writer sends what is new, then, when it is
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -116,6 +116,7 @@ class ServeSession:
         self._unfinished: PieceIndex | None = None  # the piece that is being sent
         self._blocks: deque[Block] = deque()  # what is left of it
         self._told_busy_at = float("-inf")
+        self._used_at = trio.current_time()
         self._held = file.verified.copy()
         self._told = len(file.gained)
         self._sent: dict[PieceIndex, int] = {}
@@ -141,6 +142,11 @@ class ServeSession:
             self._give_up()
             self._line.leave(self._fetcher)
             self._pace.close()
+
+    def idle_s(self, now: float) -> float:
+        """For how long the peer has asked for nothing and been sent no content, in seconds."""
+        is_busy = self._unfinished is not None or self._line.is_asking(self._fetcher)
+        return 0.0 if is_busy else now - self._used_at
 
     async def _watch_file(self) -> None:
         seen = self._file.changed.count
@@ -179,6 +185,7 @@ class ServeSession:
             self._due.tell()
 
     def _hear_ask(self, pieces: PieceSet) -> None:
+        self._used_at = trio.current_time()
         held = pieces.bits & self._file.verified.bits
         self._not_found += PieceSet(pieces.count, pieces.bits & ~held)
         self._line.ask(self._fetcher, held)
@@ -198,6 +205,7 @@ class ServeSession:
             self._end_piece()
 
     def _end_piece(self) -> None:
+        self._used_at = trio.current_time()
         self._unfinished = None
         self._dropped += self._to_finish
         self._to_finish.clear()
@@ -320,10 +328,12 @@ async def serve_peer(
     *,
     fetcher: str,
     host: str,
+    sessions: MutableMapping[str, ServeSession],
 ) -> None:
     """Greet a peer, learn which file it wants, and serve it.
 
-    `admit` as for `welcome`. `fetcher` names the connection in the upload line, `host` whose it is.
+    `admit` as for `welcome`. `fetcher` names the connection in the upload line, `host` whose it is. Its session is
+    among the `sessions` while it is served.
 
     Raises:
       TransportError, ProtocolError, NotPermitted, UnknownFile: why the session ended; the peer was told if it could be.
@@ -342,7 +352,11 @@ async def serve_peer(
         if file.refusal is not None:
             raise UnknownFile(file.refusal)
         session = ServeSession(stream, file, line, disk, fetcher=fetcher, host=host, priority=opening.priority)
-        await session.run()
+        sessions[fetcher] = session
+        try:
+            await session.run()
+        finally:
+            del sessions[fetcher]
     except* (RemoteProtocolError, UnknownFile) as group:
         first = first_leaf(group)
         assert isinstance(first, InterFilesError)

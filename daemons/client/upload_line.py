@@ -80,6 +80,10 @@ class UploadLine:
             self._ring(self._queue.grant(now))
         return piece
 
+    def is_asking(self, fetcher: str) -> bool:
+        """Whether it asks for something that is not begun."""
+        return self._queue.is_asking(fetcher)
+
     def is_waiting(self, fetcher: str) -> bool:
         """Whether it asks for something and others are served first."""
         return self._queue.is_waiting(fetcher)

@@ -15,6 +15,15 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """`peer` is silent: so many pieces of it go to others; those that it has not been told of are cancelled."""
+
+    peer: str
+    pieces: int
+    cancelled: list[Cancelled] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What to send now: pieces to ask of the peer that was asked about, and cancellations to others."""
 

@@ -24,7 +24,7 @@ from interfiles.geometry import BLOCK_BYTES, Block, Geometry, PieceIndex
 from interfiles.piece_set import PieceSet
 from interfiles.swarm.abroad import FAR_SILENCE_S, Abroad
 from interfiles.swarm.asked_peer import AskedPeer
-from interfiles.swarm.decisions import Arrival, Cancelled, Decision
+from interfiles.swarm.decisions import Arrival, Cancelled, Decision, Stall
 from interfiles.swarm.peer_timing import PeerTiming
 from interfiles.swarm.piece_picker import PiecePicker
 from interfiles.swarm.taking_back import TakingBack
@@ -267,9 +267,9 @@ class RequestScheduler:
 
     # Time
 
-    def expire(self, now: float) -> list[Cancelled]:
-        """Take the pieces of stalled peers back; return the cancellations to send."""
-        cancelled = []
+    def expire(self, now: float) -> list[Stall]:
+        """Take the pieces of stalled peers back; return who lost some, with the cancellations to send."""
+        stalled = []
         for name, state in self._peers.items():
             patience_s = FAR_SILENCE_S if self.abroad.is_foreign(name) else 0.0
             if not (state.owes or state.void) or now < state.retry_at:
@@ -278,8 +278,11 @@ class RequestScheduler:
                 continue
             state.retry_at = now + min(STALL_RETRY_S * 2**state.stalls, MAX_RETRY_S)
             state.stalls += 1
-            cancelled += self.taking_back.all_of(name)
-        return cancelled
+            leaving = len(state.leaving)
+            cancelled = self.taking_back.all_of(name)
+            if cancelled or leaving:
+                stalled.append(Stall(name, leaving + len(cancelled), cancelled))
+        return stalled
 
     def retry_at(self, peer: str) -> float:
         """When a peer that stalled may be asked again."""

@@ -182,6 +182,10 @@ class UploadQueue:
         """Who stands in line."""
         return list(self._line)
 
+    def is_asking(self, fetcher: str) -> bool:
+        """Whether a fetcher asks for something that is not begun."""
+        return self._fetchers[fetcher].asked != 0
+
     def is_waiting(self, fetcher: str) -> bool:
         """Whether a fetcher stands in line."""
         return fetcher in self._line

@@ -50,7 +50,7 @@ class Host:
     ip: str
     directory: Path
     fleet: "Fleet"
-    zone: str = ""
+    zone: str | None = None
     clock_ahead_s: float = 0.0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -176,7 +176,7 @@ class Fleet:
         self._master_scope.cancel()
         await self._master_ended.wait()
 
-    async def add_host(self, name: str, *, token: JoinToken | None = None, zone: str = "") -> Host:
+    async def add_host(self, name: str, *, token: JoinToken | None = None, zone: str | None = None) -> Host:
         """Start a new host, which joins.
 
         Raises:

@@ -126,10 +126,15 @@ async def test_a_host_that_starts_in_another_zone_goes_on_there(
         await download_all(others[:-1], tracker)
         await until(lambda: is_complete(moved))
         assert {host.name: host.zone for host in (await source.hosts()).hosts}[moved.name] == "a"
-        moved.zone = ""
-        await fleet.crash(moved)
-        await fleet.restart(moved)
-        assert (await moved.status()).zone == "a", "one that names none stays where it was"
+        for named, zone, why in (
+            (None, "a", "one that names none stays where it was"),
+            ("", "", "one that names the empty one leaves"),
+            (None, "", "for good"),
+        ):
+            moved.zone = named
+            await fleet.crash(moved)
+            await fleet.restart(moved)
+            assert (await moved.status()).zone == zone, why
 
 
 async def is_complete(host: Host) -> bool:

@@ -8,7 +8,7 @@ from interfiles.errors import RemoteProtocolError
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.swarm import asked_peer, peer_timing
 from interfiles.swarm import request_scheduler as rs
-from interfiles.swarm.decisions import Arrival, Cancelled
+from interfiles.swarm.decisions import Arrival, Cancelled, Stall
 from interfiles.swarm.request_scheduler import RequestScheduler
 from tests.swarm.pieces import geometry, pieces, write
 
@@ -179,7 +179,7 @@ def test_a_pinned_piece_is_neither_stolen_nor_expired() -> None:
     asked = ask(made, "a", 0.0)
     answer(made, "a", asked[0], 0.0, count=1)
     made.taking_back.pin(asked[0])
-    assert {entry.piece for entry in made.expire(100.0)} == {asked[1]}
+    assert made.expire(100.0) == [Stall("a", 1, [Cancelled("a", asked[1], even_begun=True)])]
     made.add_peer("b", pieces("##"), 100.0)
     assert ask(made, "b", 100.0) == [asked[1]]
     made.taking_back.unpin(asked[0])

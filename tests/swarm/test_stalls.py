@@ -9,7 +9,7 @@ from interfiles.geometry import Block, Geometry, PieceIndex
 from interfiles.piece_set import PieceSet
 from interfiles.swarm import peer_timing
 from interfiles.swarm import request_scheduler as rs
-from interfiles.swarm.decisions import Cancelled
+from interfiles.swarm.decisions import Cancelled, Stall
 from interfiles.swarm.request_scheduler import RequestScheduler
 from tests.swarm.pieces import drawn
 from tests.swarm.test_request_scheduler import PIECE, answer, ask, scheduler
@@ -20,10 +20,8 @@ def test_a_stalled_peer_loses_its_pieces_and_is_asked_again_later() -> None:
     assert ask(made, "a", 0.0) == [0, 1]
     assert made.expire(peer_timing.FIRST_STALL_S - 0.1) == []
     now = peer_timing.FIRST_STALL_S
-    assert set(made.expire(now)) == {
-        Cancelled("a", PieceIndex(0), even_begun=True),
-        Cancelled("a", PieceIndex(1), even_begun=True),
-    }
+    cancelled = [Cancelled("a", PieceIndex(piece), even_begun=True) for piece in (0, 1)]
+    assert made.expire(now) == [Stall("a", 2, cancelled)]
     assert ask(made, "a", now) == []
     now += rs.STALL_RETRY_S
     assert ask(made, "a", now) == [], "it has not said yet that it has heard"
@@ -75,14 +73,14 @@ def test_a_measured_peer_is_found_stalled_sooner() -> None:
         now += 0.01
         answer(made, "a", piece, now)
     assert made.expire(now + peer_timing.MIN_STALL_S - 0.01) == []
-    assert len(made.expire(now + peer_timing.MIN_STALL_S + 0.01)) == 20
+    assert [stall.pieces for stall in made.expire(now + peer_timing.MIN_STALL_S + 0.01)] == [20]
 
 
 def test_what_a_stalled_peer_was_sending_goes_to_another_from_its_start() -> None:
     made = scheduler(".", a="#", b="#")
     ask(made, "a", 0.0)
     answer(made, "a", 0, 0.1, count=1)
-    assert made.expire(30.0) == [Cancelled("a", PieceIndex(0), even_begun=True)]
+    assert made.expire(30.0) == [Stall("a", 1, [Cancelled("a", PieceIndex(0), even_begun=True)])]
     assert ask(made, "b", 30.0) == [0]
     answer(made, "b", 0, 30.1)
     assert made.picker.is_complete
@@ -95,7 +93,7 @@ def test_a_peer_that_stalls_again_and_again_is_dead() -> None:
         now = made.retry_at("a")
         assert ask(made, "a", now)
         now += peer_timing.MAX_STALL_S
-        for entry in made.expire(now):
+        for entry in made.expire(now)[0].cancelled:
             made.on_dropped("a", entry.piece)
     assert made.is_dead("a")
 
@@ -138,7 +136,8 @@ class Chaos:
             del self.asked[peer], self.sending[peer], self.unheard[peer]
         elif what == 1:
             self.now += 10
-            self.cancel(self.made.expire(self.now))
+            for stall in self.made.expire(self.now):
+                self.cancel(stall.cancelled)
         elif what == 2:
             self.place(*(gateway for gateway in ("me", "other") if self.rng.random() < 0.5))
         elif self.asked[peer]:

@@ -59,7 +59,7 @@ def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.Monk
     config = config_of(started)
     assert config.state == tmp_path / "state"
     assert (config.listen, config.advertise) == (Address("0.0.0.0", 4851), None)
-    assert (config.name, config.zone, config.quota) == ("rack-1.example.net", "", None)
+    assert (config.name, config.zone, config.quota) == ("rack-1.example.net", None, None)
     assert (config.token, config.spare_token) == (None, "")
     assert config.state.stat().st_mode & 0o777 == 0o700
 

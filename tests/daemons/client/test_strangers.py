@@ -3,13 +3,15 @@
 import ssl
 import tracemalloc
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from daemons.client.app import MAX_PEER_CONNECTIONS
-from daemons.client.peer_server import MAX_CONNECTIONS_A_HOST, MAX_STRANGERS
+from daemons.client.peer_server import IDLE_S, MAX_CONNECTIONS_A_HOST, MAX_STRANGERS
 from interfiles.errors import InterFilesError, Refused
 from interfiles.transport.base import Transport
 from interfiles.transport.memory_links import Link
@@ -20,7 +22,7 @@ from tests.daemons.client.impostors import without_certificate
 from tests.daemons.client.peers import dialled, fetching, honest_copy
 from tests.daemons.client.setting import DAEMON
 from tests.daemons.client.world import World
-from tests.storage.contents import Content
+from tests.storage.contents import PIECE, Content, a_file
 
 CROWD = 1000
 PER_STRANGER_BYTES = 150_000  # a socket's worth of TLS buffers
@@ -143,6 +145,40 @@ async def test_a_host_has_so_many_connections_and_no_more(
         nursery.cancel_scope.cancel()
     async with fetching(world, file_id, name="greedy") as fetcher:
         assert await fetcher.fetch(content) == content.data, "once it has closed them it is welcome"
+
+
+async def test_the_connection_of_a_host_that_was_idle_longest_makes_room_for_another_of_it(
+    world: World, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = a_file(tmp_path / "original" / "many", size=16 * PIECE)
+    file_id = await world.seed(content)
+    await world.daemon.limit(up=content.manifest.size // 60)
+    ended: list[int] = []
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+
+        async def stay(number: int) -> None:
+            async with fetching(world, file_id, name="waiting") as fetcher:
+                if number == 0:  # it came first, and is sent to all the time
+                    assert await fetcher.fetch(content) == content.data
+                    assert trio.current_time() > began + IDLE_S
+                else:
+                    await fetcher.end()
+                ended.append(number)
+
+        began = trio.current_time()
+        for number in range(MAX_CONNECTIONS_A_HOST):
+            nursery.start_soon(stay, number)
+            await trio.sleep(0.1)
+        with pytest.raises(Refused):
+            await stack.enter_async_context(fetching(world, file_id, name="waiting"))
+        await trio.sleep(IDLE_S)
+        for number in range(1, 4):
+            await stack.enter_async_context(fetching(world, file_id, name="waiting"))
+            await trio.sleep(0.1)
+            assert ended == list(range(1, number + 1))
+        await trio.sleep(60 - IDLE_S)
+        assert ended == [1, 2, 3, 0]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_host_that_connects_without_end_and_says_nothing_keeps_nobody_out(
