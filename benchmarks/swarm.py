@@ -175,6 +175,14 @@ def write(path: Path, runs: Sequence[Run], scenarios: Sequence[Scenario], conges
     path.write_text("[\n" + ",\n".join(json.dumps(run) for run in found) + "\n]\n")
 
 
+def write_noise(path: Path, size: int) -> None:
+    """A file that nothing can compress or find twice."""
+    rng = random.Random(1)
+    with open(path, "wb") as file:
+        for at in range(0, size, MIB):
+            file.write(rng.randbytes(min(MIB, size - at)))
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How soon a file is on all hosts of a fleet, beside others.")
     names = [scenario.name for scenario in swarm_scenarios.ALL]
@@ -223,7 +231,7 @@ def main() -> int:
         Path(directory).chmod(0o755)
         (Path(directory) / "source").mkdir()
         file = Path(directory) / "source" / "file.bin"
-        file.write_bytes(random.Random(1).randbytes(int(asked.size * MIB)))
+        write_noise(file, int(asked.size * MIB))
         try:
             for run in measure(present, scenarios, file, asked.rounds, asked.congestion):
                 runs.append(run)  # noqa: PERF402 - one by one, so that what came before Ctrl-C is kept
