@@ -179,8 +179,7 @@ def write_noise(path: Path, size: int) -> None:
     """A file that nothing can compress or find twice."""
     rng = random.Random(1)
     with open(path, "wb") as file:
-        for at in range(0, size, MIB):
-            file.write(rng.randbytes(min(MIB, size - at)))
+        file.writelines(rng.randbytes(min(MIB, size - at)) for at in range(0, size, MIB))
 
 
 def _arguments() -> argparse.Namespace:
