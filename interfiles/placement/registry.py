@@ -8,12 +8,13 @@ Methods that change who can be dialled for a file return the ids of these files:
 Times are seconds on one clock, given as `now`. A method that takes a host's id raises `UnknownHost` when there is none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from interfiles.errors import RemoteProtocolError, UnknownHost
 from interfiles.wire.master_messages import (
+    MAX_HEARTBEAT_HOLDINGS,
     PAGE_ROWS,
     AbsentHolder,
     Holder,
@@ -37,14 +38,28 @@ class _Host:
     address: str
     heard_at: float
     up: bool
+    draining: bool = False
+    has_announced: bool = False  # all that it holds, since the master started or it came back
     used: int = 0
     free: int = 0
     holdings: dict[bytes, Holding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """A host as a place for copies; `free` bytes, as it announced. `has_announced`: what it holds is known."""
+
+    host_id: str
+    name: str
+    zone: str
+    state: HostState
+    free: int
+    has_announced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Copies:
-    """How many hosts that are not gone hold a file whole, and how many a part of it."""
+    """How many hosts that are not gone hold a file whole, and how many a part of it. Those that drain do not count."""
 
     complete: int
     partial: int
@@ -61,9 +76,11 @@ class Registry:
 
     # Hosts
 
-    def admit(self, host_id: str, name: str, zone: str, address: str, *, heard_at: float) -> None:
+    def admit(
+        self, host_id: str, name: str, zone: str, address: str, *, heard_at: float, draining: bool = False
+    ) -> None:
         """A host belongs to the fleet; it is not up until it registers."""
-        self._hosts[host_id] = _Host(host_id, name, zone, address, heard_at, up=False)
+        self._hosts[host_id] = _Host(host_id, name, zone, address, heard_at, up=False, draining=draining)
 
     def register(self, host_id: str, name: str, zone: str, address: str, now: float) -> set[bytes]:
         """A host is up, as from now under this name, zone and address. What it held is kept until it announces anew."""
@@ -108,6 +125,21 @@ class Registry:
     def state(self, host_id: str, now: float) -> HostState:
         return self._state(self._host(host_id), now)
 
+    def set_draining(self, host_id: str, draining: bool) -> None:
+        """Whether a host is to be given no copies, and those that it has do not count."""
+        self._host(host_id).draining = draining
+
+    def is_draining(self, host_id: str) -> bool:
+        """Whether a host drains, be it up or not."""
+        return self._host(host_id).draining
+
+    def rooms(self, now: float) -> Iterator[Room]:
+        """Every host."""
+        for host in self._hosts.values():
+            yield Room(
+                host.host_id, host.name, host.zone, self._state(host, now), host.free, host.has_announced or not host.up
+            )
+
     def heard_at(self) -> dict[str, float]:
         """When every host was heard from last, by id."""
         return {host.host_id: host.heard_at for host in self._hosts.values()}
@@ -129,6 +161,7 @@ class Registry:
         told = {holding.file_id: holding if holding.state != "none" else None for holding in holdings}
         if replace:
             told = {**dict.fromkeys(host.holdings), **told}
+            host.has_announced = False
         gained = sum(holding is not None and file_id not in host.holdings for file_id, holding in told.items())
         dropped = sum(holding is None and file_id in host.holdings for file_id, holding in told.items())
         if len(host.holdings) + gained - dropped > MAX_HOLDINGS:
@@ -138,6 +171,7 @@ class Registry:
             if _role(host.holdings.get(file_id)) != _role(holding):
                 changed.add(file_id)
             self._set(host, file_id, holding)
+        host.has_announced = host.has_announced or len(holdings) < MAX_HEARTBEAT_HOLDINGS
         return changed
 
     def forget_file(self, file_id: bytes) -> list[str]:
@@ -152,13 +186,21 @@ class Registry:
         """Ids of all hosts that hold, fetch or wait for a file."""
         return list(self._holders.get(file_id, ()))
 
+    def held(self, file_id: bytes) -> Mapping[str, Holding]:
+        """Everything that hosts have announced of a file, by host; changes with what they announce."""
+        return self._holders.get(file_id, {})
+
+    def files_of(self, host_id: str) -> list[bytes]:
+        """The files that a host holds, fetches or waits for."""
+        return list(self._host(host_id).holdings)
+
     def copies(self, file_ids: Iterable[bytes], now: float) -> dict[bytes, Copies]:
         """How often each file is held."""
-        gone = {host.host_id for host in self._hosts.values() if self._state(host, now) == "gone"}
-        return {file_id: self._copies(file_id, gone) for file_id in file_ids}
+        without = {host.host_id for host in self._hosts.values() if self._state(host, now) in ("gone", "draining")}
+        return {file_id: self._copies(file_id, without) for file_id in file_ids}
 
-    def _copies(self, file_id: bytes, gone: set[str]) -> Copies:
-        counted = [held for host_id, held in self._holders.get(file_id, {}).items() if host_id not in gone]
+    def _copies(self, file_id: bytes, without: set[str]) -> Copies:
+        counted = [held for host_id, held in self._holders.get(file_id, {}).items() if host_id not in without]
         complete = sum(holding.state == "complete" for holding in counted)
         return Copies(complete, sum(map(_holds_some, counted)) - complete)
 
@@ -204,17 +246,18 @@ class Registry:
         return [self._host_row(host, now) for host in page], start + PAGE_ROWS < len(hosts)
 
     def _host_row(self, host: _Host, now: float) -> HostRow:
-        complete = sum(holding.state == "complete" for holding in host.holdings.values())
+        complete = [holding.ordered for holding in host.holdings.values() if holding.state == "complete"]
         return HostRow(
             host_id=host.host_id,
             name=host.name,
             zone=host.zone,
             address=host.address,
             state=self._state(host, now),
-            files=complete,
+            files=len(complete),
             used=host.used,
             free=host.free,
             last_seen_s=_age(host, now),
+            ordered=sum(complete),
         )
 
     def holder_page(self, file_id: bytes, start: int, now: float) -> tuple[list[Holder], bool]:
@@ -244,7 +287,7 @@ class Registry:
 
     def _state(self, host: _Host, now: float) -> HostState:
         if host.up:
-            return "live"
+            return "draining" if host.draining else "live"
         return "suspect" if now - host.heard_at <= self.grace_s else "gone"
 
     def _take_down(self, host: _Host) -> set[bytes]:
@@ -286,9 +329,9 @@ def _pairs(holdings: dict[bytes, Holding]) -> list[tuple[bytes, int]]:
     return [(file_id, id(holding)) for file_id, holding in holdings.items()]
 
 
-def _role(holding: Holding | None) -> tuple[str, bool]:
-    """What others' handouts depend on."""
-    return (holding.state, holding.pieces > 0) if holding is not None else ("none", False)
+def _role(holding: Holding | None) -> tuple[str, bool, bool]:
+    """What others' handouts depend on, and how a file's copies count."""
+    return (holding.state, holding.pieces > 0, holding.ordered) if holding is not None else ("none", False, False)
 
 
 def _holds_some(holding: Holding) -> bool:

@@ -5,6 +5,7 @@ Who holds what is not here: hosts announce it after every restart.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -52,9 +53,24 @@ CREATE TABLE removed (                  -- a host that was away is told to forge
     delete_copies INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+_ADDED: Final = """
+ALTER TABLE files ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;  -- Unix seconds; 0: never
+CREATE INDEX files_by_expiry ON files (expires_at) WHERE expires_at > 0;
+"""
 _FILE_COLUMNS: Final = (
-    "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas"
+    "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas, expires_at"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """So many copies are wanted of a file of `size` bytes and `pieces` pieces."""
+
+    file_id: bytes
+    size: int
+    pieces: int
+    replicas: int
+    name: str
 
 
 class Catalogue:
@@ -78,7 +94,7 @@ class Catalogue:
             what="catalogue",
             remedy="put a backup in its place, or move it away to begin a new fleet",
             application_id=_APPLICATION_ID,
-            schema=[_SCHEMA + tokens.SCHEMA + members.SCHEMA + authorities.SCHEMA],
+            schema=[_SCHEMA + tokens.SCHEMA + members.SCHEMA + authorities.SCHEMA, _ADDED + members.ADDED],
         )
         self.members: Final = Members(self._database)
         self.tokens: Final = Tokens(self._database)
@@ -104,14 +120,16 @@ class Catalogue:
     def publish(self, info: FileInfo, manifest: bytes, *, keep_replicas: bool) -> FileInfo:
         """Put a file into the catalogue, or keep what is there of it; return the entry. A removed file is back.
 
-        `keep_replicas`: an entry that is there keeps its number of replicas; otherwise it gets that of `info`.
+        `keep_replicas`: an entry that is there keeps its number of replicas; otherwise it gets that of `info`. It keeps
+        its time to expire where `info` has none.
         """
         with self._database.transaction():
             self._database.rows(
-                f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET replicas = iif(?, replicas, excluded.replicas)",
+                f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET replicas = iif(?, replicas, excluded.replicas), "
+                "expires_at = iif(excluded.expires_at, excluded.expires_at, expires_at)",
                 *(info.file_id, info.name, info.is_directory, info.entries, info.size, info.piece_size, info.pieces),
-                *(info.uploaded_at, info.uploaded_by, info.replicas_wanted, keep_replicas),
+                *(info.uploaded_at, info.uploaded_by, info.replicas_wanted, info.expires_at, keep_replicas),
             )
             self._database.rows("INSERT OR IGNORE INTO manifests VALUES (?, ?)", info.file_id, manifest)
             self._database.rows("DELETE FROM removed WHERE file_id = ?", info.file_id)
@@ -182,6 +200,40 @@ class Catalogue:
         )
         return [_info(row) for row in rows]
 
+    def set_replicas(self, file_id: bytes, replicas: int) -> FileInfo:
+        """Keep how many copies of a file are wanted; return the entry.
+
+        Raises:
+          UnknownFile: it is not in the catalogue.
+        """
+        with self._database.transaction():
+            self._database.rows("UPDATE files SET replicas = ? WHERE file_id = ?", replicas, file_id)
+            return self.file(file_id)
+
+    def wanted(self, file_ids: Sequence[bytes]) -> list[Wanted]:
+        """How many copies are wanted of those of these files that are in the catalogue."""
+        marks = ", ".join("?" * len(file_ids))
+        return self._wanted(f"file_id IN ({marks})", *file_ids)
+
+    def wanted_after(self, file_id: bytes, count: int) -> list[Wanted]:
+        """At most `count` files in the order of their ids, behind `file_id`, which need not be one."""
+        return self._wanted("file_id > ? ORDER BY file_id LIMIT ?", file_id, count)
+
+    def _wanted(self, condition: str, *values: Value) -> list[Wanted]:
+        rows = self._database.rows(
+            f"SELECT file_id, size, pieces, replicas, name FROM files WHERE {condition}", *values
+        )
+        return [Wanted(*cast("tuple[bytes, int, int, int, str]", row)) for row in rows]
+
+    def expired(self, now: float, count: int) -> list[FileInfo]:
+        """At most `count` files whose time is over, the longest over first."""
+        rows = self._database.rows(
+            f"SELECT {_FILE_COLUMNS} FROM files WHERE expires_at > 0 AND expires_at <= ? ORDER BY expires_at LIMIT ?",
+            int(now),
+            count,
+        )
+        return [_info(row) for row in rows]
+
     def remove(self, file_id: bytes, *, delete: bool, now: float, is_held: bool) -> None:
         """Take a file out of the catalogue and keep a tombstone; `delete`: its copies should go too.
 
@@ -208,12 +260,8 @@ class Catalogue:
 
 
 def _info(row: Row) -> FileInfo:
-    file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas = cast(
-        "tuple[bytes, str, int, int, int, int, int, int, str, int]", row
-    )
-    return FileInfo(
-        file_id, name, bool(is_directory), entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas
-    )
+    file_id, name, is_directory, *rest = cast("tuple[bytes, str, int, int, int, int, int, int, str, int, int]", row)
+    return FileInfo(file_id, name, bool(is_directory), *rest)  # type: ignore[arg-type]  # as the columns have it
 
 
 def _unknown_id(file_id: bytes) -> UnknownFile:

@@ -33,8 +33,13 @@ CREATE TABLE revoked (                  -- hosts that were removed while they ha
     certified_until REAL NOT NULL
 ) WITHOUT ROWID;
 """
+ADDED: Final = """
+ALTER TABLE hosts ADD COLUMN draining INTEGER NOT NULL DEFAULT 0;  -- its copies are to be on others
+"""
 
-_HOST_COLUMNS: Final = "host_id, name, is_named, zone, authority, certified_until, joined_at, address, last_seen_at"
+_HOST_COLUMNS: Final = (
+    "host_id, name, is_named, zone, authority, certified_until, joined_at, address, last_seen_at, draining"
+)
 _JOIN_ANEW: Final = "join it anew with a token from `interfiles token` on the master's host"
 
 
@@ -55,6 +60,7 @@ class Host:
     joined_at: float
     address: str
     last_seen_at: float
+    draining: bool = False
 
 
 class Members:
@@ -79,7 +85,7 @@ class Members:
             name = token.name or unique_name(newcomer.name, self._is_taken)
             host = replace(newcomer, name=name, is_named=bool(token.name))
             self._database.rows(
-                f"INSERT INTO hosts ({_HOST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO hosts ({_HOST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 *(host.host_id, host.name, host.is_named, host.zone, host.authority, host.certified_until),
                 *(host.joined_at, host.address, host.last_seen_at),
             )
@@ -170,6 +176,17 @@ class Members:
             self._database.rows("INSERT INTO revoked VALUES (?, ?, ?)", host.host_id, host.name, host.certified_until)
         return host
 
+    def set_draining(self, query: str, draining: bool) -> Host:
+        """Keep whether a host, by name, id or id prefix of at least 4 hex digits, gives its copies to others.
+
+        Raises:
+          UnknownHost: there is none, or the prefix fits several.
+        """
+        with self._database.transaction():
+            host = self._find(query)
+            self._database.rows("UPDATE hosts SET draining = ? WHERE host_id = ?", draining, host.host_id)
+        return replace(host, draining=draining)
+
     def revoked(self) -> list[str]:
         """Ids of the hosts that were removed while they had a certificate."""
         return [cast("str", row[0]) for row in self._database.rows("SELECT host_id FROM revoked ORDER BY host_id")]
@@ -201,5 +218,5 @@ def unique_name(wanted: str, is_taken: Callable[[str], bool]) -> str:
 
 
 def _host(row: Row) -> Host:
-    host_id, name, is_named, *rest = cast("tuple[str, str, int, str, bytes, float, float, str, float]", row)
-    return Host(host_id, name, bool(is_named), *rest)  # type: ignore[arg-type]  # the columns have the fields' types
+    made = Host(*row)  # type: ignore[arg-type]  # the columns have the fields' types
+    return replace(made, is_named=bool(made.is_named), draining=bool(made.draining))

@@ -1,48 +1,120 @@
 """The fleet conversation: a client daemon dials its master and keeps the connection.
 
+Who is who, what hosts hold, and peers are here; `catalogue_messages` and `replica_messages` have the rest of it.
+
 Requests carry a number that their answer repeats, so that several can be under way at once; what the master pushes
 carries none. Who shows no certificate may ask for the CA's certificates and enrol, and nothing else; a host whose
 certificate has expired may renew it, and nothing else.
 """
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Final
 
 from msgspec import Meta
 
-from interfiles.manifest import MAX_MANIFEST_BYTES
+from interfiles.wire.catalogue_messages import (
+    MAX_NOTE_LENGTH,
+    PAGE_ROWS,
+    FileInfo,
+    FilePage,
+    FileRow,
+    Holder,
+    HolderPage,
+    Holding,
+    HoldingState,
+    HostPage,
+    HostRow,
+    HostState,
+    ListFiles,
+    ListHolders,
+    ListHosts,
+    Publish,
+    Published,
+    Remove,
+    Removed,
+    ReplicasSet,
+    RequestFailed,
+    Resolve,
+    Resolved,
+    SetReplicas,
+)
 from interfiles.wire.codec import Codec, Message, Part
 from interfiles.wire.fields import (
-    MAX_REPLICAS,
     AddressText,
     Bytes,
-    BytesPerSecond,
-    Code,
-    ContentBytes,
     Count,
     FileIdBytes,
-    FileName,
     HostIdText,
     HostName,
     Pem,
-    PieceBytes,
-    PieceCount,
     Port,
-    Query,
     Replicas,
     RequestNumber,
     Seconds,
     SigningRequest,
-    Text,
-    UnixSeconds,
     ZoneName,
 )
 from interfiles.wire.handshake_messages import Failure
+from interfiles.wire.replica_messages import Challenge, Declined, Order, Proof, Release
 
-HoldingState = Literal["fetching", "waiting", "paused", "damaged", "complete", "none"]
-HostState = Literal["live", "suspect", "gone"]
-PAGE_ROWS: Final = 64  # of one page: the longest 64 take 83 KiB, under what a header may have
+# fmt: off
+__all__ = [
+    "FROM_CLIENT",
+    "FROM_LAPSED_HOST",
+    "FROM_MASTER",
+    "FROM_STRANGER",
+    "FROM_UNVERIFIED_MASTER",
+    "MAX_AUTHORITIES",
+    "MAX_HEARTBEAT_HOLDINGS",
+    "MAX_NOTE_LENGTH",
+    "MAX_REVOKED",
+    "PAGE_ROWS",
+    "AbsentHolder",
+    "Authorities",
+    "AuthorityList",
+    "Challenge",
+    "Declined",
+    "Enrol",
+    "Enrolled",
+    "FileInfo",
+    "FilePage",
+    "FileRow",
+    "Forget",
+    "GetAuthorities",
+    "Handout",
+    "Heard",
+    "Heartbeat",
+    "Holder",
+    "HolderPage",
+    "Holding",
+    "HoldingState",
+    "HostPage",
+    "HostRow",
+    "HostState",
+    "ListFiles",
+    "ListHolders",
+    "ListHosts",
+    "Order",
+    "PeerAddress",
+    "Proof",
+    "Publish",
+    "Published",
+    "Register",
+    "Registered",
+    "Release",
+    "Remove",
+    "Removed",
+    "Renew",
+    "Renewed",
+    "ReplicasSet",
+    "RequestFailed",
+    "Resolve",
+    "Resolved",
+    "Revoked",
+    "SetReplicas",
+]
+# fmt: on
+
 MAX_HEARTBEAT_HOLDINGS: Final = 128
-MAX_NOTE_LENGTH: Final = 200
 MAX_AUTHORITIES: Final = 4
 MAX_REVOKED: Final = 512  # of one message
 
@@ -117,21 +189,6 @@ class Registered(Message, frozen=True, tag=19):
     replicas: Replicas
 
 
-class Holding(Part, frozen=True):
-    """What a host holds of one file. `pieces` counts verified ones; `complete` says that all are durable.
-
-    `damaged`: the rest was there and is bad; it is not fetched again by itself. `none`: nothing any more. `down` and
-    `up`: what it fetches and serves now. `note`: for a person, may be empty.
-    """
-
-    file_id: FileIdBytes
-    state: HoldingState
-    pieces: PieceCount
-    down: BytesPerSecond
-    up: BytesPerSecond
-    note: Annotated[str, Meta(max_length=MAX_NOTE_LENGTH, description="for a person")]
-
-
 class Heartbeat(Message, frozen=True, tag=20):
     """Room on the host, and the holdings that changed since the last one. Answered by `Heard`.
 
@@ -151,176 +208,6 @@ class Heard(Message, frozen=True, tag=21):
     """Answers `Heartbeat`: the master has applied it and all before."""
 
     sequence: Count
-
-
-class FileInfo(Part, frozen=True):
-    """A file of the catalogue, without its piece hashes. `uploaded_by`: a host's name."""
-
-    file_id: FileIdBytes
-    name: FileName
-    is_directory: bool
-    entries: Count
-    size: ContentBytes
-    piece_size: PieceBytes
-    pieces: PieceCount
-    uploaded_at: UnixSeconds
-    uploaded_by: HostName
-    replicas_wanted: Replicas
-
-
-class Publish(Message, frozen=True, tag=24):
-    """Puts a file into the catalogue; the payload is its manifest. Answered by `Published` or `RequestFailed`.
-
-    `replicas` 0: the master's default.
-    """
-
-    max_payload: ClassVar[int] = MAX_MANIFEST_BYTES
-
-    request: RequestNumber
-    file_id: FileIdBytes
-    uploaded_at: UnixSeconds
-    replicas: Annotated[int, Meta(ge=0, le=MAX_REPLICAS, description="copies")]
-
-
-class Published(Message, frozen=True, tag=25):
-    """Answers `Publish`: the catalogue has the file, durably."""
-
-    request: RequestNumber
-    info: FileInfo
-
-
-class Resolve(Message, frozen=True, tag=26):
-    """Looks a file up; `with_manifest` asks for its manifest too. Answered by `Resolved` or `RequestFailed`."""
-
-    request: RequestNumber
-    query: Query
-    with_manifest: bool
-
-
-class Resolved(Message, frozen=True, tag=27):
-    """Answers `Resolve`: the file found; the payload is its manifest where that was asked for."""
-
-    max_payload: ClassVar[int] = MAX_MANIFEST_BYTES
-
-    request: RequestNumber
-    info: FileInfo
-
-
-class ListHolders(Message, frozen=True, tag=28):
-    """Asks for a page of the hosts that have some of a file, by name, from the `start`th on.
-
-    Answered by `HolderPage` or `RequestFailed`.
-    """
-
-    request: RequestNumber
-    file_id: FileIdBytes
-    start: Count
-
-
-class Holder(Part, frozen=True):
-    """A host's part in one file, with the host's own state. `last_seen_s`: since it was last heard from."""
-
-    host_id: HostIdText
-    name: HostName
-    zone: ZoneName
-    address: AddressText
-    host_state: HostState
-    last_seen_s: Seconds
-    holding: Holding
-
-
-class HolderPage(Message, frozen=True, tag=29):
-    """Answers `ListHolders`. `complete`: live or suspect hosts that hold every piece durably, over all pages.
-
-    `more`: ask again, from behind the last row.
-    """
-
-    request: RequestNumber
-    info: FileInfo
-    complete: Count
-    holders: Annotated[list[Holder], Meta(max_length=PAGE_ROWS)]
-    more: bool
-
-
-class ListFiles(Message, frozen=True, tag=30):
-    """Asks for a page of the catalogue, by name, from the `start`th on. Answered by `FilePage` or `RequestFailed`."""
-
-    request: RequestNumber
-    start: Count
-
-
-class FileRow(Part, frozen=True):
-    """A file, and how many hosts hold all of it and some of it."""
-
-    info: FileInfo
-    complete: Count
-    partial: Count
-
-
-class FilePage(Message, frozen=True, tag=31):
-    """Answers `ListFiles`. `more`: ask again, from behind the last row."""
-
-    request: RequestNumber
-    files: Annotated[list[FileRow], Meta(max_length=PAGE_ROWS)]
-    more: bool
-
-
-class ListHosts(Message, frozen=True, tag=32):
-    """Asks for a page of the hosts, by name, from the `start`th on. Answered by `HostPage` or `RequestFailed`."""
-
-    request: RequestNumber
-    start: Count
-
-
-class HostRow(Part, frozen=True):
-    """A host as the master knows it; `files` counts those it holds completely.
-
-    `used`: bytes of held files; `free`: room for more. `last_seen_s`: since it was last heard from.
-    """
-
-    host_id: HostIdText
-    name: HostName
-    zone: ZoneName
-    address: AddressText
-    state: HostState
-    files: Count
-    used: Bytes
-    free: Bytes
-    last_seen_s: Seconds
-
-
-class HostPage(Message, frozen=True, tag=33):
-    """Answers `ListHosts`. `more`: ask again, from behind the last row."""
-
-    request: RequestNumber
-    hosts: Annotated[list[HostRow], Meta(max_length=PAGE_ROWS)]
-    more: bool
-
-
-class Remove(Message, frozen=True, tag=34):
-    """Takes a file out of the catalogue and tells every host to forget it. Answered by `Removed` or `RequestFailed`.
-
-    `delete`: copies at their destinations too.
-    """
-
-    request: RequestNumber
-    file_id: FileIdBytes
-    delete: bool
-
-
-class Removed(Message, frozen=True, tag=35):
-    """Answers `Remove`: the file is out of the catalogue; `hosts` had some of it."""
-
-    request: RequestNumber
-    hosts: Count
-
-
-class RequestFailed(Message, frozen=True, tag=36):
-    """Answers any request that carries a number, when it cannot be done; the connection goes on."""
-
-    request: RequestNumber
-    code: Code
-    text: Text
 
 
 class Renew(Message, frozen=True, tag=37):
@@ -388,12 +275,11 @@ class Revoked(Message, frozen=True, tag=42):
 FROM_STRANGER: Codec[Message] = Codec(GetAuthorities, Enrol)
 FROM_LAPSED_HOST: Codec[Message] = Codec(Renew)
 FROM_CLIENT: Codec[Message] = Codec(
-    Register, Renew, Heartbeat, Publish, Resolve, ListHolders, ListFiles, ListHosts, Remove
+    *(Register, Renew, Heartbeat, Publish, Resolve, ListHolders, ListFiles, ListHosts, Remove, SetReplicas),
+    *(Declined, Proof),
 )
 FROM_UNVERIFIED_MASTER: Codec[Message] = Codec(Authorities, Failure)
-# fmt: off
 FROM_MASTER: Codec[Message] = Codec(
-    Authorities, Enrolled, Renewed, Revoked, Registered, Heard, Published, Resolved, HolderPage, FilePage,
-    HostPage, Removed, RequestFailed, Handout, Forget, Failure,
+    *(Authorities, Enrolled, Renewed, Revoked, Registered, Heard, Published, Resolved, HolderPage, FilePage),
+    *(HostPage, Removed, ReplicasSet, RequestFailed, Handout, Forget, Order, Release, Challenge, Failure),
 )
-# fmt: on

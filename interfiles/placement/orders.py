@@ -1,0 +1,251 @@
+"""What has been ordered and what became of it: the reconciler's memory from one plan to the next.
+
+Hosts' announcements are the truth; this adds what they cannot tell: that an order is on its way to a host, that a copy
+has not grown for long, who has failed and rests. All of it may be lost with the master: what is under way is announced
+again, and what was asked for and not begun is ordered anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from interfiles.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from interfiles.placement.replicas import Copy
+    from interfiles.wire.master_messages import Holding
+
+ANSWER_S: Final = 30.0  # for a host to take or decline an order, or to give up what it was told to
+STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piece
+MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
+MAX_REST_S: Final = 3600.0  # and no longer than this
+_COPIES: Final[dict[tuple[str, bool], Copy]] = {
+    ("complete", False): "own",
+    ("complete", True): "ordered",
+    ("fetching", False): "coming",
+    ("fetching", True): "arriving",
+    ("waiting", True): "arriving",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An order came to its end: the copy is complete, was given up as told, or will not come, in words why.
+
+    `stalled`: the host still tries, and is to be told to give up.
+    """
+
+    host_id: str
+    outcome: Literal["complete", "released", "failed"]
+    reason: str = ""
+    stalled: bool = False
+
+
+@dataclass(slots=True)
+class _Watched:
+    stage: Literal["asked", "arriving", "releasing"]
+    ordered: bool
+    since: float  # of the stage, or when it gained a piece last
+    pieces: int = 0
+    size: int = 0  # bytes that are asked for, and that the host does not know of yet
+
+
+@dataclass(slots=True)
+class _Failures:
+    in_a_row: int
+    rests_until: float
+
+
+class Orders:
+    """Times are seconds on one clock, given as `now`."""
+
+    def __init__(self) -> None:
+        self._watched: dict[bytes, dict[str, _Watched]] = {}
+        self._arriving: Counter[str] = Counter()  # ordered, asked or on their way, by host
+        self._asked_bytes: Counter[str] = Counter()
+        self._surplus: dict[bytes, float] = {}
+        self._refused: dict[bytes, dict[str, float]] = {}
+        self._failures: dict[str, _Failures] = {}
+
+    # What is done
+
+    def ordered(self, file_id: bytes, host_id: str, size: int, now: float) -> None:
+        """A host is told to get a copy of `size` bytes."""
+        self._watch(file_id, host_id, _Watched("asked", True, now, size=size))
+
+    def released(self, file_id: bytes, host_id: str, now: float) -> None:
+        """A host is told to give its copy up."""
+        self._watch(file_id, host_id, _Watched("releasing", True, now))
+
+    def declined(self, file_id: bytes, host_id: str, *, rest_s: float, whole_host: bool, now: float) -> None:
+        """A host will not hold a copy: it is not asked for this file for `rest_s`, or as long as a failure rests it.
+
+        `whole_host`: nor for others.
+        """
+        self._unwatch(file_id, host_id)
+        self._fail(file_id, host_id, now, rest_s=rest_s, whole_host=whole_host)
+
+    def lost(self, host_id: str) -> None:
+        """A host's connection is gone, and with it what it had not answered."""
+        for file_id in [
+            f for f, watched in self._watched.items() if (w := watched.get(host_id)) and w.stage == "asked"
+        ]:
+            self._unwatch(file_id, host_id)
+
+    def forget_file(self, file_id: bytes) -> None:
+        """There is nothing to be done for a file any more."""
+        for host_id in list(self._watched.get(file_id, ())):
+            self._unwatch(file_id, host_id)
+        self._surplus.pop(file_id, None)
+        self._refused.pop(file_id, None)
+
+    def forget_host(self, host_id: str) -> None:
+        """A host is not of the fleet any more."""
+        for file_id in [file_id for file_id, watched in self._watched.items() if host_id in watched]:
+            self._unwatch(file_id, host_id)
+        self._failures.pop(host_id, None)
+
+    # What is seen
+
+    def look(
+        self, file_id: bytes, held: Mapping[str, Holding], up: Collection[str], now: float
+    ) -> tuple[dict[str, Copy], list[Ended]]:
+        """Take in what hosts hold of a file: its copies as a plan counts them, and what has come to an end since.
+
+        `held`: every holding of it that hosts have announced; `up`: the hosts that can be told something now.
+        """
+        copies: dict[str, Copy] = {}
+        ended: list[Ended] = []
+        for host_id, holding in held.items():
+            copies[host_id] = self._seen(file_id, host_id, holding, up, now, ended)
+        for host_id, watched in list(self._watched.get(file_id, {}).items()):
+            if host_id not in held and self._missed(file_id, host_id, watched, up, now, ended):
+                copies[host_id] = "arriving"
+        return copies, ended
+
+    def _seen(
+        self, file_id: bytes, host_id: str, holding: Holding, up: Collection[str], now: float, ended: list[Ended]
+    ) -> Copy:
+        copy = _COPIES.get((holding.state, holding.ordered), "stuck")
+        watched = self._watched.get(file_id, {}).get(host_id)
+        if watched is not None and watched.stage == "releasing":
+            if now - watched.since < ANSWER_S:
+                return "stuck"
+            self._unwatch(file_id, host_id)
+            watched = None
+        if copy in ("arriving", "coming"):
+            if watched is None or watched.stage == "asked":
+                self._watch(file_id, host_id, _Watched("arriving", copy == "arriving", now, holding.pieces))
+            elif watched.pieces != holding.pieces or host_id not in up:
+                watched.pieces, watched.since = holding.pieces, now
+            elif now - watched.since >= STALLED_S:
+                if copy == "arriving":
+                    reason = f"it has gained nothing for {format_duration(STALLED_S)}"
+                    ended.append(Ended(host_id, "failed", reason, stalled=True))
+                    self._fail(file_id, host_id, now)
+                return "stuck"
+        elif watched is not None:
+            if copy == "ordered":
+                ended.append(Ended(host_id, "complete"))
+                self._failures.pop(host_id, None)
+            self._unwatch(file_id, host_id)
+        return copy
+
+    def _missed(
+        self, file_id: bytes, host_id: str, watched: _Watched, up: Collection[str], now: float, ended: list[Ended]
+    ) -> bool:
+        """A host does not announce a copy that it should have or get; return whether it may still come."""
+        if watched.stage == "asked" and now - watched.since < ANSWER_S:
+            return True
+        self._unwatch(file_id, host_id)
+        if watched.stage == "releasing":
+            ended.append(Ended(host_id, "released"))
+        elif watched.ordered and host_id in up:
+            unanswered = f"it did not answer within {format_duration(ANSWER_S)}"
+            reason = unanswered if watched.stage == "asked" else "it has given the copy up"
+            ended.append(Ended(host_id, "failed", reason))
+            self._fail(file_id, host_id, now)
+        return False
+
+    def surplus_since(self, file_id: bytes, now: float, *, has_surplus: bool) -> float | None:
+        """Note whether a file has copies too many; return since when it has had them without a break."""
+        if not has_surplus:
+            self._surplus.pop(file_id, None)
+            return None
+        return self._surplus.setdefault(file_id, now)
+
+    # What plans need of it
+
+    def arriving(self, host_id: str) -> int:
+        """Ordered copies that a host fetches or is asked to."""
+        return self._arriving[host_id]
+
+    def asked_bytes(self, host_id: str) -> int:
+        """The size of what a host is asked to hold, and does not count as held yet."""
+        return self._asked_bytes[host_id]
+
+    def rests_until(self, host_id: str) -> float:
+        """When a host is given orders again."""
+        failures = self._failures.get(host_id)
+        return failures.rests_until if failures is not None else float("-inf")
+
+    def failures_in_a_row(self, host_id: str) -> int:
+        """How often a host has failed since it last completed an order."""
+        failures = self._failures.get(host_id)
+        return failures.in_a_row if failures is not None else 0
+
+    def refused_by(self, file_id: bytes, now: float) -> Mapping[str, float]:
+        """The hosts that are not asked for a file, and until when."""
+        refused = self._refused.get(file_id)
+        if refused is None:
+            return {}
+        for host_id in [host_id for host_id, until in refused.items() if until <= now]:
+            del refused[host_id]
+        if not refused:
+            del self._refused[file_id]
+        return refused
+
+    # Inside
+
+    def _fail(self, file_id: bytes, host_id: str, now: float, *, rest_s: float = 0.0, whole_host: bool = True) -> None:
+        failures = self._failures.setdefault(host_id, _Failures(0, float("-inf")))
+        failures.in_a_row += whole_host
+        rest = min(MIN_REST_S * 2.0 ** min(max(failures.in_a_row - 1, 0), 16), MAX_REST_S)
+        if whole_host:
+            failures.rests_until = now + rest
+        self._refused.setdefault(file_id, {})[host_id] = now + max(rest_s, rest)
+
+    def _watch(self, file_id: bytes, host_id: str, watched: _Watched) -> None:
+        self._unwatch(file_id, host_id)
+        self._watched.setdefault(file_id, {})[host_id] = watched
+        if watched.ordered and watched.stage != "releasing":
+            self._arriving[host_id] += 1
+            self._asked_bytes[host_id] += watched.size
+
+    def _unwatch(self, file_id: bytes, host_id: str) -> None:
+        watched = self._watched.get(file_id, {}).pop(host_id, None)
+        if watched is None:
+            return
+        if not self._watched[file_id]:
+            del self._watched[file_id]
+        if watched.ordered and watched.stage != "releasing":
+            self._arriving[host_id] -= 1
+            self._asked_bytes[host_id] -= watched.size
+            if not self._arriving[host_id]:
+                del self._arriving[host_id], self._asked_bytes[host_id]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless the counts are those of what is watched (for tests)."""
+        arriving, asked = Counter[str](), Counter[str]()
+        for watched in self._watched.values():
+            assert watched, "a file is watched for nothing"
+            for host_id, one in watched.items():
+                if one.ordered and one.stage != "releasing":
+                    arriving[host_id] += 1
+                    asked[host_id] += one.size
+        assert arriving == self._arriving, "copies on their way are miscounted"
+        assert asked == self._asked_bytes, "asked bytes are miscounted"

@@ -1,0 +1,52 @@
+"""The replicas' part of the fleet conversation: what the master has its hosts hold, and how it looks after that."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from interfiles.wire.codec import Message
+from interfiles.wire.fields import Bytes, Code, Count, FileIdBytes, PieceNumber, Seconds, Text
+
+
+class Order(Message, frozen=True, tag=43):
+    """Pushed: hold a copy of this file, of `size`. Answered by `Declined`, or by a `Heartbeat` that has it."""
+
+    file_id: FileIdBytes
+    size: Bytes
+
+
+class Release(Message, frozen=True, tag=44):
+    """Pushed: a copy that was ordered is not wanted any more. Answered by a `Heartbeat` that has it no more."""
+
+    file_id: FileIdBytes
+
+
+class Declined(Message, frozen=True, tag=45):
+    """Answers `Order`, at once or when it turns out later: the host does not hold the copy, in words why.
+
+    `rest_s`: it need not be asked to hold this file for so long; 0: for as long as the master likes. `whole_host`: nor
+    other files.
+    """
+
+    file_id: FileIdBytes
+    code: Code
+    text: Text
+    rest_s: Seconds
+    whole_host: bool
+
+
+class Challenge(Message, frozen=True, tag=46):
+    """Pushed: show that you hold a piece, read from the disk now. Answered by `Proof`. `number` grows by one."""
+
+    number: Count
+    file_id: FileIdBytes
+    piece: PieceNumber
+    nonce: Annotated[bytes, Meta(min_length=32, max_length=32, description="a key of BLAKE3")]
+
+
+class Proof(Message, frozen=True, tag=47):
+    """Answers `Challenge`: BLAKE3 of the piece, keyed with the nonce; `digest` empty: it cannot be read, `text` why."""
+
+    number: Count
+    digest: Annotated[bytes, Meta(max_length=32, description="32 bytes or none")]
+    text: Text
