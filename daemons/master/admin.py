@@ -28,6 +28,7 @@ from interfiles.transport.plain import SocketTransport
 from interfiles.transport.unix import caller_uid
 from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import (
+    DrainHost,
     ListAuthorities,
     ListTokens,
     MakeToken,
@@ -36,6 +37,7 @@ from interfiles.wire.control_messages import (
     RetireAuthority,
     RevokeToken,
     RotateAuthority,
+    UndrainHost,
 )
 from interfiles.wire.handshake_messages import HELLO
 from interfiles.wire.reports import AuthorityListReport, AuthorityReport, Report, encode_report
@@ -90,6 +92,10 @@ class Admin:
                 return await self._enrolment.revoke_token(query)
             case RemoveHost(host=host):
                 return await self._fleet.remove_host(host)
+            case DrainHost(host=host):
+                return await self._fleet.drain_host(host, draining=True)
+            case UndrainHost(host=host):
+                return await self._fleet.drain_host(host, draining=False)
             case RotateAuthority():
                 await self._fleet.trust.rotate()
             case RetireAuthority():

@@ -5,7 +5,7 @@ half changed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
@@ -15,6 +15,7 @@ import trio
 
 from daemons.master.connection import Connection
 from daemons.master.handouts import Handouts
+from daemons.master.reconciler import Reconciler
 from daemons.master.trust import Issued, Trust, removed
 from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost
 from interfiles.placement.registry import Registry
@@ -22,9 +23,11 @@ from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import Executor
 from interfiles.storage.members import Host
 from interfiles.transport.base import Address
-from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Register, Registered, Revoked
-from interfiles.wire.reports import HostRemovedReport
+from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Forget, Register, Registered, Revoked
+from interfiles.wire.reports import HostDrainReport, HostRemovedReport
 
+EXPIRE_EVERY_S: Final = 10.0
+MAX_EXPIRED: Final = 64  # files removed at once
 LAST_SEEN_EVERY_S: Final = 60.0  # a crash makes what is known of absent hosts older by so much
 _CLOSING_TIMEOUT_S: Final = 2.0
 
@@ -66,6 +69,7 @@ class Fleet:
         self.connections: Final[dict[str, Connection]] = {}
         self.handouts: Final = Handouts(registry, self.connections, salt=salt)
         self._database = database
+        self.reconciler: Final = Reconciler(catalogue, self.stored, registry, self.connections)
         self._sources = sources
         self.masters: Final = masters
         self._revoked: list[str] = []
@@ -76,7 +80,7 @@ class Fleet:
             is_member=registry.is_known,
             changed=self._authorities_changed,
         )
-        self._saved_at = -math.inf
+        self._saved_at = self._expired_at = -math.inf
 
     async def stored(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the catalogue where blocking is allowed."""
@@ -99,7 +103,7 @@ class Fleet:
     def admit(self, host: Host) -> None:
         """A host belongs to the fleet."""
         heard_at = trio.current_time() - (self._sources.wall_clock() - host.last_seen_at)
-        self.registry.admit(host.host_id, host.name, host.zone, host.address, heard_at=heard_at)
+        self.registry.admit(host.host_id, host.name, host.zone, host.address, heard_at=heard_at, draining=host.draining)
 
     def wall_clock(self) -> float:
         """Unix seconds."""
@@ -108,6 +112,31 @@ class Fleet:
     def secret(self, count: int) -> bytes:
         """So many unguessable bytes."""
         return self._sources.secret(count)
+
+    def touch(self, file_ids: Iterable[bytes]) -> None:
+        """Who holds these files has changed, or may have."""
+        files = list(file_ids)
+        self.handouts.touch(files)
+        self.reconciler.touch(files)
+
+    async def remove_file(self, file_id: bytes, *, delete: bool) -> int:
+        """Take a file out of the catalogue and tell every host to forget it; return how many had some of it.
+
+        Raises:
+          UnknownFile: nobody knows of it.
+        """
+        is_held = bool(self.registry.holders(file_id))
+        await self.stored(self.catalogue.remove, file_id, delete=delete, now=self.wall_clock(), is_held=is_held)
+        # From here on a heartbeat that names the file finds the tombstone; those that came before are in the registry.
+        concerned = self.registry.holders(file_id)
+        holders = self.registry.forget_file(file_id)
+        for host_id in concerned:
+            if (connection := self.connections.get(host_id)) is not None:
+                connection.handouts.pop(file_id, None)
+                connection.push(Forget(file_id, delete))
+        self.reconciler.touch([file_id])
+        log.info("removed file", id=file_id[:6], delete=delete, holders=len(holders))
+        return len(holders)
 
     # Hosts
 
@@ -161,13 +190,14 @@ class Fleet:
         for start in range(0, max(len(self._revoked), 1), MAX_REVOKED):
             connection.push(Revoked(start == 0, self._revoked[start : start + MAX_REVOKED]))
         self.connections[host.host_id] = connection
-        self.handouts.touch(touched)
+        self.touch(touched)
 
     def detach(self, connection: Connection) -> None:
         """The connection is over; its host is not up any more, unless it has a newer one."""
         if self.connections.get(connection.host_id) is connection:
             del self.connections[connection.host_id]
-            self.handouts.touch(self.registry.lose(connection.host_id))
+            self.reconciler.lost(connection.host_id)
+            self.touch(self.registry.lose(connection.host_id))
 
     async def remove_host(self, query: str) -> HostRemovedReport:
         """Take a host, by name, id or id prefix, out of the fleet: its connections end here and at every host.
@@ -178,7 +208,8 @@ class Fleet:
         host = await self.stored(self.catalogue.members.remove, query, now=self.wall_clock())
         self._revoked.append(host.host_id)
         connection = self.connections.pop(host.host_id, None)
-        self.handouts.touch(self.registry.remove(host.host_id))
+        self.reconciler.forget_host(host.host_id)
+        self.touch(self.registry.remove(host.host_id))
         if connection is not None:
             connection.end(removed())
         for other in self.connections.values():
@@ -186,6 +217,20 @@ class Fleet:
         log.info("removed host", host=host.name, host_id=host.host_id)
         self._revoked = await self.stored(self.catalogue.members.revoked)  # without those that are long over
         return HostRemovedReport(host=host.host_id, name=host.name)
+
+    async def drain_host(self, query: str, *, draining: bool) -> HostDrainReport:
+        """Have a host's copies made on others, and give it none, or end that; asking again tells how far it is.
+
+        Raises:
+          UnknownHost: no host goes by this, or several do.
+        """
+        host = await self.stored(self.catalogue.members.set_draining, query, draining)
+        if self.registry.is_draining(host.host_id) != draining:
+            self.reconciler.set_draining(host.host_id, draining)
+            log.info("drains" if draining else "drains no more", host=host.name, host_id=host.host_id)
+        left = self.reconciler.to_move(host.host_id) if draining else 0
+        state = self.registry.state(host.host_id, trio.current_time())
+        return HostDrainReport(host=host.host_id, name=host.name, state=state, to_move=left)
 
     def _authorities_changed(self, at_once: bool) -> None:
         """Tell every host. `at_once`: whom a retired CA has certified is cut off, and must have joined anew."""
@@ -203,7 +248,19 @@ class Fleet:
         """Notice hosts that have fallen silent, until cancelled."""
         while True:
             await trio.sleep(self.registry.heartbeat_s / 5)
-            self.handouts.touch(self.registry.expire(trio.current_time()))
+            self.touch(self.registry.expire(trio.current_time()))
+            await self._remove_expired()
+
+    async def _remove_expired(self) -> None:
+        """Take files whose time is over out of the fleet: its own copies go, what people have at its place stays."""
+        if trio.current_time() < self._expired_at + EXPIRE_EVERY_S:
+            return
+        self._expired_at = trio.current_time()
+        try:
+            for info in await self.stored(self.catalogue.expired, self.wall_clock(), MAX_EXPIRED):
+                await self.remove_file(info.file_id, delete=False)
+        except (NoSpace, StorageFailed) as e:
+            log.warning("cannot remove what has expired", reason=str(e))
 
     async def keep_last_seen(self) -> None:
         """Write down when hosts were heard from, now and then, and when it is cancelled."""

@@ -28,6 +28,7 @@ from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Role
 from interfiles.wire.master_messages import (
     Authorities,
+    Declined,
     Enrol,
     Forget,
     GetAuthorities,
@@ -43,6 +44,7 @@ from interfiles.wire.master_messages import (
     Renew,
     Renewed,
     Resolve,
+    SetReplicas,
 )
 
 ADMISSION_TIMEOUT_S: Final = 10.0  # to enrol or register
@@ -144,11 +146,22 @@ class Hosts:
                 raise PeerSilent(f"{connection.name} was silent for {SILENT_HEARTBEATS} heartbeats")
             if connection.reason is not None:  # ended in the moment that this came
                 return
-            self._fleet.handouts.touch(self._fleet.registry.hear(connection.host_id, trio.current_time()))
+            self._fleet.touch(self._fleet.registry.hear(connection.host_id, trio.current_time()))
             match message:
                 case Heartbeat():
                     await self._apply(message, connection)
-                case Publish() | Resolve() | ListHolders() | ListFiles() | ListHosts() | Remove() | Renew():
+                case Declined():
+                    self._fleet.reconciler.declined(connection.host_id, message)
+                case (
+                    Publish()
+                    | Resolve()
+                    | ListHolders()
+                    | ListFiles()
+                    | ListHosts()
+                    | Remove()
+                    | Renew()
+                    | SetReplicas()
+                ):
                     await self._start(message, stream, connection, room, nursery)
                 case Register():
                     raise RemoteProtocolError(f"{type(message).__name__} came after Register")
@@ -183,7 +196,7 @@ class Hosts:
     async def _apply(self, beat: Heartbeat, connection: Connection) -> None:
         fleet, host_id = self._fleet, connection.host_id
         fleet.registry.set_room(host_id, used=beat.used, free=beat.free)
-        fleet.handouts.touch(fleet.registry.apply(host_id, beat.holdings, replace=beat.replace))
+        fleet.touch(fleet.registry.apply(host_id, beat.holdings, replace=beat.replace))
         for holding in beat.holdings:
             if holding.state not in ("fetching", "waiting"):
                 connection.handouts.pop(holding.file_id, None)  # if it fetches the file again, it is told all again
@@ -200,7 +213,7 @@ class Hosts:
 
     def _forget(self, file_id: bytes, delete: bool, connection: Connection) -> None:
         nothing = Holding(file_id, "none", 0, 0, 0, "")
-        self._fleet.handouts.touch(self._fleet.registry.apply(connection.host_id, [nothing], replace=False))
+        self._fleet.touch(self._fleet.registry.apply(connection.host_id, [nothing], replace=False))
         connection.handouts.pop(file_id, None)
         connection.push(Forget(file_id, delete))
 

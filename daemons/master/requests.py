@@ -5,6 +5,7 @@ from typing import Final, TypeAlias, assert_never
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from daemons.master.connection import Connection
 from daemons.master.fleet import Fleet
@@ -13,11 +14,11 @@ from interfiles.manifest import Manifest
 from interfiles.storage.executor import Executor
 from interfiles.wire.fields import MAX_TEXT_LENGTH
 from interfiles.wire.master_messages import (
+    MAX_NOTE_LENGTH,
     PAGE_ROWS,
     FileInfo,
     FilePage,
     FileRow,
-    Forget,
     HolderPage,
     Holding,
     HostPage,
@@ -30,14 +31,16 @@ from interfiles.wire.master_messages import (
     Removed,
     Renew,
     Renewed,
+    ReplicasSet,
     RequestFailed,
     Resolve,
     Resolved,
+    SetReplicas,
 )
 
 LARGE_PAYLOAD_BYTES: Final = 1 << 20
 MAX_LARGE_PAYLOADS: Final = 4  # over all hosts: manifests of up to 64 MiB, and what decoding one takes
-Request: TypeAlias = Publish | Resolve | ListHolders | ListFiles | ListHosts | Remove | Renew
+Request: TypeAlias = Publish | Resolve | ListHolders | ListFiles | ListHosts | Remove | Renew | SetReplicas
 
 log = structlog.get_logger()
 
@@ -77,10 +80,12 @@ class Requests:
             case ListFiles():
                 await connection.answer(await self._list_files(asked))
             case ListHosts():
-                rows, more = self._fleet.registry.host_page(asked.start, trio.current_time())
-                await connection.answer(HostPage(asked.request, rows, more))
+                await connection.answer(self._list_hosts(asked))
             case Remove():
-                await connection.answer(await self._remove(asked))
+                removed = await self._fleet.remove_file(asked.file_id, delete=asked.delete)
+                await connection.answer(Removed(asked.request, removed))
+            case SetReplicas():
+                await connection.answer(await self._set_replicas(asked))
             case Renew():
                 issued = await self._fleet.renew(connection.host_id, asked.signing_request)
                 await connection.answer(Renewed(asked.request, issued.chain, self._fleet.trust.certificates))
@@ -101,9 +106,15 @@ class Requests:
         # who publishes holds it all: said at once, so that a `stat` right after the upload counts it
         holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "")
         if connection.reason is None:
-            self._fleet.handouts.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
+            self._fleet.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
         log.info("published", file=info.name, id=info.file_id[:6], size=info.size, host=connection.name)
-        return Published(asked.request, info)
+        return Published(asked.request, info, self._fleet.registry.able(trio.current_time()))
+
+    async def _set_replicas(self, asked: SetReplicas) -> ReplicasSet:
+        info = await self._fleet.stored(self._fleet.catalogue.set_replicas, asked.file_id, asked.replicas)
+        self._fleet.reconciler.touch([asked.file_id])
+        log.info("other number of copies", file=info.name, id=info.file_id[:6], replicas=asked.replicas)
+        return ReplicasSet(asked.request, info, self._fleet.registry.able(trio.current_time()))
 
     async def _resolve(self, asked: Resolve, connection: Connection) -> None:
         catalogue = self._fleet.catalogue
@@ -120,34 +131,44 @@ class Requests:
         info = await self._fleet.stored(self._fleet.catalogue.file, asked.file_id)
         registry, now = self._fleet.registry, trio.current_time()
         rows, more = registry.holder_page(asked.file_id, asked.start, now)
-        complete = registry.copies([asked.file_id], now)[asked.file_id].complete
-        return HolderPage(asked.request, info, complete, rows, more)
+        outlook = self._fleet.reconciler.outlook(info.file_id, info.size, info.replicas_wanted)
+        stand, why = outlook.standing, outlook.why_not[:MAX_NOTE_LENGTH]
+        return HolderPage(asked.request, info, stand.complete, rows, more, stand.under_way, why)
 
     async def _list_files(self, asked: ListFiles) -> FilePage:
         found = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS + 1)
         page = found[:PAGE_ROWS]
-        copies = self._fleet.registry.copies([info.file_id for info in page], trio.current_time())
-        rows = [FileRow(info, copies[info.file_id].complete, copies[info.file_id].partial) for info in page]
+        now = trio.current_time()
+        copies = self._fleet.registry.copies([info.file_id for info in page], now)
+        outlooks = self._fleet.reconciler.outlooks(
+            [(info.file_id, info.size, info.replicas_wanted) for info in page], now
+        )
+        rows = [
+            FileRow(
+                info,
+                outlook.standing.complete,
+                copies[info.file_id].partial,
+                outlook.standing.under_way,
+                outlook.why_not[:MAX_NOTE_LENGTH],
+            )
+            for info, outlook in zip(page, outlooks, strict=True)
+        ]
         return FilePage(asked.request, rows, len(found) > PAGE_ROWS)
 
-    async def _remove(self, asked: Remove) -> Removed:
-        fleet = self._fleet
-        await fleet.stored(
-            fleet.catalogue.remove,
-            asked.file_id,
-            delete=asked.delete,
-            now=fleet.wall_clock(),
-            is_held=bool(fleet.registry.holders(asked.file_id)),
-        )
-        # From here on a heartbeat that names the file finds the tombstone; those that came before are in the registry.
-        concerned = fleet.registry.holders(asked.file_id)
-        holders = fleet.registry.forget_file(asked.file_id)
-        for host_id in concerned:
-            if (connection := fleet.connections.get(host_id)) is not None:
-                connection.handouts.pop(asked.file_id, None)
-                connection.push(Forget(asked.file_id, asked.delete))
-        log.info("removed file", id=asked.file_id[:6], delete=asked.delete, holders=len(holders))
-        return Removed(asked.request, len(holders))
+    def _list_hosts(self, asked: ListHosts) -> HostPage:
+        """A page of hosts: what the registry knows, and how they stand with the copies that they are to hold."""
+        reconciler = self._fleet.reconciler
+        rows, more = self._fleet.registry.host_page(asked.start, trio.current_time())
+        rows = [
+            replace(
+                row,
+                arriving=reconciler.arriving(row.host_id),
+                to_move=reconciler.to_move(row.host_id) or 0,
+                note=reconciler.why_no_orders(row.host_id),
+            )
+            for row in rows
+        ]
+        return HostPage(asked.request, rows, more)
 
 
 def _describe(payload: bytes, asked: Publish, uploaded_by: str, replicas: int) -> FileInfo:
@@ -172,4 +193,5 @@ def _describe(payload: bytes, asked: Publish, uploaded_by: str, replicas: int) -
         uploaded_at=asked.uploaded_at,
         uploaded_by=uploaded_by,
         replicas_wanted=replicas,
+        expires_at=asked.expires_at,
     )

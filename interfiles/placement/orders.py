@@ -111,56 +111,58 @@ class Orders:
 
     # What is seen
 
-    def look(
-        self, file_id: bytes, held: Mapping[str, Holding], up: Collection[str], now: float
-    ) -> tuple[dict[str, Copy], list[Ended]]:
-        """Take in what hosts hold of a file: its copies as a plan counts them, and what has come to an end since.
+    def notice(self, file_id: bytes, held: Mapping[str, Holding], up: Collection[str], now: float) -> list[Ended]:
+        """Take in what hosts announce of a file; return what has come to an end since.
 
-        `held`: every holding of it that hosts have announced; `up`: the hosts that can be told something now.
+        `held`: every holding of it, by host; `up`: the hosts that can be told something now.
         """
-        copies: dict[str, Copy] = {}
         ended: list[Ended] = []
         for host_id, holding in held.items():
-            copies[host_id] = self._seen(file_id, host_id, holding, up, now, ended)
+            self._notice_held(file_id, host_id, holding, up, now, ended)
         for host_id, watched in list(self._watched.get(file_id, {}).items()):
-            if host_id not in held and self._missed(file_id, host_id, watched, up, now, ended):
-                copies[host_id] = "arriving"
-        return copies, ended
+            if host_id not in held:
+                self._notice_missing(file_id, host_id, watched, up, now, ended)
+        return ended
 
-    def _seen(
+    def copies(self, file_id: bytes, held: Mapping[str, Holding], now: float) -> dict[str, Copy]:
+        """The copies of a file as a plan counts them."""
+        copies = {host_id: _COPIES.get((one.state, one.ordered), "stuck") for host_id, one in held.items()}
+        for host_id, watched in self._watched.get(file_id, {}).items():
+            if watched.stage == "asked":
+                copies.setdefault(host_id, "arriving")
+            elif host_id in copies and (watched.stage == "releasing" or now - watched.since >= STALLED_S):
+                copies[host_id] = "stuck"
+        return copies
+
+    def _notice_held(
         self, file_id: bytes, host_id: str, holding: Holding, up: Collection[str], now: float, ended: list[Ended]
-    ) -> Copy:
+    ) -> None:
         copy = _COPIES.get((holding.state, holding.ordered), "stuck")
         watched = self._watched.get(file_id, {}).get(host_id)
         if watched is not None and watched.stage == "releasing":
-            if now - watched.since < ANSWER_S:
-                return "stuck"
-            self._unwatch(file_id, host_id)
-            watched = None
-        if copy in ("arriving", "coming"):
+            if now - watched.since >= ANSWER_S:
+                self._unwatch(file_id, host_id)
+        elif copy in ("arriving", "coming"):
+            is_ordered = copy == "arriving"
             if watched is None or watched.stage == "asked":
-                self._watch(file_id, host_id, _Watched("arriving", copy == "arriving", now, holding.pieces))
+                self._watch(file_id, host_id, _Watched("arriving", is_ordered, now, holding.pieces))
             elif watched.pieces != holding.pieces or host_id not in up:
                 watched.pieces, watched.since = holding.pieces, now
-            elif now - watched.since >= STALLED_S:
-                if copy == "arriving":
-                    reason = f"it has gained nothing for {format_duration(STALLED_S)}"
-                    ended.append(Ended(host_id, "failed", reason, stalled=True))
-                    self._fail(file_id, host_id, now)
-                return "stuck"
+            elif is_ordered and now - watched.since >= STALLED_S:
+                reason = f"it has gained nothing for {format_duration(STALLED_S)}"
+                ended.append(Ended(host_id, "failed", reason, stalled=True))
+                self._fail(file_id, host_id, now)
         elif watched is not None:
             if copy == "ordered":
                 ended.append(Ended(host_id, "complete"))
                 self._failures.pop(host_id, None)
             self._unwatch(file_id, host_id)
-        return copy
 
-    def _missed(
+    def _notice_missing(
         self, file_id: bytes, host_id: str, watched: _Watched, up: Collection[str], now: float, ended: list[Ended]
-    ) -> bool:
-        """A host does not announce a copy that it should have or get; return whether it may still come."""
+    ) -> None:
         if watched.stage == "asked" and now - watched.since < ANSWER_S:
-            return True
+            return
         self._unwatch(file_id, host_id)
         if watched.stage == "releasing":
             ended.append(Ended(host_id, "released"))
@@ -169,7 +171,6 @@ class Orders:
             reason = unanswered if watched.stage == "asked" else "it has given the copy up"
             ended.append(Ended(host_id, "failed", reason))
             self._fail(file_id, host_id, now)
-        return False
 
     def surplus_since(self, file_id: bytes, now: float, *, has_surplus: bool) -> float | None:
         """Note whether a file has copies too many; return since when it has had them without a break."""

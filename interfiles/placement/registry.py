@@ -47,14 +47,14 @@ class _Host:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A host as a place for copies; `free` bytes, as it announced. `has_announced`: what it holds is known."""
+    """A host as a place for copies; `free` bytes, as it announced. `is_known`: so is what it holds."""
 
     host_id: str
     name: str
     zone: str
     state: HostState
     free: int
-    has_announced: bool
+    is_known: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,11 @@ class Registry:
     def rooms(self, now: float) -> Iterator[Room]:
         """Every host."""
         for host in self._hosts.values():
-            yield Room(
-                host.host_id, host.name, host.zone, self._state(host, now), host.free, host.has_announced or not host.up
-            )
+            yield Room(host.host_id, host.name, host.zone, self._state(host, now), host.free, host.has_announced)
+
+    def able(self, now: float) -> int:
+        """How many hosts could hold copies that count."""
+        return sum(self._state(host, now) in ("live", "suspect") for host in self._hosts.values())
 
     def heard_at(self) -> dict[str, float]:
         """When every host was heard from last, by id."""

@@ -215,6 +215,18 @@ class RetireAuthority(Message, frozen=True, tag=150):
     """Trust the newest CA only, from now on. `Result` is an `AuthorityListReport`."""
 
 
+class DrainHost(Message, frozen=True, tag=151):
+    """The host is given no copies, and those that it has are made on others. `Result` is a `HostDrainReport`."""
+
+    host: Query
+
+
+class UndrainHost(Message, frozen=True, tag=152):
+    """The host is as any other again. `Result` is a `HostDrainReport`."""
+
+    host: Query
+
+
 class Progress(Message, frozen=True, tag=160):
     """How far a request is; any number of them before `Result`.
 
@@ -279,7 +291,8 @@ FROM_CLI: Codec[Message] = Codec(
     *(TreeDescription, HandedFiles, HandedPlace),
 )
 FROM_ADMIN: Codec[Message] = Codec(
-    MakeToken, RemoveHost, ListTokens, RevokeToken, ListAuthorities, RotateAuthority, RetireAuthority
+    *(MakeToken, RemoveHost, ListTokens, RevokeToken, ListAuthorities, RotateAuthority, RetireAuthority),
+    *(DrainHost, UndrainHost),
 )
 FROM_DAEMON: Codec[Message] = Codec(Progress, Result, TrackerContent, DescribeTree, HandFiles, HandPlace, Failure)
 FROM_MASTER: Codec[Message] = Codec(Progress, Result, TrackerContent, Failure)

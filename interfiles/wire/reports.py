@@ -324,6 +324,19 @@ class HostRemovedReport(Report, frozen=True, kw_only=True):
     name: str
 
 
+class HostDrainReport(Report, frozen=True, kw_only=True):
+    """A host that drains, or does no more. `state` as in `HostReport`.
+
+    `to_move`: how many files that it holds are still to be copied to others, nil: it is not known yet; at 0 it can be
+    switched off.
+    """
+
+    host: str
+    name: str
+    state: str
+    to_move: int | None
+
+
 R = TypeVar("R", bound=Report)
 
 
