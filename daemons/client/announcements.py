@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from daemons.client.announcer import Publication
 from daemons.client.local_file import COMPLETE_STATES
-from daemons.client.master_link import Publication
 from interfiles.wire.master_messages import FileInfo, Handout, Holding
 
 if TYPE_CHECKING:
+    from daemons.client.allowance import Allowance
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
     from daemons.client.notice import Notice
@@ -30,8 +31,9 @@ class _Told:
 class Announcements:
     """The library as the master link knows it. Implements `Announcer`."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, allowance: Allowance) -> None:
         self._library = library
+        self._allowance = allowance
         self._told: dict[FileId, _Told] = {}
 
     @property
@@ -65,7 +67,7 @@ class Announcements:
         return old is not None and old.file is not new.file and old.holding.state in _FETCHING
 
     def room(self) -> tuple[int, int]:
-        return self._library.room()
+        return self._allowance.room()
 
     def unpublished(self) -> list[Publication]:
         return [
@@ -88,9 +90,10 @@ def _differs(old: _Told | None, new: _Told) -> bool:
     return _shown(old.holding) != _shown(new.holding)
 
 
-def _shown(holding: Holding) -> tuple[str, int, str, int, int]:
+def _shown(holding: Holding) -> tuple[str, bool, int, str, int, int]:
     return (
         holding.state,
+        holding.ordered,
         holding.pieces,
         holding.note,
         (holding.down // _NO_RATE).bit_length(),

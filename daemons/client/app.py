@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,9 @@ import structlog
 import trio
 
 from daemons.client import joining
+from daemons.client.allowance import Allowance
 from daemons.client.announcements import Announcements
+from daemons.client.announcer import Errand
 from daemons.client.control_server import ControlServer
 from daemons.client.copies import Copier
 from daemons.client.disks import Disks
@@ -25,6 +27,7 @@ from daemons.client.master_link import MasterLink
 from daemons.client.membership import Membership, credentials_of
 from daemons.client.peer_server import PeerServer
 from daemons.client.rate_gate import Limits, RateGate
+from daemons.client.replicas import MAX_INBOX, Replicas, remove_strays
 from daemons.client.reporting import Reporter
 from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
@@ -52,9 +55,10 @@ class ClientConfig:
 
     `token`: to join with now, an error on a host that has joined; `spare_token`: the text of one to join with if that
     is still to do, for a service that is started with the same environment each time; by then it may be anything.
-    `zone`: where the host is, "": in none, None: as it was. `socket_group`: the group (its number) whose members may
-    command the daemon too. `limit_up`, `limit_down`: bytes of content a second to and from all peers, None: as quickly
-    as can be.
+    `quota`: bytes for own copies and replicas, None: no limit but the disk; `keep_free`: bytes of the disk that
+    replicas leave to others, None: a share of it. `zone`: where the host is, "": in none, None: as it was.
+    `socket_group`: the group (its number) whose members may command the daemon too. `limit_up`, `limit_down`: bytes of
+    content a second to and from all peers, None: as quickly as can be.
     """
 
     state: Path
@@ -64,6 +68,7 @@ class ClientConfig:
     name: str
     zone: str | None = None
     quota: int | None = None
+    keep_free: int | None = None
     token: JoinToken | None = None
     spare_token: str = ""
     socket_group: int | None = None
@@ -183,19 +188,31 @@ async def _serve(
         revoked=await environment.database.run(jobs.load_revoked),
     )
     membership = Membership(identity, network, jobs, environment.database, rng=rng, wall_clock=environment.wall_clock)
-    copies = config.state / "copies"
+    copies, replicas_place, leftovers = (config.state / name for name in ("copies", "replicas", "leftovers"))
     disks = Disks(disk, environment.make_member_disk or (lambda: disk))
-    library = Library(
-        jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota, disks=disks
+    library = Library(jobs, environment.database, disk, OpenFiles(), disks=disks)
+    allowance = Allowance(
+        *(library, disk),
+        state=config.state,
+        leftovers=leftovers,
+        quota=config.quota,
+        keep_free=config.keep_free,
     )
     limits = Limits(up=RateGate(config.limit_up), down=RateGate(config.limit_down))
     transfers = Transfers(library, network, rng, limits.down, zone=identity.zone)
+    to_replicas, inbox = trio.open_memory_channel[Errand](MAX_INBOX)
+
+    def take_in(errand: Errand) -> None:
+        with suppress(trio.WouldBlock):  # it goes unanswered, so it is said again
+            to_replicas.send_nowait(errand)
+
     link = MasterLink(
         network,
         membership,
         reach,
-        Announcements(library),
+        Announcements(library, allowance),
         transfers.forget,
+        take_in,
         listen_port=listener.address.port,
         advertise=str(config.advertise) if config.advertise else "",
         rng=rng,
@@ -206,16 +223,22 @@ async def _serve(
         disk,
         identity,
         copies=copies,
-        quota=config.quota,
+        allowance=allowance,
         wall_clock=environment.wall_clock,
     )
     sources = Sources(library, link, disk)
+    replicas = Replicas(
+        *(library, transfers, sources, allowance, link.tell, jobs, environment.database, disk, inbox),
+        place=replicas_place,
+        leftovers=leftovers,
+        wall_clock=environment.wall_clock,
+    )
     copier = Copier(library, jobs, environment.database)
     downloader = Downloader(library, transfers, copier)
     address = str(config.advertise or listener.address)
-    reporter = Reporter(library, copier, link, identity, limits, address=address, state=config.state)
+    reporter = Reporter(library, copier, link, identity, limits, allowance, address=address, state=config.state)
     server = ControlServer(
-        *(library, link, transfers, uploader, downloader, copier, sources, reporter, limits),
+        *(library, link, transfers, uploader, downloader, copier, sources, reporter, limits, replicas),
         group=config.socket_group,
     )
     peers = PeerServer(network, library.find, disk, limits.up)
@@ -225,7 +248,8 @@ async def _serve(
 
     await library.load()
     await copier.load()
-    await disk.run(_remove_orphans, copies, library.owned_roots())
+    for own in (copies, replicas_place):
+        await disk.run(remove_strays, own, library.owned_roots())
     serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS)
     serve_callers = partial(serve, max_connections=MAX_CONTROL_CONNECTIONS)
     try:
@@ -234,6 +258,7 @@ async def _serve(
             nursery.start_soon(transfers.run)
             nursery.start_soon(copier.run)
             nursery.start_soon(downloader.run)
+            nursery.start_soon(replicas.run)
             nursery.start_soon(link.run)
             nursery.start_soon(peers.run)
             nursery.start_soon(serve_peers, listener, peers.handle)
@@ -241,10 +266,3 @@ async def _serve(
             task_status.started(Serving(identity, listener.address, joined_now))
     finally:
         library.close()
-
-
-def _remove_orphans(copies: Path, used: set[Path]) -> None:
-    """Remove own copies that no record names: a crash came between copying and recording."""
-    for place in copies.iterdir() if copies.is_dir() else ():
-        if place not in used:
-            shutil.rmtree(place, ignore_errors=True)

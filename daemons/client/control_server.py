@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
     from daemons.client.rate_gate import Limits
+    from daemons.client.replicas import Replicas
     from daemons.client.sources import Sources
     from daemons.client.transfers import Transfers
     from daemons.client.uploads import Uploader
@@ -79,6 +80,7 @@ class ControlServer:
         sources: Sources,
         reporter: Reporter,
         limits: Limits,
+        replicas: Replicas,
         *,
         group: int | None = None,
     ) -> None:
@@ -91,6 +93,7 @@ class ControlServer:
         self._sources = sources
         self._reporter = reporter
         self._limits = limits
+        self._replicas = replicas
         self._group = group
         self._calls = Calls()
 
@@ -350,6 +353,8 @@ class ControlServer:
         if file is not None:
             await self._copier.stop(file.file_id)
             await self._transfers.remove(file, delete=request.delete, everywhere=not request.local)
+            if request.local:
+                await self._replicas.keep_away(file.file_id)
         return RemoveReport(id=manifest.file_id.hex(), name=manifest.name, hosts=hosts, deleted=deleted, path=path)
 
     async def _remove_everywhere(self, file_id: FileId, request: c.Remove, *, is_here: bool) -> int:

@@ -16,6 +16,7 @@ import trio
 from daemons.client.callers import Caller
 from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES, LocalFile
+from daemons.client.replicas import take_over
 from daemons.client.sources import Source
 from daemons.supervision import contain
 from interfiles.errors import (
@@ -155,7 +156,7 @@ class Downloader:
         manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
         directory = await disk.run(_checked_directory, order.directory) if order.place is None else order.directory
         destination = directory / manifest.name
-        known = self._library.find(manifest.file_id)
+        known = await self._taken_over(order, destination)
         owns_known = known is not None and Caller(order.owner).owns(known)
         if known is not None and not owns_known:
             _check_free(known)
@@ -187,6 +188,37 @@ class Downloader:
             )
             return Taken(known, destination, is_here=True, copy=copy)
         return Taken(await self._begin(order, destination, overwrite=overwrite), destination, is_here=False)
+
+    async def _taken_over(self, order: _Order, destination: Path) -> LocalFile | None:
+        """This host's file. A replica, which is nobody's, becomes the person's: on its way, it goes there; whole, too.
+
+        What cannot be moved is copied if it is whole, and else fetched anew; so is what another user may not have.
+        """
+        manifest = order.source.manifest
+        known = self._library.find(manifest.file_id)
+        if known is None or not known.record.ordered:
+            return known
+        disk = self._library.disks.of(None)
+        async with self._transfers.halted(known):
+            if known.is_complete and (order.owner is not None or await disk.run(os.path.lexists, destination)):
+                return known
+            part = await disk.run(take_over, known, destination) if order.owner is None else None
+            if part is None and known.is_complete:
+                return known
+            if part is None:
+                await self._library.remove(known, delete=False, why="it is fetched to another place")
+                return None
+            record = self._record(order, destination, part, "downloading", overwrite=order.overwrite, stamps=())
+            r = known.record
+            record = replace(
+                record,
+                durable=known.durable.to_bytes(),
+                bytes_local=r.bytes_local,
+                bytes_from_peers=r.bytes_from_peers,
+                pieces_rejected=r.pieces_rejected,
+                seconds=r.seconds,
+            )
+            return await self._library.add(record, manifest, None)
 
     async def _existing(self, order: _Order, destination: Path) -> Sequence[Stamp] | None:
         """The stamps of what is at the destination, if it is the very content that is wanted."""

@@ -56,8 +56,6 @@ class Library:
         disk: Executor,
         open_files: OpenFiles,
         *,
-        state: Path,
-        quota: int | None,
         disks: Disks | None = None,
     ) -> None:
         self.open_files: Final = open_files
@@ -68,8 +66,6 @@ class Library:
         self._jobs = jobs
         self._database = database
         self._disk = disk
-        self._state: Final = state
-        self._quota = quota
         self._files: dict[FileId, LocalFile] = {}
         self._replaced: set[FileId] = set()  # another file of this id is being stored
         self._claims: dict[FileId, trio.Event] = {}
@@ -232,7 +228,10 @@ class Library:
         self._told(file)
         place = file.record.place
         if file.record.part is not None:
-            await self.disk_of(file).run(discard_part, Path(os.fsdecode(file.record.part)), place)
+            part = Path(os.fsdecode(file.record.part))
+            await self.disk_of(file).run(discard_part, part, place)
+            if file.record.owned:
+                await self._disk.run(remove_own_copy, Path(os.fsdecode(file.record.path)), file.manifest)
         elif file.record.owned:
             await self._disk.run(remove_own_copy, Path(os.fsdecode(file.record.path)), file.manifest)
         elif delete and not file.record.in_place:
@@ -357,18 +356,7 @@ class Library:
         file.note = note
         self._told(file)
 
-    # What the master is told, and tells
-
-    def room(self) -> tuple[int, int]:
-        """Bytes held, and bytes free where own copies go."""
-        used = sum(file.bytes_done for file in self._files.values())
-        found = os.statvfs(self._state)
-        free = found.f_bavail * found.f_frsize
-        return used, min(free, max(0, self._quota - self.owned_bytes())) if self._quota is not None else free
-
-    def owned_bytes(self) -> int:
-        """Bytes of the copies under the state directory, which the quota limits."""
-        return sum(file.manifest.size for file in self._files.values() if file.record.owned)
+    # What the master tells
 
     def owned_roots(self) -> set[Path]:
         """The directories, each with one own copy in it, that records name."""

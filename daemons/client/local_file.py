@@ -221,15 +221,15 @@ class LocalFile:
         pieces, note = len(self.verified), printable(self.note)[:200]
         if note and self.record.owner is not None:  # it may name paths of theirs, and the fleet shows it to everybody
             note = "the user whose file it is can see why by interfiles status on that host"
-        down, up = self.rates(now)
+        (down, up), ordered = self.rates(now), self.record.ordered
         match self.record.state:
             case "withdrawn":
                 return Holding(self.file_id, "none", 0, 0, 0, note)
             case "paused":
-                return Holding(self.file_id, "paused", pieces, 0, 0, note)
+                return Holding(self.file_id, "paused", pieces, 0, 0, note, ordered)
             case "seeding" | "complete":
                 state: Literal["complete", "damaged"] = "complete" if self.is_complete else "damaged"
-                return Holding(self.file_id, state, pieces, down, up, note)
+                return Holding(self.file_id, state, pieces, down, up, note, ordered)
             case _:
                 waiting = self.phase == "waiting"
-                return Holding(self.file_id, "waiting" if waiting else "fetching", pieces, down, up, note)
+                return Holding(self.file_id, "waiting" if waiting else "fetching", pieces, down, up, note, ordered)

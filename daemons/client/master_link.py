@@ -7,8 +7,9 @@ after each registration and as changes from then on, so a master that lost its m
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 import trio
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from daemons.client.announcer import Announcer, Forget, Inbox, Publication
     from daemons.client.fleet_network import FleetNetwork
     from daemons.client.membership import Membership
     from interfiles.transport.reach import Reach
@@ -63,48 +65,6 @@ log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """A file that the master's catalogue should have."""
-
-    file_id: FileId
-    manifest: bytes
-    uploaded_at: int
-    replicas: int
-
-
-class Forget(Protocol):
-    """What to do when a file was removed from the fleet."""
-
-    def __call__(self, file_id: FileId, *, delete: bool) -> None: ...
-
-
-class Announcer(Protocol):
-    """What the link needs of the host's library."""
-
-    @property
-    def announcements(self) -> Notice:
-        """Told when a holding's state changes."""
-
-    def all_holdings(self) -> list[m.Holding]:
-        """Everything, for a master that knows nothing; changes count from here."""
-
-    def changed_holdings(self) -> list[m.Holding]:
-        """What changed since the last call of either."""
-
-    def room(self) -> tuple[int, int]:
-        """Bytes used by held files, and free for more."""
-
-    def unpublished(self) -> list[Publication]:
-        """Uploads that the master has not confirmed."""
-
-    async def on_published(self, info: m.FileInfo) -> None:
-        """The master has it."""
-
-    async def on_handout(self, handout: m.Handout) -> None:
-        """Peers for a file."""
-
-
 @dataclass(slots=True)
 class _Call:
     done: trio.Event = field(default_factory=trio.Event)
@@ -122,6 +82,7 @@ class MasterLink:
         reach: Reach,
         announcer: Announcer,
         forget: Forget,
+        inbox: Inbox,
         *,
         listen_port: int,
         advertise: str,
@@ -132,6 +93,7 @@ class MasterLink:
         self._reach = reach
         self._announcer = announcer
         self._forget = forget
+        self._inbox = inbox
         self._listen_port = listen_port
         self._advertise = advertise
         self._backoff = Backoff(rng, floor_s=BACKOFF_FLOOR_S, cap_s=BACKOFF_CAP_S)
@@ -194,6 +156,12 @@ class MasterLink:
                 return found, call.payload
             case other:
                 raise MasterUnreachable(f"the master answered with {type(other).__name__}")
+
+    def tell(self, message: Message) -> None:
+        """Say something to the master that needs no answer; it is lost if there is no link, or no room on it."""
+        if self._outgoing is not None:
+            with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                self._outgoing.send_nowait((message, b""))
 
     # The connection
 
@@ -298,10 +266,8 @@ class MasterLink:
                     self._renewal.tell()
                 case m.Revoked():
                     await self._membership.on_revoked(message)
-                case m.Handout():
-                    await self._announcer.on_handout(message)
-                case m.Forget(file_id=file_id, delete=delete):
-                    self._forget(FileId(file_id), delete=delete)
+                case m.Handout() | m.Forget() | m.Order() | m.Release() | m.Challenge():
+                    await self._hear_of_files(message)
                 case Failure(code=code, text=text):
                     raise from_wire(code, printable(text))
                 case (
@@ -311,6 +277,7 @@ class MasterLink:
                     | m.FilePage(request=number)
                     | m.HostPage(request=number)
                     | m.Removed(request=number)
+                    | m.ReplicasSet(request=number)
                     | m.Renewed(request=number)
                     | m.RequestFailed(request=number)
                 ):
@@ -319,6 +286,15 @@ class MasterLink:
                         call.done.set()
                 case other:
                     raise RemoteProtocolError(f"{type(other).__name__} came after registration")
+
+    async def _hear_of_files(self, pushed: m.Handout | m.Forget | m.Order | m.Release | m.Challenge) -> None:
+        match pushed:
+            case m.Handout():
+                await self._announcer.on_handout(pushed)
+            case m.Forget(file_id=file_id, delete=delete):
+                self._forget(FileId(file_id), delete=delete)
+            case _:
+                self._inbox(pushed)
 
     async def _announce(self, outgoing: trio.MemorySendChannel[tuple[Message, bytes]], heartbeat_s: float) -> None:
         """Heartbeats, the first of them with everything; ends the link when they go unheard."""

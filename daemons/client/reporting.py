@@ -28,6 +28,7 @@ from interfiles.wire.reports import (
 )
 
 if TYPE_CHECKING:
+    from daemons.client.allowance import Allowance
     from daemons.client.callers import Caller
     from daemons.client.copies import Copier
     from daemons.client.library import Library
@@ -48,6 +49,7 @@ class Reporter:
         link: MasterLink,
         identity: Identity,
         limits: Limits,
+        allowance: Allowance,
         *,
         address: str,
         state: Path,
@@ -57,6 +59,7 @@ class Reporter:
         self._link = link
         self._identity = identity
         self._limits = limits
+        self._allowance = allowance
         self._address = address
         self._state = state
 
@@ -66,7 +69,8 @@ class Reporter:
         Where it lies here is told to whom it belongs.
         """
         manifest, file = source.manifest, self._library.find(source.manifest.file_id)
-        info, complete, holders = await self._holders(source)
+        page, holders = await self._holders(source)
+        info = page.info if page is not None else None
         return StatReport(
             id=manifest.file_id.hex(),
             name=manifest.name,
@@ -78,17 +82,27 @@ class Reporter:
             piece_size=manifest.piece_size,
             pieces=manifest.piece_count,
             hosts=[_holder_report(holder, manifest.piece_count) for holder in holders],
-            replicas=ReplicaCount(wanted=info.replicas_wanted if info else self._wanted(source), complete=complete),
+            replicas=self._replicas(source, page),
+            expires_at=info.expires_at if info else 0,
             local=_local_copy(file, is_own=file is None or caller.owns(file)),
             complete_info=info is not None or self._link.is_connected,
         )
 
-    def _wanted(self, source: Source) -> int:
-        """The replicas wanted, as far as this host knows."""
+    def _replicas(self, source: Source, page: m.HolderPage | None) -> ReplicaCount:
+        """The copies, as the master says, or as far as this host knows."""
+        if page is not None:
+            return ReplicaCount(
+                wanted=page.info.replicas_wanted,
+                complete=page.complete,
+                under_way=page.under_way,
+                why_not=page.why_not,
+            )
         file = self._library.find(source.manifest.file_id)
-        return source.replicas or (file.record.replicas if file else 0) or self._link.replicas or 0
+        wanted = source.replicas or (file.record.replicas if file else 0) or self._link.replicas or 0
+        return ReplicaCount(wanted=wanted, complete=int(file is not None and file.is_complete))
 
-    async def _holders(self, source: Source) -> tuple[m.FileInfo | None, int, list[m.Holder]]:
+    async def _holders(self, source: Source) -> tuple[m.HolderPage | None, list[m.Holder]]:
+        """The holders of a file, with the last page of them, if the master can be asked."""
         found: list[m.Holder] = []
         try:
             while True:
@@ -97,15 +111,15 @@ class Reporter:
                 )
                 found.extend(page.holders)
                 if not page.more or not page.holders:
-                    return page.info, page.complete, found
+                    return page, found
         except (MasterUnreachable, UnknownFile):
             file = self._library.find(source.manifest.file_id)
             if file is None:
-                return None, 0, []
+                return None, []
             me = self._identity
             holding = file.holding(trio.current_time())
             mine = m.Holder(me.host_id, me.name, me.zone, self._address, "live", 0.0, holding)
-            return None, int(file.is_complete), [mine] if file.verified else []
+            return None, [mine] if file.verified else []
 
     async def files(self, start: int) -> FileListReport:
         """A page of the fleet's files.
@@ -126,6 +140,9 @@ class Reporter:
                 complete=row.complete,
                 partial=row.partial,
                 local=_local_state(self._library.find(row.info.file_id)),  # type: ignore[arg-type]
+                under_way=row.under_way,
+                why_not=row.why_not,
+                expires_at=row.info.expires_at,
             )
             for row in page.files
         ]
@@ -146,7 +163,7 @@ class Reporter:
 
     def status(self, caller: Caller) -> StatusReport:
         """This daemon: who it is and what it does. Single files are listed to whom they belong."""
-        now, (used, free) = trio.current_time(), self._library.room()
+        now, (used, free) = trio.current_time(), self._allowance.room()
         files = list(self._library)
         transfers = [
             TransferReport(
@@ -302,6 +319,7 @@ def _holder_report(holder: m.Holder, pieces: int) -> HolderReport:
         down=holding.down,
         up=holding.up,
         note=holding.note,
+        ordered=holding.ordered,
     )
 
 
@@ -316,4 +334,8 @@ def _host_report(row: m.HostRow) -> HostReport:
         used=row.used,
         free=row.free,
         last_seen_s=row.last_seen_s,
+        ordered=row.ordered,
+        arriving=row.arriving,
+        to_move=row.to_move,
+        note=row.note,
     )

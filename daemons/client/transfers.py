@@ -57,19 +57,24 @@ class Transfers:
                 seen = await self._library.work.later_than(seen)
 
     @asynccontextmanager
-    async def _stopped(self, file: LocalFile) -> AsyncIterator[None]:
+    async def stopped(self, file: LocalFile) -> AsyncIterator[None]:
         """End the run of a file's download, if there is one, once it has let go of the part; no other begins inside."""
-        async with self._library.claimed(file.file_id):
-            self._held.add(file.file_id)
-            try:
-                if entry := self._running.get(file.file_id):
-                    _, scope, ended = entry
-                    scope.cancel()
-                    await ended.wait()
-                yield
-            finally:
-                self._held.discard(file.file_id)
-                self._library.work.tell()
+        async with self._library.claimed(file.file_id), self.halted(file):
+            yield
+
+    @asynccontextmanager
+    async def halted(self, file: LocalFile) -> AsyncIterator[None]:
+        """The same, for who has claimed the file."""
+        self._held.add(file.file_id)
+        try:
+            if entry := self._running.get(file.file_id):
+                _, scope, ended = entry
+                scope.cancel()
+                await ended.wait()
+            yield
+        finally:
+            self._held.discard(file.file_id)
+            self._library.work.tell()
 
     async def pause(self, file: LocalFile) -> None:
         """Neither fetch nor serve the file until it is resumed.
@@ -77,7 +82,7 @@ class Transfers:
         Raises:
           Refused: there is nothing to pause.
         """
-        async with self._stopped(file):
+        async with self.stopped(file):
             if file.record.state == "withdrawn":
                 raise Refused(f"{file.label} cannot be paused: {file.refusal}")
             if file.record.state != "paused":
@@ -101,7 +106,7 @@ class Transfers:
         `everywhere`: it was removed from the fleet, not from this host alone; whoever waits for it is told which.
         """
         why = f"the file was removed from {'the fleet' if everywhere else 'this host'}"
-        async with self._stopped(file):
+        async with self.stopped(file):
             await self._library.remove(file, delete=delete, why=why)
 
     def forget(self, file_id: FileId, *, delete: bool) -> None:

@@ -14,7 +14,7 @@ from daemons.client.callers import Caller
 from daemons.client.cancellable import run_cancellable
 from daemons.client.handovers import describe, receive
 from daemons.client.hashing_progress import HashingProgress
-from interfiles.errors import ContentChanged, NoSpace, NotPermitted, Refused, printable
+from interfiles.errors import ContentChanged, NotPermitted, Refused, printable
 from interfiles.geometry import choose_piece_size
 from interfiles.manifest import HASH_BYTES, Manifest
 from interfiles.piece_set import PieceSet
@@ -26,13 +26,13 @@ from interfiles.storage.records import FileRecord, encode_stamps
 from interfiles.storage.scan import Scan, scan
 from interfiles.storage.seed_store import SeedStore
 from interfiles.tracker_file import TrackerFile
-from interfiles.units import format_bytes
 from interfiles.wire.reports import UploadReport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from daemons.client.allowance import Allowance
     from daemons.client.callers import Call
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
@@ -56,7 +56,7 @@ class Uploader:
         identity: Identity,
         *,
         copies: Path,
-        quota: int | None,
+        allowance: Allowance,
         wall_clock: Callable[[], float],
     ) -> None:
         self._library = library
@@ -64,9 +64,8 @@ class Uploader:
         self._disk = disk
         self._identity = identity
         self._copies = copies
-        self._quota = quota
+        self._allowance = allowance
         self._wall_clock = wall_clock
-        self._reserved = 0  # bytes of copies that are being made
 
     async def upload(
         self, path: Path, *, replicas: int | None, copy: bool, progress: HashingProgress
@@ -191,25 +190,17 @@ class Uploader:
 
         `make(path)` makes it there. It is removed again if what is done with it fails.
         """
-        used = self._library.owned_bytes() + self._reserved
-        if self._quota is not None and used + found.size > self._quota:
-            raise NoSpace(
-                f"the quota of {format_bytes(self._quota)} has {format_bytes(used)} in use, "
-                f"a copy of {printable(found.name)} needs {format_bytes(found.size)}; upload it without --copy"
-            )
         place = self._copies / os.urandom(8).hex() / found.name
-        self._reserved += found.size
-        progress.copying = True
-        try:
-            await make(place)
-            progress.copying = False
-            yield await run_cancellable(self._disk, lambda cancelled: scan(place, cancelled=cancelled))
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._disk.run(lambda: shutil.rmtree(place.parent, ignore_errors=True))
-            raise
-        finally:
-            self._reserved -= found.size
+        with self._allowance.copying(found.size, printable(found.name)):
+            progress.copying = True
+            try:
+                await make(place)
+                progress.copying = False
+                yield await run_cancellable(self._disk, lambda cancelled: scan(place, cancelled=cancelled))
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._disk.run(lambda: shutil.rmtree(place.parent, ignore_errors=True))
+                raise
 
     async def _hash(self, found: Scan, progress: HashingProgress) -> Manifest:
         draft = await self._disk.run(draft_manifest, found, choose_piece_size(found.size))

@@ -9,8 +9,13 @@ from typing import Final, Literal
 
 from interfiles.errors import InterFilesError, NoSpace, NotPermitted, StorageFailed, printable
 
-Doing = Literal["read", "written", "removed"]
-_VERBS: Final[dict[Doing, str]] = {"read": "read it", "written": "write there", "removed": "remove it"}
+Doing = Literal["read", "written", "removed", "moved"]
+_VERBS: Final[dict[Doing, str]] = {
+    "read": "read it",
+    "written": "write there",
+    "removed": "remove it",
+    "moved": "move it",
+}
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

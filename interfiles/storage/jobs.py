@@ -14,7 +14,7 @@ from interfiles.storage.places import Place
 from interfiles.storage.records import CopyRecord, FileRecord, FileState, Identity, KnownPeer
 
 _APPLICATION_ID: Final = 0x49464A42  # "IFJB"
-_FLAGS: Final = frozenset({"overwrite", "published", "owned", "in_place"})
+_FLAGS: Final = frozenset({"overwrite", "published", "owned", "in_place", "ordered"})
 
 # What is large and does not change (manifest) and what changes often (progress) have their own tables: SQLite writes a
 # whole row for a change in any of it.
@@ -61,11 +61,15 @@ _SCHEMA: Final = (
     """
     ALTER TABLE files ADD COLUMN priority TEXT NOT NULL DEFAULT 'normal';
     """,
+    """
+    ALTER TABLE files ADD COLUMN ordered INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE unwanted (file_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;  -- removed here by hand
+    """,
 )
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
            durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned,
-           in_place, owner, place, priority
+           in_place, owner, place, priority, ordered
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
@@ -173,13 +177,14 @@ class JobStore:
             self._change(
                 """
                 INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
-                                   note, owned, in_place, owner, place, priority)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                   note, owned, in_place, owner, place, priority, ordered)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
                 *(r.published, r.note, r.owned, r.in_place),
-                *(_encoded(r.owner), _encoded(r.place), r.priority),
+                *(_encoded(r.owner), _encoded(r.place), r.priority, r.ordered),
             )
+            self._change("DELETE FROM unwanted WHERE file_id = ?", r.file_id)
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)
             self._change("INSERT INTO stamps VALUES (?, ?)", r.file_id, r.stamps)
             peers = json.dumps(dict(r.bytes_from_peers))
@@ -191,6 +196,15 @@ class JobStore:
     def remove(self, file_id: bytes) -> None:
         """Forget a file and its peers; nothing happens where there is none."""
         self._change("DELETE FROM files WHERE file_id = ?", file_id)
+
+    def keep_away(self, file_id: bytes) -> None:
+        """Keep that a file was removed here by hand, until it is added again: it is no place for a replica."""
+        self._change("INSERT OR IGNORE INTO unwanted VALUES (?)", file_id)
+
+    def is_unwanted(self, file_id: bytes) -> bool:
+        """Whether a file was removed here by hand."""
+        with self._lock:
+            return self._database.row("SELECT 1 FROM unwanted WHERE file_id = ?", file_id) is not None
 
     def load_all(self) -> list[FileRecord]:
         """Every file, the one added first at the front."""

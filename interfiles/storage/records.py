@@ -44,7 +44,8 @@ class FileRecord:
     `bytes_from_peers`: of verified pieces, by who sent them; `bytes_local`: found on this host; `seconds` that its
     download has taken. `owned`: the copy is the daemon's own; `in_place`: it is the person's, from before, so nothing
     ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
-    user has shown a right to write. `priority`: of its download.
+    user has shown a right to write. `priority`: of its download. `ordered`: the master has it held, under the state
+    directory; nobody of this host asked for it.
     """
 
     file_id: bytes
@@ -69,6 +70,7 @@ class FileRecord:
     owner: Owner | None = None
     place: Place | None = None
     priority: Priority = "normal"
+    ordered: bool = False
 
     @property
     def rights(self) -> Owner | None:

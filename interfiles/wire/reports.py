@@ -52,9 +52,9 @@ class DownloadReport(Report, frozen=True, kw_only=True):
 
 
 class HolderReport(Report, frozen=True, kw_only=True):
-    """`state`: what the host has; `host_state`: live, suspect or gone.
+    """`state`: what the host has; `host_state`: live, suspect, gone or draining.
 
-    `doing`: fetching, waiting, paused or damaged, else empty.
+    `doing`: fetching, waiting, paused or damaged, else empty. `ordered`: it holds or fetches the file by order.
     """
 
     host: str
@@ -69,13 +69,19 @@ class HolderReport(Report, frozen=True, kw_only=True):
     down: int
     up: int
     note: str
+    ordered: bool = False
 
 
 class ReplicaCount(Report, frozen=True, kw_only=True):
-    """Complete durable copies, over all hosts."""
+    """Copies of a file. `complete`: durable ones, on hosts that are live or suspect; `under_way`: on their way to such.
+
+    `why_not`: why there are fewer than wanted and no more are coming, empty: there is no such reason.
+    """
 
     wanted: int
     complete: int
+    under_way: int = 0
+    why_not: str = ""
 
 
 class LocalCopy(Report, frozen=True, kw_only=True):
@@ -89,7 +95,10 @@ class LocalCopy(Report, frozen=True, kw_only=True):
 
 
 class StatReport(Report, frozen=True, kw_only=True):
-    """`complete_info` False: the master is away, so `hosts` has only what this host knows."""
+    """`complete_info` False: the master is away, so `hosts` has only what this host knows.
+
+    `expires_at`: when it is removed from the fleet by itself, in seconds since 1970, UTC; 0: never.
+    """
 
     id: str
     name: str
@@ -104,10 +113,14 @@ class StatReport(Report, frozen=True, kw_only=True):
     replicas: ReplicaCount
     local: LocalCopy
     complete_info: bool
+    expires_at: int = 0
 
 
 class FileReport(Report, frozen=True, kw_only=True):
-    """A file of the fleet; `complete` and `partial` count hosts, `local` is this one."""
+    """A file of the fleet; `complete` and `partial` count hosts, `local` is this one.
+
+    `under_way` and `why_not` as in `ReplicaCount`; `expires_at` as in `StatReport`.
+    """
 
     id: str
     name: str
@@ -119,6 +132,9 @@ class FileReport(Report, frozen=True, kw_only=True):
     complete: int
     partial: int
     local: CopyState
+    under_way: int = 0
+    why_not: str = ""
+    expires_at: int = 0
 
 
 class FileListReport(Report, frozen=True, kw_only=True):
@@ -129,7 +145,10 @@ class FileListReport(Report, frozen=True, kw_only=True):
 
 
 class HostReport(Report, frozen=True, kw_only=True):
-    """A host of the fleet; `files` counts those that it holds completely."""
+    """A host of the fleet; `files` counts those that it holds completely, `ordered` those among them that it holds by
+    order, `arriving` what it fetches by order. `to_move`: files to be copied to others before it is switched off, while
+    it drains. `note`: why it is given no orders, else empty.
+    """
 
     host: str
     name: str
@@ -140,6 +159,10 @@ class HostReport(Report, frozen=True, kw_only=True):
     used: int
     free: int
     last_seen_s: float
+    ordered: int = 0
+    arriving: int = 0
+    to_move: int = 0
+    note: str = ""
 
 
 class HostListReport(Report, frozen=True, kw_only=True):

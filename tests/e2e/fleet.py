@@ -73,11 +73,14 @@ class Fleet:
         return self.daemons["master"]
 
     def start_master(self, *arguments: str, grace: str = "2m", constants: Mapping[str, float] | None = None) -> Daemon:
-        """Start the fleet's master on a free port, and wait until it serves. `constants`: as of `Daemon`."""
+        """Start the fleet's master on a free port, and wait until it serves. `constants`: as of `Daemon`.
+
+        It wants one copy of a file unless it is told otherwise.
+        """
         daemon = self._daemon("master", "master", [])
         daemon.constants = dict(constants or {})
         for left in reversed(range(_PORT_TRIES)):
-            daemon.arguments = ["--listen", f"127.0.0.1:{free_port()}", "--grace", grace, *arguments]
+            daemon.arguments = ["--listen", f"127.0.0.1:{free_port()}", "--grace", grace, "--replicas", "1", *arguments]
             try:
                 self.start(daemon)
                 break
@@ -89,7 +92,7 @@ class Fleet:
 
     def start_master_in(self, namespace: str, address: str) -> Daemon:
         """Start the fleet's master at HOST:PORT in a network namespace, and wait until it serves."""
-        daemon = self._daemon("master", "master", ["--listen", address])
+        daemon = self._daemon("master", "master", ["--listen", address, "--replicas", "1"])
         daemon.namespace = namespace
         self.start(daemon)
         return daemon

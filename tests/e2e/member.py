@@ -18,9 +18,10 @@ from typing import Final, Protocol, Self
 
 import trio
 
+from daemons.client.announcer import Errand, Publication
 from daemons.client.fleet_network import FleetNetwork
 from daemons.client.joining import join
-from daemons.client.master_link import MasterLink, Publication
+from daemons.client.master_link import MasterLink
 from daemons.client.membership import Membership, credentials_of
 from daemons.client.notice import Notice
 from interfiles.control import connect
@@ -165,6 +166,10 @@ class _Announcer:
         return
 
 
+def _ignore(errand: Errand) -> None:
+    """Nothing is held by order."""
+
+
 def _forget(file_id: FileId, *, delete: bool) -> None:
     """It forgets nothing."""
 
@@ -288,6 +293,7 @@ class Member:
             reach,
             self._announcer,
             _forget,
+            _ignore,
             listen_port=listener.address.port,
             advertise="",
             rng=rng,

@@ -121,12 +121,13 @@ class Host:
 class Fleet:
     """A master and hosts that start, crash and restart."""
 
-    def __init__(self, directory: Path, nursery: trio.Nursery, *, seed: int, grace_s: float) -> None:
+    def __init__(self, directory: Path, nursery: trio.Nursery, *, seed: int, grace_s: float, replicas: int = 1) -> None:
         self.network = MemoryNetwork(random.Random(seed))
-        self._directory = directory
+        self.directory = directory
         self._nursery = nursery
         self._seed = seed
         self._grace_s = grace_s
+        self._replicas = replicas
         self._said: list[str] = []
         self._master_scope = trio.CancelScope()
         self._master_ended = trio.Event()
@@ -141,7 +142,7 @@ class Fleet:
     @property
     def admin(self) -> Admin:
         """What the administrator does, over the real Unix socket."""
-        return Admin(self._directory / "master")
+        return Admin(self.directory / "master")
 
     @property
     def token(self) -> JoinToken:
@@ -163,7 +164,10 @@ class Fleet:
             say=self._said.append,
         )
         config = master_app.MasterConfig(
-            state=self._directory / "master", listen=Address(MASTER, 4850), grace_s=self._grace_s
+            state=self.directory / "master",
+            listen=Address(MASTER, 4850),
+            grace_s=self._grace_s,
+            replicas=self._replicas,
         )
         self._master_scope, self._master_ended = trio.CancelScope(), trio.Event()
         await self._nursery.start(
@@ -183,7 +187,7 @@ class Fleet:
           InterFilesError: it may not.
         """
         self._hosts += 1
-        host = Host(name, f"10.0.0.{self._hosts}", self._directory / name, self, zone)
+        host = Host(name, f"10.0.0.{self._hosts}", self.directory / name, self, zone)
         host.directory.mkdir()
         await self._start(host, token or self.token)
         return host
@@ -243,11 +247,11 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(
-    directory: Path, names: str, *, seed: int = 1, grace_s: float = 60.0
+    directory: Path, names: str, *, seed: int = 1, grace_s: float = 60.0, replicas: int = 1
 ) -> AsyncIterator[tuple[Fleet, list[Host]]]:
     """A master and one host a name (names apart by spaces), all stopped at the end."""
     async with trio.open_nursery() as nursery:
-        fleet = Fleet(directory, nursery, seed=seed, grace_s=grace_s)
+        fleet = Fleet(directory, nursery, seed=seed, grace_s=grace_s, replicas=replicas)
         await fleet.start_master()
         hosts = [await fleet.add_host(name) for name in names.split()]
         yield fleet, hosts

@@ -67,7 +67,7 @@ async def test_a_long_look_at_an_old_copy_writes_nothing_into_the_record_of_a_ne
     """After a crash, the new and empty part was trusted for what the old copy had."""
     await world.daemon.stop()
     jobs = world.daemon.records()
-    library = Library(jobs, InlineExecutor(), InlineExecutor(), OpenFiles(), state=tmp_path, quota=None)
+    library = Library(jobs, InlineExecutor(), InlineExecutor(), OpenFiles())
     none = PieceSet(content.manifest.piece_count)
     record = replace(
         RECORD,

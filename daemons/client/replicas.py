@@ -1,0 +1,332 @@
+"""Replicas: what the master has this host hold, under the state directory, on nobody's behalf.
+
+An order is carried out in the background and answered by what the host announces, or declined in words. A replica that
+the disk does not take is given up, so that the master finds another host; one with bad pieces is fetched anew where it
+is bad; one that somebody has tampered with goes, and is ordered again. What is released is left over until the room is
+needed. All of this is found by looking at the records, so a crash at any moment loses none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from daemons.client.cancellable import run_cancellable
+from daemons.client.local_file import COMPLETE_STATES
+from daemons.supervision import contain
+from interfiles.errors import InterFilesError, NoSpace, NotPermitted, Refused, StorageFailed
+from interfiles.manifest import FileId
+from interfiles.piece_set import PieceSet
+from interfiles.storage.existing import matches_existing
+from interfiles.storage.failures import translated
+from interfiles.storage.leftovers import put_aside, remove_older, take_back
+from interfiles.storage.part_store import PartStore, part_path
+from interfiles.storage.records import FileRecord, encode_stamps
+from interfiles.storage.seed_store import SeedStore
+from interfiles.units import DAY, HOUR, format_count
+from interfiles.wire import master_messages as m
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from daemons.client.allowance import Allowance
+    from daemons.client.announcer import Errand
+    from daemons.client.library import Library
+    from daemons.client.local_file import LocalFile
+    from daemons.client.sources import Source, Sources
+    from daemons.client.transfers import Transfers
+    from interfiles.manifest import Manifest
+    from interfiles.storage.executor import Executor
+    from interfiles.storage.jobs import JobStore
+    from interfiles.storage.scan import Stamp
+    from interfiles.wire.codec import Message
+
+MAX_INBOX: Final = 64  # of what the master wants: what does not fit is ordered again, as it is not answered
+MAX_AT_ONCE: Final = 4  # of it that is being done
+LOOK_S: Final = 1.0  # between two looks at how replicas are doing
+LEFTOVER_S: Final = 7.0 * DAY  # that a leftover is kept at most
+CLEAR_S: Final = float(HOUR)  # between two looks at how old leftovers are
+UNWANTED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here
+_DISK_TROUBLE: Final = (NoSpace, NotPermitted, StorageFailed)
+
+log = structlog.get_logger()
+
+
+class Replicas:
+    """Carries out what comes into `inbox`. `place`: the directory of replicas, each in one of its own named by its id.
+
+    `tell`: says something to the master.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        transfers: Transfers,
+        sources: Sources,
+        allowance: Allowance,
+        tell: Callable[[Message], None],
+        jobs: JobStore,
+        database: Executor,
+        disk: Executor,
+        inbox: trio.MemoryReceiveChannel[Errand],
+        *,
+        place: Path,
+        leftovers: Path,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._library = library
+        self._transfers = transfers
+        self._sources = sources
+        self._allowance = allowance
+        self._tell = tell
+        self._jobs = jobs
+        self._database = database
+        self._disk = disk
+        self._inbox = inbox
+        self._place = place
+        self._leftovers = leftovers
+        self._wall_clock = wall_clock
+
+    async def run(self) -> None:
+        """Hold what is ordered, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_after)
+            nursery.start_soon(self._clear)
+            room = trio.Semaphore(MAX_AT_ONCE)
+            async for message in self._inbox:
+                await room.acquire()
+                nursery.start_soon(self._carry_out, message, room)
+
+    async def keep_away(self, file_id: FileId) -> None:
+        """A person has removed a file from this host: it is no place for a replica of it."""
+        await self._database.run(self._jobs.keep_away, file_id)
+
+    async def _carry_out(self, message: Errand, room: trio.Semaphore) -> None:
+        try:
+            what = f"{type(message).__name__} of {message.file_id.hex()[:12]}"
+            await contain(what, partial(self._do, message), expected=(InterFilesError,), log=log)
+        finally:
+            room.release()
+
+    async def _do(self, message: Errand) -> None:
+        match message:
+            case m.Order():
+                await self._order(message)
+            case m.Release():
+                await self._release(FileId(message.file_id))
+            case m.Challenge():
+                await self._answer(message)
+
+    # Orders
+
+    async def _order(self, order: m.Order) -> None:
+        file_id = FileId(order.file_id)
+        try:
+            async with self._library.claimed(file_id):
+                if not self._is_taken_care_of(self._library.find(file_id)):
+                    await self._hold(file_id, order.size)
+        except InterFilesError as e:
+            self._decline(file_id, e)
+            raise
+
+    def _is_taken_care_of(self, known: LocalFile | None) -> bool:
+        if known is None:
+            return False
+        if known.is_complete or known.is_fetching:
+            return True
+        raise Refused(f"{known.label} is {known.doing} on this host")
+
+    async def _hold(self, file_id: FileId, size: int) -> None:
+        """Begin to fetch, or take back what is left over."""
+        if await self._database.run(self._jobs.is_unwanted, file_id):
+            raise Refused("it was removed from this host by hand")
+        with self._allowance.replicating(size):
+            source = await self._sources.find(file_id.hex(), b"")
+            manifest = source.manifest
+            await self._allowance.clear(manifest.size, besides=file_id)
+            place = self._place / file_id.hex()
+            with translated(place, "written"):
+                await self._disk.run(lambda: _make_place(place))
+            if not await self._take_back(source, place):
+                await self._begin(source, place)
+        log.info("replica begun", file=manifest.name, id=file_id[:6], size=size)
+
+    async def _take_back(self, source: Source, place: Path) -> bool:
+        """Hold what is left over of a file, if that is still what it was."""
+        file_id, manifest = source.manifest.file_id, source.manifest
+        await self._disk.run(place.rmdir)
+        if not await self._disk.run(take_back, self._leftovers, file_id, place):
+            await self._disk.run(_make_place, place)
+            return False
+        found = await run_cancellable(
+            self._disk,
+            lambda cancelled: matches_existing(
+                place / manifest.name, manifest, progress=lambda _: None, cancelled=cancelled
+            ),
+        )
+        if found.stamps is None:
+            await self._disk.run(_make_place, place)
+            return False
+        record = self._record(source, place, None, found.stamps)
+        store = SeedStore(place / manifest.name, manifest, found.stamps, self._library.open_files)
+        await self._library.add(record, manifest, store)
+        return True
+
+    async def _begin(self, source: Source, place: Path) -> None:
+        manifest, files = source.manifest, self._library.open_files
+        part = part_path(place, manifest)
+        none = PieceSet(manifest.piece_count)
+        try:
+            store = await self._disk.run(lambda: PartStore.open(part, manifest, none, files))
+            try:
+                await self._library.add(self._record(source, place, part, ()), manifest, store)
+            except BaseException:
+                store.close()
+                raise
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._disk.run(lambda: shutil.rmtree(place, ignore_errors=True))
+            raise
+
+    def _record(self, source: Source, place: Path, part: Path | None, stamps: tuple[Stamp, ...]) -> FileRecord:
+        manifest, count = source.manifest, source.manifest.piece_count
+        is_here = part is None
+        return FileRecord(
+            file_id=manifest.file_id,
+            manifest=manifest.encode(),
+            path=os.fsencode(place / manifest.name),
+            part=os.fsencode(part) if part is not None else None,
+            state="complete" if is_here else "downloading",
+            overwrite=False,
+            uploaded_at=source.uploaded_at,
+            uploaded_by=source.uploaded_by,
+            replicas=source.replicas,
+            published=True,
+            stamps=encode_stamps(list(stamps)),
+            durable=(PieceSet.full(count) if is_here else PieceSet(count)).to_bytes(),
+            bytes_local=manifest.size if is_here else 0,
+            bytes_from_peers={},
+            pieces_rejected=0,
+            seconds=0.0,
+            note="",
+            owned=True,
+            priority="low",
+            ordered=True,
+        )
+
+    def _decline(self, file_id: FileId, error: InterFilesError) -> None:
+        is_trouble = isinstance(error, _DISK_TROUBLE)
+        rest_s = UNWANTED_REST_S if isinstance(error, Refused) else 0.0
+        self._tell(m.Declined(file_id, error.code, str(error)[:1000], rest_s, whole_host=is_trouble))
+
+    # Releases
+
+    async def _release(self, file_id: FileId) -> None:
+        """Give a replica up; whatever a person wants of the file stays."""
+        file = self._library.find(file_id)
+        if file is not None and file.record.ordered:
+            await self._give_up(file, "the master wants it elsewhere", keep=file.is_complete)
+
+    async def _give_up(self, file: LocalFile, why: str, *, keep: bool) -> None:
+        """Hold a replica no more. `keep`: leave it over, as long as nobody needs the room."""
+        async with self._transfers.stopped(file):
+            if self._library.find(file.file_id) is not file or not file.record.ordered:
+                return  # a person took it over meanwhile
+            place = self._place / file.file_id.hex()
+            if keep:
+                now, size = self._wall_clock(), file.manifest.size
+                await self._disk.run(put_aside, place, self._leftovers, file.file_id, size, now)
+            await self._library.remove(file, delete=False, why=why)
+            await self._disk.run(lambda: shutil.rmtree(place, ignore_errors=True))
+        log.info("replica given up", file=file.label, reason=why)
+
+    # What becomes of them
+
+    async def _look_after(self) -> None:
+        while True:
+            await trio.sleep(LOOK_S)
+            for file in self._library:
+                if file.record.ordered:
+                    work = partial(self._look_at, file)
+                    await contain(f"looking after {file.label}", work, expected=(InterFilesError,), log=log)
+
+    async def _look_at(self, file: LocalFile) -> None:
+        if file.is_fetching and isinstance(file.failure, _DISK_TROUBLE):
+            trouble = file.failure
+            await self._give_up(file, str(trouble), keep=False)
+            self._decline(file.file_id, trouble)
+        elif file.record.state == "withdrawn":
+            await self._give_up(file, file.note, keep=False)
+        elif file.record.state in COMPLETE_STATES and not file.durable.is_full:
+            await self._repair(file)
+
+    async def _repair(self, file: LocalFile) -> None:
+        """Fetch the bad pieces of a replica again: what is good of it becomes the part of a download."""
+        async with self._transfers.stopped(file):
+            if self._library.find(file.file_id) is not file or file.durable.is_full:
+                return
+            bad = file.manifest.piece_count - len(file.durable)
+            log.warning("repairing replica", file=file.label, bad=format_count(bad, "piece"))
+            await self._reopen(file, self._place / file.file_id.hex())
+
+    async def _reopen(self, file: LocalFile, place: Path) -> None:
+        content, part = place / file.manifest.name, part_path(place, file.manifest)
+        with translated(content, "moved"):
+            await self._disk.run(os.rename, content, part)
+        record = replace(
+            file.record,
+            part=os.fsencode(part),
+            state="downloading",
+            durable=file.durable.to_bytes(),
+            stamps=b"",
+            note=file.note,
+        )
+        await self._library.add(record, file.manifest, None)
+
+    async def _clear(self) -> None:
+        while True:
+            await self._disk.run(remove_older, self._leftovers, self._wall_clock() - LEFTOVER_S)
+            await trio.sleep(CLEAR_S)
+
+    # Challenges
+
+    async def _answer(self, challenge: m.Challenge) -> None:
+        raise NotImplementedError
+
+
+def _make_place(place: Path) -> None:
+    """An empty directory for one replica, whatever a crash has left there."""
+    shutil.rmtree(place, ignore_errors=True)
+    with translated(place, "written"):
+        place.mkdir(mode=0o700, parents=True)
+
+
+def remove_strays(directory: Path, used: set[Path]) -> None:
+    """Remove what lies in the daemon's own directory and no record names: a crash came before there was one."""
+    for place in directory.iterdir() if directory.is_dir() else ():
+        if place not in used:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def take_over(file: LocalFile, destination: Path) -> Path | None:
+    """Move what this host has of a replica to where a person wants it, as a part; None where it cannot be moved there.
+
+    Called in a thread, while nothing else works with the file.
+    """
+    manifest: Manifest = file.manifest
+    held = file.record.part if file.record.part is not None else file.record.path
+    part = part_path(destination.parent, manifest)
+    if os.path.lexists(part):
+        return None
+    try:
+        os.rename(held, part)
+    except OSError:  # another file system, or nothing is there
+        return None
+    return part

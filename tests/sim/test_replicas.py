@@ -1,0 +1,68 @@
+"""Replicas in virtual time with real daemons: the wanted number of copies comes about, and comes about again."""
+
+import random
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.sim.fleet import Fleet, Host, running_fleet
+
+SIZE = 3 << 20
+
+
+def content(host: Host, name: str = "weights", *, seed: int = 1, size: int = SIZE) -> Path:
+    path = host.directory / name
+    path.write_bytes(random.Random(seed).randbytes(size))
+    return path
+
+
+async def until_copies(host: Host, file_id: str, count: int, *, within_s: float = 60.0) -> None:
+    """Wait until so many copies count, and nothing more is on its way."""
+    with trio.fail_after(within_s):
+        while True:
+            replicas = (await host.stat(file_id)).replicas
+            if replicas.complete == count and not replicas.under_way:
+                return
+            await trio.sleep(0.5)
+
+
+def holders(fleet: Fleet, file_id: str) -> list[Path]:
+    """The replicas on all hosts' disks."""
+    return sorted(fleet.directory.glob(f"*/state/replicas/{file_id}/weights"))
+
+
+async def test_an_upload_is_copied_to_as_many_hosts_as_are_wanted(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c d e", replicas=3) as (fleet, hosts):
+        path = content(hosts[0])
+        report, _ = await hosts[0].upload(path)
+        await until_copies(hosts[0], report.id, 3, within_s=10)
+        copies = holders(fleet, report.id)
+        assert len(copies) == 2
+        assert all(copy.read_bytes() == path.read_bytes() for copy in copies)
+        await trio.sleep(300)
+        assert len(holders(fleet, report.id)) == 2, "nothing more is copied"
+
+
+async def test_a_copy_on_a_host_that_is_gone_is_made_elsewhere(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c d", replicas=3, grace_s=60) as (fleet, hosts):
+        path = content(hosts[0])
+        report, _ = await hosts[0].upload(path)
+        await until_copies(hosts[0], report.id, 3, within_s=10)
+        (lost, _) = [host for host in hosts if holders(fleet, report.id)[0].is_relative_to(host.directory)] + [None]
+        assert lost is not None
+        await fleet.crash(lost)
+        await trio.sleep(50)
+        assert len(holders(fleet, report.id)) == 2, "within the grace time nothing moves"
+        await trio.sleep(20)
+        await until_copies(hosts[0], report.id, 3, within_s=10)
+        assert len(holders(fleet, report.id)) == 3
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_no_more_than_wanted(replicas: int, tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=replicas) as (fleet, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await trio.sleep(30)
+        assert len(holders(fleet, report.id)) == replicas - 1
