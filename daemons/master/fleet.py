@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from daemons.master.connection import Connection
+from daemons.master.events import Events
 from daemons.master.handouts import Handouts
 from daemons.master.trust import Issued, Trust, removed
 from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost
@@ -65,6 +66,7 @@ class Fleet:
         self.replicas: Final = replicas
         self.connections: Final[dict[str, Connection]] = {}
         self.handouts: Final = Handouts(registry, self.connections, salt=salt)
+        self.events: Final = Events(registry, wall_clock=sources.wall_clock, secret=sources.secret)
         self._database = database
         self._sources = sources
         self.masters: Final = masters
@@ -100,6 +102,7 @@ class Fleet:
         """A host belongs to the fleet."""
         heard_at = trio.current_time() - (self._sources.wall_clock() - host.last_seen_at)
         self.registry.admit(host.host_id, host.name, host.zone, host.address, heard_at=heard_at)
+        self._tell_change(host.host_id)
 
     def wall_clock(self) -> float:
         """Unix seconds."""
@@ -149,7 +152,9 @@ class Fleet:
             touched = self.registry.register(host.host_id, host.name, host.zone, host.address, now)
         except UnknownHost as e:
             raise removed() from e
+        self._tell_change(host.host_id, f"connected from {host.address}")
         if (older := self.connections.get(host.host_id)) is not None:
+            log.info("host connected anew", host=host.name, address=host.address)
             older.end(
                 Refused(
                     f"{host.name} connected anew from {host.address}; if its state directory was copied to another "
@@ -165,9 +170,14 @@ class Fleet:
 
     def detach(self, connection: Connection) -> None:
         """The connection is over; its host is not up any more, unless it has a newer one."""
+        reason = str(connection.reason or "the master stops")
+        told = False
         if self.connections.get(connection.host_id) is connection:
             del self.connections[connection.host_id]
             self.handouts.touch(self.registry.lose(connection.host_id))
+            told = self._tell_change(connection.host_id, reason)
+        if not told:  # a newer connection, an older silence, or its removal: told already
+            log.info("connection ended", host=connection.name, reason=reason)
 
     async def remove_host(self, query: str) -> HostRemovedReport:
         """Take a host, by name, id or id prefix, out of the fleet: its connections end here and at every host.
@@ -178,14 +188,21 @@ class Fleet:
         host = await self.stored(self.catalogue.members.remove, query, now=self.wall_clock())
         self._revoked.append(host.host_id)
         connection = self.connections.pop(host.host_id, None)
+        self.events.add("removed", host=host.host_id, host_id=host.host_id)
         self.handouts.touch(self.registry.remove(host.host_id))
         if connection is not None:
             connection.end(removed())
         for other in self.connections.values():
             other.push(Revoked(False, [host.host_id]))
-        log.info("removed host", host=host.name, host_id=host.host_id)
         self._revoked = await self.stored(self.catalogue.members.revoked)  # without those that are long over
         return HostRemovedReport(host=host.host_id, name=host.name)
+
+    def _tell_change(self, host_id: str, reason: str = "") -> bool:
+        """Tell of a host's new state, and return whether it has one."""
+        changes = self.registry.state_changes(trio.current_time(), [host_id])
+        for change in changes:
+            self.events.add_change(change, reason)
+        return bool(changes)
 
     def _authorities_changed(self, at_once: bool) -> None:
         """Tell every host. `at_once`: whom a retired CA has certified is cut off, and must have joined anew."""
@@ -203,7 +220,10 @@ class Fleet:
         """Notice hosts that have fallen silent, until cancelled."""
         while True:
             await trio.sleep(self.registry.heartbeat_s / 5)
-            self.handouts.touch(self.registry.expire(trio.current_time()))
+            now = trio.current_time()
+            self.handouts.touch(self.registry.expire(now))
+            for change in self.registry.state_changes(now):
+                self.events.add_change(change)
 
     async def keep_last_seen(self) -> None:
         """Write down when hosts were heard from, now and then, and when it is cancelled."""

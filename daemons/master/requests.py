@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 from typing import Final, TypeAlias, assert_never
 
-import structlog
 import trio
 
 from daemons.master.connection import Connection
@@ -11,6 +10,7 @@ from daemons.master.fleet import Fleet
 from interfiles.errors import InterFilesError, InvalidManifest, LocalProtocolError
 from interfiles.manifest import Manifest
 from interfiles.storage.executor import Executor
+from interfiles.units import format_count
 from interfiles.wire.fields import MAX_TEXT_LENGTH
 from interfiles.wire.master_messages import (
     PAGE_ROWS,
@@ -38,8 +38,6 @@ from interfiles.wire.master_messages import (
 LARGE_PAYLOAD_BYTES: Final = 1 << 20
 MAX_LARGE_PAYLOADS: Final = 4  # over all hosts: manifests of up to 64 MiB, and what decoding one takes
 Request: TypeAlias = Publish | Resolve | ListHolders | ListFiles | ListHosts | Remove | Renew
-
-log = structlog.get_logger()
 
 
 class Requests:
@@ -80,7 +78,7 @@ class Requests:
                 rows, more = self._fleet.registry.host_page(asked.start, trio.current_time())
                 await connection.answer(HostPage(asked.request, rows, more))
             case Remove():
-                await connection.answer(await self._remove(asked))
+                await connection.answer(await self._remove(asked, connection))
             case Renew():
                 issued = await self._fleet.renew(connection.host_id, asked.signing_request)
                 await connection.answer(Renewed(asked.request, issued.chain, self._fleet.trust.certificates))
@@ -102,7 +100,9 @@ class Requests:
         holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "")
         if connection.reason is None:
             self._fleet.handouts.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
-        log.info("published", file=info.name, id=info.file_id[:6], size=info.size, host=connection.name)
+        self._fleet.events.add(
+            "published", host=connection.host_id, file=info.file_id, file_name=info.name, size=info.size
+        )
         return Published(asked.request, info)
 
     async def _resolve(self, asked: Resolve, connection: Connection) -> None:
@@ -130,9 +130,9 @@ class Requests:
         rows = [FileRow(info, copies[info.file_id].complete, copies[info.file_id].partial) for info in page]
         return FilePage(asked.request, rows, len(found) > PAGE_ROWS)
 
-    async def _remove(self, asked: Remove) -> Removed:
+    async def _remove(self, asked: Remove, connection: Connection) -> Removed:
         fleet = self._fleet
-        await fleet.stored(
+        name = await fleet.stored(
             fleet.catalogue.remove,
             asked.file_id,
             delete=asked.delete,
@@ -143,10 +143,17 @@ class Requests:
         concerned = fleet.registry.holders(asked.file_id)
         holders = fleet.registry.forget_file(asked.file_id)
         for host_id in concerned:
-            if (connection := fleet.connections.get(host_id)) is not None:
-                connection.handouts.pop(asked.file_id, None)
-                connection.push(Forget(asked.file_id, asked.delete))
-        log.info("removed file", id=asked.file_id[:6], delete=asked.delete, holders=len(holders))
+            if (concerning := fleet.connections.get(host_id)) is not None:
+                concerning.handouts.pop(asked.file_id, None)
+                concerning.push(Forget(asked.file_id, asked.delete))
+        fleet.events.add(
+            "file-removed",
+            host=connection.host_id,
+            file=asked.file_id,
+            file_name=name,
+            reason=format_count(len(holders), "host had some of it", "hosts had some of it"),
+            delete=asked.delete,
+        )
         return Removed(asked.request, len(holders))
 
 
