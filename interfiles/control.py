@@ -28,6 +28,7 @@ from interfiles.wire.reports import (
     AuthorityListReport,
     AuthorityReport,
     DownloadReport,
+    EventListReport,
     FileListReport,
     FileReport,
     HostListReport,
@@ -318,6 +319,18 @@ class Admin:
           UnknownHost: no host goes by this.
         """
         return await self._socket.ask(messages.RemoveHost(host), HostRemovedReport)
+
+    async def events(self, *, log: str = "", after: int = 0, last: int = 0, wait_s: float = 0.0) -> EventListReport:
+        """A page of what has happened in the fleet, the oldest first, after number `after` of the master's log `log`.
+
+        `log` and `after` are those of the page before. For the first page, and where the master has another log since
+        its restart, the page begins with the newest `last`. `wait_s`: while there are none, wait so long for one; 30 s
+        at most.
+
+        Raises:
+          Refused: too many wait for events already.
+        """
+        return await self._socket.ask(messages.ListEvents(log, after, last, wait_s), EventListReport)
 
 
 async def _resolve(source: AnySource) -> Source:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from interfiles.control import Admin
-from interfiles.errors import DaemonUnreachable, Refused, UnknownHost, UnknownToken
+from interfiles.errors import DaemonUnreachable, Refused, UnknownHost, UnknownToken, UsageError
 from interfiles.wire import control_messages as messages
 from interfiles.wire.reports import (
     AuthorityListReport,
     AuthorityReport,
+    EventListReport,
+    EventReport,
     HostRemovedReport,
     ListedTokenReport,
     TokenListReport,
@@ -80,6 +82,27 @@ async def test_tokens_and_cas_are_listed_and_changed(fake_master: FakeDaemon) ->
         messages.RetireAuthority(),
         messages.RevokeToken("cd"),
         messages.RetireAuthority(),
+    ]
+
+
+async def test_events_are_asked_for_page_by_page(fake_master: FakeDaemon) -> None:
+    event = EventReport(
+        sequence=7, at=1_763_806_000.5, kind="gone", host="ab" * 16, host_name="a", file="", file_name="", reason="away"
+    )
+    page = EventListReport(log="ab" * 8, events=[event], next=7, more=False, missed=2)
+    for reply in (page, page, Refused("16 commands wait")):
+        fake_master.will(reply)
+    admin = Admin(fake_master.socket.parent)
+    assert await admin.events(last=5) == page
+    assert await admin.events(log=page.log, after=page.next, wait_s=30) == page
+    with pytest.raises(Refused, match="16 commands wait"):
+        await admin.events(wait_s=1)
+    with pytest.raises(UsageError, match="the request cannot be sent"):
+        await admin.events(wait_s=31)
+    assert [request for request, _ in fake_master.requests] == [
+        messages.ListEvents("", 0, 5, 0.0),
+        messages.ListEvents("ab" * 8, 7, 0, 30),
+        messages.ListEvents("", 0, 0, 1),
     ]
 
 

@@ -138,6 +138,7 @@ def test_all_but_the_daemons_take_json_and_those_that_ask_a_client_a_socket() ->
         "ca rotate",
         "ca retire",
         "hosts remove",
+        "events",
     }
 
 

@@ -105,7 +105,8 @@ class Enrolment:
             came_from=address,
         )
         fleet.admit(host)
-        log.info("enrolled", host=host.name, host_id=host_id, token=asked.token_id, address=address)
+        joined_by = f"from {address} by token {asked.token_id.hex()}"
+        fleet.events.add("joined", host=host_id, reason=joined_by, host_id=host_id)
         return Enrolled(host.name, issued.chain, fleet.trust.certificates)
 
 

@@ -14,15 +14,18 @@ import structlog
 import trio
 
 from daemons.master.connection import Connection
+from daemons.master.events import Events
 from daemons.master.handouts import Handouts
 from daemons.master.reconciler import Reconciler
 from daemons.master.trust import Issued, Trust, removed
 from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost
+from interfiles.placement.events import EventKind
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import Executor
 from interfiles.storage.members import Host
 from interfiles.transport.base import Address
+from interfiles.units import format_count
 from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Forget, Register, Registered, Revoked
 from interfiles.wire.reports import HostDrainReport, HostRemovedReport
 
@@ -68,8 +71,9 @@ class Fleet:
         self.replicas: Final = replicas
         self.connections: Final[dict[str, Connection]] = {}
         self.handouts: Final = Handouts(registry, self.connections, salt=salt)
+        self.events: Final = Events(registry, wall_clock=sources.wall_clock, secret=sources.secret)
         self._database = database
-        self.reconciler: Final = Reconciler(catalogue, self.stored, registry, self.connections)
+        self.reconciler: Final = Reconciler(catalogue, self.stored, registry, self.connections, self.events)
         self._sources = sources
         self.masters: Final = masters
         self._revoked: list[str] = []
@@ -104,6 +108,7 @@ class Fleet:
         """A host belongs to the fleet."""
         heard_at = trio.current_time() - (self._sources.wall_clock() - host.last_seen_at)
         self.registry.admit(host.host_id, host.name, host.zone, host.address, heard_at=heard_at, draining=host.draining)
+        self._tell_change(host.host_id)
 
     def wall_clock(self) -> float:
         """Unix seconds."""
@@ -119,14 +124,18 @@ class Fleet:
         self.handouts.touch(files)
         self.reconciler.touch(files)
 
-    async def remove_file(self, file_id: bytes, *, delete: bool) -> int:
+    async def remove_file(
+        self, file_id: bytes, *, delete: bool, host: str = "", kind: EventKind = "file-removed"
+    ) -> int:
         """Take a file out of the catalogue and tell every host to forget it; return how many had some of it.
+
+        `host`: the id of the one where that was asked for; `kind`: of event that it is.
 
         Raises:
           UnknownFile: nobody knows of it.
         """
         is_held = bool(self.registry.holders(file_id))
-        await self.stored(self.catalogue.remove, file_id, delete=delete, now=self.wall_clock(), is_held=is_held)
+        name = await self.stored(self.catalogue.remove, file_id, delete=delete, now=self.wall_clock(), is_held=is_held)
         # From here on a heartbeat that names the file finds the tombstone; those that came before are in the registry.
         concerned = self.registry.holders(file_id)
         holders = self.registry.forget_file(file_id)
@@ -135,7 +144,8 @@ class Fleet:
                 connection.handouts.pop(file_id, None)
                 connection.push(Forget(file_id, delete))
         self.reconciler.touch([file_id])
-        log.info("removed file", id=file_id[:6], delete=delete, holders=len(holders))
+        had = format_count(len(holders), "host had some of it", "hosts had some of it")
+        self.events.add(kind, host=host, file=file_id, file_name=name, reason=had, delete=delete)
         return len(holders)
 
     # Hosts
@@ -178,7 +188,9 @@ class Fleet:
             touched = self.registry.register(host.host_id, host.name, host.zone, host.address, now)
         except UnknownHost as e:
             raise removed() from e
+        self._tell_change(host.host_id, f"connected from {host.address}")
         if (older := self.connections.get(host.host_id)) is not None:
+            log.info("host connected anew", host=host.name, address=host.address)
             older.end(
                 Refused(
                     f"{host.name} connected anew from {host.address}; if its state directory was copied to another "
@@ -194,10 +206,15 @@ class Fleet:
 
     def detach(self, connection: Connection) -> None:
         """The connection is over; its host is not up any more, unless it has a newer one."""
+        reason = str(connection.reason or "the master stops")
+        told = False
         if self.connections.get(connection.host_id) is connection:
             del self.connections[connection.host_id]
             self.reconciler.lost(connection.host_id)
             self.touch(self.registry.lose(connection.host_id))
+            told = self._tell_change(connection.host_id, reason)
+        if not told:  # a newer connection, an older silence, or its removal: told already
+            log.info("connection ended", host=connection.name, reason=reason)
 
     async def remove_host(self, query: str) -> HostRemovedReport:
         """Take a host, by name, id or id prefix, out of the fleet: its connections end here and at every host.
@@ -208,13 +225,13 @@ class Fleet:
         host = await self.stored(self.catalogue.members.remove, query, now=self.wall_clock())
         self._revoked.append(host.host_id)
         connection = self.connections.pop(host.host_id, None)
+        self.events.add("removed", host=host.host_id, host_id=host.host_id)
         self.reconciler.forget_host(host.host_id)
         self.touch(self.registry.remove(host.host_id))
         if connection is not None:
             connection.end(removed())
         for other in self.connections.values():
             other.push(Revoked(False, [host.host_id]))
-        log.info("removed host", host=host.name, host_id=host.host_id)
         self._revoked = await self.stored(self.catalogue.members.revoked)  # without those that are long over
         return HostRemovedReport(host=host.host_id, name=host.name)
 
@@ -227,10 +244,17 @@ class Fleet:
         host = await self.stored(self.catalogue.members.set_draining, query, draining)
         if self.registry.is_draining(host.host_id) != draining:
             self.reconciler.set_draining(host.host_id, draining)
-            log.info("drains" if draining else "drains no more", host=host.name, host_id=host.host_id)
+            self._tell_change(host.host_id, "by hand")
         left = self.reconciler.to_move(host.host_id) if draining else 0
         state = self.registry.state(host.host_id, trio.current_time())
         return HostDrainReport(host=host.host_id, name=host.name, state=state, to_move=left)
+
+    def _tell_change(self, host_id: str, reason: str = "") -> bool:
+        """Tell of a host's new state, and return whether it has one."""
+        changes = self.registry.state_changes(trio.current_time(), [host_id])
+        for change in changes:
+            self.events.add_change(change, reason)
+        return bool(changes)
 
     def _authorities_changed(self, at_once: bool) -> None:
         """Tell every host. `at_once`: whom a retired CA has certified is cut off, and must have joined anew."""
@@ -248,7 +272,10 @@ class Fleet:
         """Notice hosts that have fallen silent, until cancelled."""
         while True:
             await trio.sleep(self.registry.heartbeat_s / 5)
-            self.touch(self.registry.expire(trio.current_time()))
+            now = trio.current_time()
+            self.touch(self.registry.expire(now))
+            for change in self.registry.state_changes(now):
+                self.events.add_change(change)
             await self._remove_expired()
 
     async def _remove_expired(self) -> None:
@@ -258,7 +285,7 @@ class Fleet:
         self._expired_at = trio.current_time()
         try:
             for info in await self.stored(self.catalogue.expired, self.wall_clock(), MAX_EXPIRED):
-                await self.remove_file(info.file_id, delete=False)
+                await self.remove_file(info.file_id, delete=False, kind="expired")
         except (NoSpace, StorageFailed) as e:
             log.warning("cannot remove what has expired", reason=str(e))
 

@@ -11,7 +11,6 @@ from typing import Final
 
 import structlog
 import trio
-from structlog.typing import FilteringBoundLogger
 
 from daemons.master.connection import EXPECTED, MIN_PAYLOAD_BYTES_PER_S, Connection
 from daemons.master.enrolment import Enrolment
@@ -69,9 +68,9 @@ class Hosts:
         """Serve one connection to its end; no exception gets out."""
         bound = log.bind(remote=str(transport.remote))
         expected = (*EXPECTED, UsageError)
-        await contain("host connection", partial(self._converse, transport, bound), expected=expected, log=bound)
+        await contain("host connection", partial(self._converse, transport), expected=expected, log=bound)
 
-    async def _converse(self, transport: Transport, log: FilteringBoundLogger) -> None:
+    async def _converse(self, transport: Transport) -> None:
         with self._lobby.waiting(transport):
             secured = await self._fleet.trust.accept(transport)
             stream, role = await welcome(secured, "fleet", lambda: self._fleet.trust.admit(secured.certified))
@@ -84,13 +83,10 @@ class Hosts:
                 raise
         if connection is None:
             return
-        log = log.bind(host=connection.name)
-        log.info("host is up")
         try:
             await connection.run(partial(self._read, stream, connection))
         finally:
             self._fleet.detach(connection)
-            log.info("host left", reason=str(connection.reason or "the master stops"))
 
     # Admission
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from daemons.master.connection import Connection
+    from daemons.master.events import Events
     from interfiles.placement.orders import Ended
     from interfiles.placement.registry import Registry
     from interfiles.placement.replicas import Action
@@ -67,12 +68,14 @@ class Reconciler:
         stored: Callable[..., Awaitable[list[Wanted]]],
         registry: Registry,
         connections: Mapping[str, Connection],
+        events: Events,
         policy: Policy | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._stored = stored
         self._registry = registry
         self._connections = connections
+        self._events = events
         self._policy: Final = policy or Policy(trim_after_s=TRIM_GRACES * registry.grace_s)
         self._orders = Orders()
         self._unsettled: dict[bytes, Wanted] = {}
@@ -95,7 +98,7 @@ class Reconciler:
         self._orders.declined(
             answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=trio.current_time()
         )
-        self._tell("failed", answer.file_id, host_id, printable(answer.text))
+        self._events.add("failed", host=host_id, file=answer.file_id, reason=printable(answer.text))
         self.touch([answer.file_id])
 
     def lost(self, host_id: str) -> None:
@@ -247,6 +250,8 @@ class Reconciler:
             if not stand.complete or why is None or why.obstacle != "no-host":  # else nobody is left who could take it
                 to_move.update(there)
         for host_id in draining:
+            if not to_move[host_id] and self._to_move.get(host_id) != 0:
+                self._events.add("drained", host=host_id, reason="it can be switched off")
             self._to_move[host_id] = to_move[host_id]
 
     def _consider(self, wanted: Wanted, hosts: Mapping[str, HostView], up: set[str]) -> tuple[FileView, Standing]:
@@ -276,7 +281,7 @@ class Reconciler:
             case Order():
                 self._orders.ordered(action.file_id, action.host_id, wanted.size, now)
                 connection.push(m.Order(action.file_id, wanted.size))
-                self._tell("ordered", action.file_id, action.host_id, _counted(wanted))
+                self._events.add("ordered", host=action.host_id, file=action.file_id, reason=_counted(wanted))
             case Release():
                 self._release(action.file_id, action.host_id, connection, now)
 
@@ -285,12 +290,9 @@ class Reconciler:
         connection.push(m.Release(file_id))
 
     def _end(self, wanted: Wanted, ended: Ended, now: float) -> None:
-        self._tell(ended.outcome, wanted.file_id, ended.host_id, ended.reason)
+        self._events.add(ended.outcome, host=ended.host_id, file=wanted.file_id, reason=ended.reason)
         if ended.stalled and (connection := self._connections.get(ended.host_id)) is not None:
             self._release(wanted.file_id, ended.host_id, connection, now)
-
-    def _tell(self, what: str, file_id: bytes, host_id: str, reason: str) -> None:
-        log.info("copy", outcome=what, file=file_id.hex()[:12], host=host_id, reason=reason)
 
     # What the decisions are made from
 

@@ -82,7 +82,7 @@ class Requests:
             case ListHosts():
                 await connection.answer(self._list_hosts(asked))
             case Remove():
-                removed = await self._fleet.remove_file(asked.file_id, delete=asked.delete)
+                removed = await self._fleet.remove_file(asked.file_id, delete=asked.delete, host=connection.host_id)
                 await connection.answer(Removed(asked.request, removed))
             case SetReplicas():
                 await connection.answer(await self._set_replicas(asked))
@@ -107,7 +107,9 @@ class Requests:
         holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "")
         if connection.reason is None:
             self._fleet.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
-        log.info("published", file=info.name, id=info.file_id[:6], size=info.size, host=connection.name)
+        self._fleet.events.add(
+            "published", host=connection.host_id, file=info.file_id, file_name=info.name, size=info.size
+        )
         return Published(asked.request, info, self._fleet.registry.able(trio.current_time()))
 
     async def _set_replicas(self, asked: SetReplicas) -> ReplicasSet:

@@ -19,10 +19,15 @@ _STATE_STYLES: Final = {
     "waiting": _PASSING,
     "paused": _PASSING,
     "suspect": _PASSING,
+    "draining": _PASSING,
+    "ordered": _PASSING,
     "damaged": _BAD,
     "withdrawn": _BAD,
     "gone": _BAD,
     "failed": _BAD,
+    "corrupt": _BAD,
+    "removed": _BAD,
+    "file-removed": _BAD,
 }
 
 
@@ -62,6 +67,32 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Scre
     lines = [screen.paint(_line(columns[:shown], widths, [c.title for c in columns], Screen(), indent), _HEADING)]
     lines += [_line(columns[:shown], widths, row, screen, indent) for row in rows]
     return lines
+
+
+class GrowingTable:
+    """A table whose rows come one after the other: columns grow with them, and lines are cut to the screen."""
+
+    def __init__(self, columns: Sequence[Column], screen: Screen) -> None:
+        self._columns = columns
+        self._screen = screen
+        self._widths = [cells(column.title) for column in columns]
+
+    def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """The lines of more rows; each row has a text, already printable, for each column. No headings."""
+        self._widths = [max(map(cells, texts)) for texts in zip([" " * w for w in self._widths], *rows, strict=True)]
+        return [self._cut(row) for row in rows]
+
+    def _cut(self, row: Sequence[str]) -> str:
+        """A row in which the column that does not fit is cut, and those to its right are left out."""
+        if self._screen.width is None:
+            return _line(self._columns, self._widths, row, self._screen, "")
+        left, widths = self._screen.width, list[int]()
+        for width in self._widths[: len(self._columns)]:
+            if left < 1:
+                break
+            widths.append(min(width, left))
+            left -= width + len(_GAP)
+        return _line(self._columns[: len(widths)], widths, row, self._screen, "")
 
 
 def facts(parts: Sequence[str], screen: Screen, *, indent: str = "") -> list[str]:

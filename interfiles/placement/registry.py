@@ -43,6 +43,18 @@ class _Host:
     used: int = 0
     free: int = 0
     holdings: dict[bytes, Holding] = field(default_factory=dict)
+    told: HostState | None = None  # what `state_changes` last saw it in; None: not looked at yet
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A host is in another state than before; `silent_s`: not heard from for so long."""
+
+    host_id: str
+    name: str
+    before: HostState
+    after: HostState
+    silent_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +153,26 @@ class Registry:
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count."""
         return sum(self._state(host, now) in ("live", "suspect") for host in self._hosts.values())
+
+    def state_changes(self, now: float, host_ids: Iterable[str] | None = None) -> list[StateChange]:
+        """Which of these hosts (None: of all) are in another state than when this looked last, each told once.
+
+        The first look at a host only notes its state. Ids that are unknown are passed over.
+        """
+        known = self._hosts.values() if host_ids is None else filter(None, map(self._hosts.get, host_ids))
+        changes = []
+        for host in known:
+            before, after = host.told, self._state(host, now)
+            if before != after:
+                host.told = after
+                if before is not None:
+                    changes.append(StateChange(host.host_id, host.name, before, after, _age(host, now)))
+        return changes
+
+    def name(self, host_id: str) -> str:
+        """What a host is called; empty where none has this id."""
+        host = self._hosts.get(host_id)
+        return host.name if host is not None else ""
 
     def heard_at(self) -> dict[str, float]:
         """When every host was heard from last, by id."""

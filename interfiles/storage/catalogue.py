@@ -4,7 +4,7 @@ Who holds what is not here: hosts announce it after every restart.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -234,10 +234,11 @@ class Catalogue:
         )
         return [_info(row) for row in rows]
 
-    def remove(self, file_id: bytes, *, delete: bool, now: float, is_held: bool) -> None:
+    def remove(self, file_id: bytes, *, delete: bool, now: float, is_held: bool) -> str:
         """Take a file out of the catalogue and keep a tombstone; `delete`: its copies should go too.
 
-        Removing it again is allowed. `is_held`: some host has it, so it is known even if it was never published.
+        Return its name, empty where it was not in the catalogue. Removing it again is allowed. `is_held`: some host has
+        it, so it is known even if it was never published.
 
         Raises:
           UnknownFile: it is neither in the catalogue nor held, and has no tombstone.
@@ -245,12 +246,19 @@ class Catalogue:
         with self._database.transaction():
             if not is_held and file_id not in self.removed([file_id]):
                 self.file(file_id)
-            self._database.rows("DELETE FROM files WHERE file_id = ?", file_id)
+            gone = self._database.rows("DELETE FROM files WHERE file_id = ? RETURNING name", file_id)
             self._database.rows(
                 "INSERT INTO removed VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET delete_copies = max(delete_copies, excluded.delete_copies)",
                 *(file_id, now, delete),
             )
+        return cast("str", gone[0][0]) if gone else ""
+
+    def names(self, file_ids: Collection[bytes]) -> dict[bytes, str]:
+        """The names of these files, as far as they are in the catalogue."""
+        marks = ", ".join("?" * len(file_ids))
+        rows = self._database.rows(f"SELECT file_id, name FROM files WHERE file_id IN ({marks})", *file_ids)
+        return {cast("bytes", file_id): cast("str", name) for file_id, name in rows}
 
     def removed(self, file_ids: Sequence[bytes]) -> dict[bytes, bool]:
         """Which of these files are removed, and whether their copies should go too."""

@@ -30,6 +30,7 @@ from interfiles.wire.handshake_messages import Failure
 
 Phase = Literal["hashing", "checking", "waiting", "fetching", "finishing", "verifying", "publishing"]
 MAX_TOKEN_USES: Final = 1_000_000
+MAX_EVENT_WAIT_S: Final = 30.0
 MAX_HANDED_FILES: Final = 64  # at once: a daemon never holds many open for one caller
 
 HandedCount = Annotated[int, Meta(ge=1, le=MAX_HANDED_FILES, description="files")]
@@ -227,6 +228,19 @@ class UndrainHost(Message, frozen=True, tag=152):
     host: Query
 
 
+class ListEvents(Message, frozen=True, tag=156):
+    """A page of the events with numbers above `after` in the event log `log`. `Result` is an `EventListReport`.
+
+    If `log` is not what the master's log is called, as it is after a restart, or empty: the page begins with the newest
+    `last`. `wait_s`: while there are none, the answer waits so long for one.
+    """
+
+    log: Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z", max_length=16, description="16 hex digits; empty: any")]
+    after: Count
+    last: Count
+    wait_s: Annotated[float, Meta(ge=0, le=MAX_EVENT_WAIT_S, description="seconds")]
+
+
 class Progress(Message, frozen=True, tag=160):
     """How far a request is; any number of them before `Result`.
 
@@ -292,7 +306,7 @@ FROM_CLI: Codec[Message] = Codec(
 )
 FROM_ADMIN: Codec[Message] = Codec(
     *(MakeToken, RemoveHost, ListTokens, RevokeToken, ListAuthorities, RotateAuthority, RetireAuthority),
-    *(DrainHost, UndrainHost),
+    *(DrainHost, UndrainHost, ListEvents),
 )
 FROM_DAEMON: Codec[Message] = Codec(Progress, Result, TrackerContent, DescribeTree, HandFiles, HandPlace, Failure)
 FROM_MASTER: Codec[Message] = Codec(Progress, Result, TrackerContent, Failure)

@@ -360,6 +360,38 @@ class HostDrainReport(Report, frozen=True, kw_only=True):
     to_move: int | None
 
 
+class EventReport(Report, frozen=True, kw_only=True):
+    """Something that happened in the fleet. `sequence`: its number; they begin anew when the master restarts.
+
+    `at`: seconds since 1970, UTC. `kind`: of a host joined, live, suspect, gone, removed, draining, drained, undrained;
+    of a file published, file-removed, expired; of a file on a host ordered, complete, failed, released, corrupt.
+    `host` and `file` are ids, empty where it is about none; a name is empty where it is not known any more.
+    """
+
+    sequence: int
+    at: float
+    kind: str
+    host: str
+    host_name: str
+    file: str
+    file_name: str
+    reason: str
+
+
+class EventListReport(Report, frozen=True, kw_only=True):
+    """A page of the master's event log, the oldest first. `log`: what that log is called; another after a restart.
+
+    `next`: ask for those after this number next; `more`: there are some now. `missed`: how many that were asked for
+    were not kept.
+    """
+
+    log: str
+    events: list[EventReport]
+    next: int
+    more: bool
+    missed: int
+
+
 R = TypeVar("R", bound=Report)
 
 

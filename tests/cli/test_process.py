@@ -154,3 +154,9 @@ def imported(*arguments: str) -> set[str]:
 )
 def test_a_command_imports_what_it_needs(arguments: Sequence[str], without: set[str]) -> None:
     assert imported(*arguments) & without == set()
+
+
+def test_ctrl_c_ends_following_the_events(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path / "master" / "master.sock", "admin").running() as master:
+        master.will(NEVER)
+        assert interrupt(master, "events", "--follow", "--state", str(master.socket.parent)) == (130, "", "")

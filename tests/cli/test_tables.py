@@ -3,7 +3,7 @@
 import pytest
 
 from interfiles.cli.output import Screen
-from interfiles.cli.tables import Column, cells, crop, facts, table
+from interfiles.cli.tables import Column, GrowingTable, cells, crop, facts, table
 
 COLUMNS = [Column("HOST"), Column("STATE", is_state=True), Column("FREE", right=True)]
 ROWS = [["render-01", "live", "1.4 TB"], ["日本", "gone", "0 B"]]
@@ -73,3 +73,30 @@ def test_crop(text: str, width: int, expected: str) -> None:
 )
 def test_facts_go_on_in_the_next_line_and_are_never_cut(width: int | None, expected: list[str]) -> None:
     assert facts(["18.4 GB", "4,388 pieces", "uploaded"], Screen(width), indent="  ") == expected
+
+
+def test_a_table_that_grows_shows_rows_as_they_come() -> None:
+    growing = GrowingTable(COLUMNS, Screen())
+    assert growing.lines(ROWS[1:]) == ["日本  gone    0 B"]
+    assert growing.lines(ROWS) == ["render-01  live   1.4 TB", "日本       gone      0 B"]
+    assert growing.lines([]) == []
+    assert growing.lines(ROWS[1:]) == ["日本       gone      0 B"]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (24, "render-01  live   1.4 TB"),
+        (23, "render-01  live   1.4 …"),
+        (17, "render-01  live"),
+        (15, "render-01  live"),
+        (13, "render-01  l…"),
+        (12, "render-01  …"),
+        (11, "render-01"),
+        (4, "ren…"),
+    ],
+)
+def test_its_lines_are_cut_to_the_screen(width: int, expected: str) -> None:
+    (line,) = GrowingTable(COLUMNS, Screen(width)).lines(ROWS[:1])
+    assert line == expected
+    assert cells(line) <= width

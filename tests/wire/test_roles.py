@@ -34,7 +34,7 @@ MEANT: Final[dict[Key, str]] = {
     " Verify Pause Resume Wait Limit TreeDescription HandedFiles HandedPlace",
     ("control", "acceptor", "local"): "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",
     ("admin", "dialler", "local"): "MakeToken RemoveHost ListTokens RevokeToken ListAuthorities RotateAuthority"
-    " RetireAuthority",
+    " RetireAuthority ListEvents",
     ("admin", "acceptor", "local"): "Progress Result TrackerContent Failure",
 }
 AMBIGUOUS: Final = {"ListFiles", "ListHosts", "Remove"}

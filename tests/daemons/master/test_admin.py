@@ -79,6 +79,7 @@ ASKED = [
     c.ListAuthorities(),
     c.RotateAuthority(),
     c.RetireAuthority(),
+    c.ListEvents("", 0, 0, 0),
 ]
 
 
