@@ -60,7 +60,7 @@ class Announcements:
         if anew:
             self.announcements.tell()
         changed = [new.holding for file_id, new in current.items() if _differs(told.get(file_id), new)]
-        return changed + [Holding(file_id, "none", 0, 0, 0, "") for file_id in told if file_id not in current]
+        return changed + [Holding(file_id, "none", 0, 0, 0, "", False) for file_id in told if file_id not in current]
 
     def _is_begun_anew(self, new: _Told) -> bool:
         old = self._told.get(new.file.file_id)

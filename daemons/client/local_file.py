@@ -224,7 +224,7 @@ class LocalFile:
         (down, up), ordered = self.rates(now), self.record.ordered
         match self.record.state:
             case "withdrawn":
-                return Holding(self.file_id, "none", 0, 0, 0, note)
+                return Holding(self.file_id, "none", 0, 0, 0, note, False)
             case "paused":
                 return Holding(self.file_id, "paused", pieces, 0, 0, note, ordered)
             case "seeding" | "complete":

@@ -361,7 +361,7 @@ class MasterLink:
           InterFilesError: the master refuses it.
         """
         answer, _ = await self.request(
-            lambda n: m.Publish(n, publication.file_id, publication.uploaded_at, publication.replicas),
+            lambda n: m.Publish(n, publication.file_id, publication.uploaded_at, publication.replicas, 0),
             m.Published,
             payload=publication.manifest,
         )

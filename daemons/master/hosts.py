@@ -208,7 +208,7 @@ class Hosts:
         await connection.acknowledge(Heard(beat.sequence))
 
     def _forget(self, file_id: bytes, delete: bool, connection: Connection) -> None:
-        nothing = Holding(file_id, "none", 0, 0, 0, "")
+        nothing = Holding(file_id, "none", 0, 0, 0, "", False)
         self._fleet.touch(self._fleet.registry.apply(connection.host_id, [nothing], replace=False))
         connection.handouts.pop(file_id, None)
         connection.push(Forget(file_id, delete))

@@ -104,7 +104,7 @@ class Requests:
         finally:
             connection.publishing.discard(asked.file_id)
         # who publishes holds it all: said at once, so that a `stat` right after the upload counts it
-        holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "")
+        holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "", False)
         if connection.reason is None:
             self._fleet.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
         self._fleet.events.add(

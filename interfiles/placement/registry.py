@@ -292,6 +292,9 @@ class Registry:
             free=host.free,
             last_seen_s=_age(host, now),
             ordered=sum(complete),
+            arriving=0,
+            to_move=0,
+            note="",
         )
 
     def holder_page(self, file_id: bytes, start: int, now: float) -> tuple[list[Holder], bool]:

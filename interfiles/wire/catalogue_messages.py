@@ -50,7 +50,7 @@ class Holding(Part, frozen=True):
     down: BytesPerSecond
     up: BytesPerSecond
     note: Note
-    ordered: bool = False
+    ordered: bool
 
 
 class FileInfo(Part, frozen=True):
@@ -69,7 +69,7 @@ class FileInfo(Part, frozen=True):
     uploaded_at: UnixSeconds
     uploaded_by: HostName
     replicas_wanted: Replicas
-    expires_at: UnixSeconds = 0
+    expires_at: UnixSeconds
 
 
 class Publish(Message, frozen=True, tag=24):
@@ -84,7 +84,7 @@ class Publish(Message, frozen=True, tag=24):
     file_id: FileIdBytes
     uploaded_at: UnixSeconds
     replicas: Annotated[int, Meta(ge=0, le=MAX_REPLICAS, description="copies")]
-    expires_at: UnixSeconds = 0
+    expires_at: UnixSeconds
 
 
 class Published(Message, frozen=True, tag=25):
@@ -92,7 +92,7 @@ class Published(Message, frozen=True, tag=25):
 
     request: RequestNumber
     info: FileInfo
-    hosts: Count = 0
+    hosts: Count
 
 
 class SetReplicas(Message, frozen=True, tag=22):
@@ -163,8 +163,8 @@ class HolderPage(Message, frozen=True, tag=29):
     complete: Count
     holders: Annotated[list[Holder], Meta(max_length=PAGE_ROWS)]
     more: bool
-    under_way: Count = 0
-    why_not: Note = ""
+    under_way: Count
+    why_not: Note
 
 
 class ListFiles(Message, frozen=True, tag=30):
@@ -180,8 +180,8 @@ class FileRow(Part, frozen=True):
     info: FileInfo
     complete: Count
     partial: Count
-    under_way: Count = 0
-    why_not: Note = ""
+    under_way: Count
+    why_not: Note
 
 
 class FilePage(Message, frozen=True, tag=31):
@@ -216,10 +216,10 @@ class HostRow(Part, frozen=True):
     used: Bytes
     free: Bytes
     last_seen_s: Seconds
-    ordered: Count = 0
-    arriving: Count = 0
-    to_move: Count = 0
-    note: Note = ""
+    ordered: Count
+    arriving: Count
+    to_move: Count
+    note: Note
 
 
 class HostPage(Message, frozen=True, tag=33):

@@ -16,7 +16,7 @@ class Order(Message, frozen=True, tag=43):
 
 
 class Release(Message, frozen=True, tag=44):
-    """Pushed: a copy that was ordered is not wanted any more. Answered by a `Heartbeat` that has it no more."""
+    """Pushed: a copy that was ordered is not wanted any more. Answered by `Heartbeat`, which has it no more."""
 
     file_id: FileIdBytes
 

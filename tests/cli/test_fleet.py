@@ -30,7 +30,7 @@ def test_stat_as_json_has_what_the_contract_lists(interfiles: Command, daemon: F
     }
     assert report["hosts"][2].keys() >= {"host", "name", "zone", "address", "state", "pieces"}
     assert [host["state"] for host in report["hosts"]] == ["complete", "complete", "partial", "complete"]
-    assert report["replicas"] == {"wanted": 3, "complete": 3}
+    assert report["replicas"] == {"wanted": 3, "complete": 3, "under_way": 0, "why_not": ""}
     assert report["local"].keys() >= {"state", "pieces", "path"}
 
 
@@ -74,7 +74,8 @@ def test_hosts(command: list[str], interfiles: Command, daemon: FakeDaemon) -> N
     assert outcome.out.splitlines()[0] == "HOST       ZONE    ADDRESS         STATE  FILES    USED    FREE  LAST SEEN"
     listed = json.loads(interfiles(*command, "--json").out)
     assert isinstance(listed, list)
-    assert listed[0].keys() == {"host", "name", "zone", "address", "state", "files", "used", "free", "last_seen_s"}
+    known = {"host", "name", "zone", "address", "state", "files", "used", "free", "last_seen_s"}
+    assert listed[0].keys() == known | {"ordered", "arriving", "to_move", "note"}
 
 
 def test_hosts_while_the_master_is_away(interfiles: Command, daemon: FakeDaemon) -> None:

@@ -146,7 +146,7 @@ class _Announcer:
 
     def all_holdings(self) -> list[Holding]:
         return [
-            Holding(file_id, "complete", claim.tracker.manifest.piece_count, 0, 0, "")
+            Holding(file_id, "complete", claim.tracker.manifest.piece_count, 0, 0, "", False)
             for file_id, claim in self.claims.items()
         ]
 

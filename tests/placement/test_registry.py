@@ -16,7 +16,7 @@ OTHER = b"o" * 32
 
 
 def holding(state: HoldingState, pieces: int = 0, file_id: bytes = FILE) -> Holding:
-    return Holding(file_id, state, pieces, 0, 0, "")
+    return Holding(file_id, state, pieces, 0, 0, "", False)
 
 
 def fleet(*names: str, now: float = 0.0) -> Registry:
@@ -152,11 +152,11 @@ class TestHoldings:
 
     def test_a_holder_page_has_the_hosts_own_words(self) -> None:
         registry = fleet("b", "a")
-        registry.apply("b", [Holding(FILE, "fetching", 7, 1_100, 0, "one peer is slow")], replace=True)
+        registry.apply("b", [Holding(FILE, "fetching", 7, 1_100, 0, "one peer is slow", False)], replace=True)
         registry.apply("a", [holding("complete", 9)], replace=True)
         rows, more = registry.holder_page(FILE, 0, 3.0)
         assert [row.name for row in rows] == ["a", "b"]
-        assert rows[1].holding == Holding(FILE, "fetching", 7, 1_100, 0, "one peer is slow")
+        assert rows[1].holding == Holding(FILE, "fetching", 7, 1_100, 0, "one peer is slow", False)
         assert not more
         assert registry.holder_page(FILE, 1, 3.0)[0][0].name == "b"
 

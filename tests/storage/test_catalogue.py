@@ -35,6 +35,7 @@ def info(file_id: str, name: str = "weights", *, uploaded_at: int = 1_000, repli
         uploaded_at=uploaded_at,
         uploaded_by="render-01",
         replicas_wanted=replicas,
+        expires_at=0,
     )
 
 

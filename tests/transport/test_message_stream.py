@@ -38,7 +38,7 @@ Stream = MessageStream[Message]
 STAGE = message_stream._STAGE_BYTES
 BLOCK = random.Random(3).randbytes(1 << 20)
 LARGEST = Heartbeat(
-    1, 0, 0, True, [Holding(bytes([n] * 32), "fetching", 1, 1, 1, "\U0010ffff" * 200) for n in range(128)]
+    1, 0, 0, True, [Holding(bytes([n] * 32), "fetching", 1, 1, 1, "\U0010ffff" * 200, True) for n in range(128)]
 )
 
 
@@ -303,7 +303,7 @@ class TestSlowPeers:
     ) -> None:
         peer, own = await ends()
         stream = Stream(own, FROM_CLIENT)
-        await peer.send_all(encode_frame(Publish(1, bytes(32), 0, 0), Publish.max_payload))
+        await peer.send_all(encode_frame(Publish(1, bytes(32), 0, 0, 0), Publish.max_payload))
         await stream.receive()
         taken: list[int] = []
 

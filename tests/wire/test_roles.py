@@ -19,13 +19,13 @@ Key = tuple[Conversation, End, Role]
 # different messages carry the conversation.
 TO_A_HOST: Final = (
     "Authorities Enrolled Renewed Revoked Registered Heard Published Resolved HolderPage FilePage HostPage Removed"
-    " RequestFailed Handout Forget Failure"
+    " ReplicasSet RequestFailed Handout Forget Order Release Challenge Failure"
 )
 MEANT: Final[dict[Key, str]] = {
     ("fleet", "dialler", "stranger"): "GetAuthorities Enrol",
     ("fleet", "dialler", "lapsed"): "Renew",
     ("fleet", "dialler", "host"): "Register Renew Heartbeat Publish Resolve ListHolders fleet.ListFiles fleet.ListHosts"
-    " fleet.Remove",
+    " fleet.Remove SetReplicas Declined Proof",
     ("fleet", "acceptor", "stranger"): "Authorities Failure",
     ("fleet", "acceptor", "master"): TO_A_HOST,
     ("swarm", "dialler", "host"): "Open Ask Cancel Complaint Prefer",
@@ -34,7 +34,7 @@ MEANT: Final[dict[Key, str]] = {
     " Verify Pause Resume Wait Limit TreeDescription HandedFiles HandedPlace",
     ("control", "acceptor", "local"): "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",
     ("admin", "dialler", "local"): "MakeToken RemoveHost ListTokens RevokeToken ListAuthorities RotateAuthority"
-    " RetireAuthority ListEvents",
+    " RetireAuthority DrainHost UndrainHost ListEvents",
     ("admin", "acceptor", "local"): "Progress Result TrackerContent Failure",
 }
 AMBIGUOUS: Final = {"ListFiles", "ListHosts", "Remove"}
@@ -45,7 +45,7 @@ KINDS: Final = message_types()
 def name_of(kind: type[Message]) -> str:
     if kind.__name__ not in AMBIGUOUS:
         return kind.__name__
-    return f"{'fleet' if kind.__module__.endswith('master_messages') else 'control'}.{kind.__name__}"
+    return f"{'fleet' if kind.__module__.endswith('catalogue_messages') else 'control'}.{kind.__name__}"
 
 
 def heard(codec: Codec[Message], kind: type[Message]) -> Message | None:

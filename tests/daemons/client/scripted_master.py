@@ -173,7 +173,7 @@ class Master:
                 await stream.send(m.Heard(sequence))
             case m.Publish(request=number, file_id=file_id):
                 self.catalogue[file_id] = Manifest.decode(payload)
-                await stream.send(m.Published(number, self.info(file_id)))
+                await stream.send(m.Published(number, self.info(file_id), 1))
             case m.Resolve(request=number, query=query, with_manifest=with_manifest):
                 found = [k for k, v in self.catalogue.items() if query == v.name or k.hex().startswith(query)]
                 if found:
@@ -182,14 +182,14 @@ class Master:
                 else:
                     await stream.send(m.RequestFailed(number, "unknown-file", f"no file goes by {query}"))
             case m.ListHolders(request=number, file_id=file_id) if file_id in self.catalogue:
-                await stream.send(m.HolderPage(number, self.info(file_id), 0, [], False))
+                await stream.send(m.HolderPage(number, self.info(file_id), 0, [], False, 0, ""))
             case m.Remove(request=number, file_id=file_id) if file_id in self.catalogue:
                 del self.catalogue[file_id]
                 await stream.send(m.Removed(number, 1))
             case m.ListHolders(request=number) | m.Remove(request=number):
                 await stream.send(m.RequestFailed(number, "unknown-file", "the fleet has no such file"))
             case m.ListFiles(request=number):
-                rows = [m.FileRow(self.info(file_id), 1, 0) for file_id in self.catalogue]
+                rows = [m.FileRow(self.info(file_id), 1, 0, 0, "") for file_id in self.catalogue]
                 await stream.send(m.FilePage(number, rows, False))
             case m.ListHosts(request=number):
                 await stream.send(m.HostPage(number, [], False))
@@ -207,6 +207,7 @@ class Master:
             int(EPOCH),
             "uploader",
             3,
+            0,
         )
 
 

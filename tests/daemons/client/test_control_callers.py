@@ -258,7 +258,7 @@ async def test_a_result_too_large_for_one_page_is_paged(world: World, autojump_c
     async def pages(stream, message: Message) -> bool:  # type: ignore[no-untyped-def]
         if isinstance(message, m.ListHosts):
             rows = [
-                m.HostRow(id_of(f"h{n}"), f"h{n}", "", "10.0.0.9:1", "live", 0, 0, 0, 0.0)
+                m.HostRow(id_of(f"h{n}"), f"h{n}", "", "10.0.0.9:1", "live", 0, 0, 0, 0.0, 0, 0, 0, "")
                 for n in range(message.start, min(message.start + 64, 150))
             ]
             await stream.send(m.HostPage(message.request, rows, message.start + 64 < 150))

@@ -54,7 +54,7 @@ def manifest(name: str = "weights", *, seed: int = 0, pieces: int = 2) -> Manife
 
 
 def holding(file_id: bytes, state: m.HoldingState = "complete", pieces: int = 2) -> m.Holding:
-    return m.Holding(file_id, state, pieces, 0, 0, "")
+    return m.Holding(file_id, state, pieces, 0, 0, "", False)
 
 
 @dataclass
@@ -137,7 +137,7 @@ class Client:
 
     async def publish(self, published: Manifest, *, replicas: int = 0, file_id: bytes | None = None) -> m.FileInfo:
         def make(number: int) -> Message:
-            return m.Publish(number, file_id or published.file_id, 1_700_000_000, replicas)
+            return m.Publish(number, file_id or published.file_id, 1_700_000_000, replicas, 0)
 
         answer, _ = await self.ask(m.Published, make, published.encode())
         return answer.info

@@ -76,6 +76,8 @@ ASKED = [
     c.ListTokens(),
     c.RevokeToken("ab"),
     c.RemoveHost("host"),
+    c.DrainHost("host"),
+    c.UndrainHost("host"),
     c.ListAuthorities(),
     c.RotateAuthority(),
     c.RetireAuthority(),

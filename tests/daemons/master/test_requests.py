@@ -58,7 +58,7 @@ class TestPublishing:
         publisher = await fleet.join("publisher")
         for payload in (b"", b"\x00" * 1000, manifest().encode()[:-1]):
             with pytest.raises(InvalidManifest):
-                await publisher.ask(m.Published, lambda number: m.Publish(number, bytes(32), 0, 0), payload)
+                await publisher.ask(m.Published, lambda number: m.Publish(number, bytes(32), 0, 0, 0), payload)
         assert (await publisher.publish(manifest())).name == "weights"
 
     async def test_large_manifests_wait_for_one_another(
@@ -120,14 +120,14 @@ class TestLists:
         whole, part = await fleet.join("whole", zone="rack-a"), await fleet.join("part")
         info = await whole.publish(published)
         await whole.announce(holding(published.file_id))
-        await part.announce(m.Holding(published.file_id, "fetching", 1, 1_100, 0, "slow"))
+        await part.announce(m.Holding(published.file_id, "fetching", 1, 1_100, 0, "slow", False))
         page = await part.holders(published.file_id)
         assert (page.info, page.complete, page.more) == (info, 1, False)
         assert [(row.name, row.zone, row.host_state) for row in page.holders] == [
             ("part", "", "live"),
             ("whole", "rack-a", "live"),
         ]
-        assert page.holders[0].holding == m.Holding(published.file_id, "fetching", 1, 1_100, 0, "slow")
+        assert page.holders[0].holding == m.Holding(published.file_id, "fetching", 1, 1_100, 0, "slow", False)
 
     async def test_the_holders_of_an_unknown_file_are_unknown(self, fleet: Fleet, autojump_clock: MockClock) -> None:
         client = await fleet.join("client")
@@ -202,7 +202,7 @@ class TestRemoval:
         client = await fleet.join("client")
         await client.publish(manifest())
         await client.remove(manifest().file_id)
-        await client.send(m.Publish(77, manifest().file_id, 0, 0), manifest().encode())
+        await client.send(m.Publish(77, manifest().file_id, 0, 0, 0), manifest().encode())
         await client.announce(holding(manifest().file_id))
         await trio.sleep(1)
         await client.announce()
