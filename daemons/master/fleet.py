@@ -5,7 +5,7 @@ half changed.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
@@ -18,7 +18,7 @@ from daemons.master.events import Events
 from daemons.master.handouts import Handouts
 from daemons.master.reconciler import Reconciler
 from daemons.master.trust import Issued, Trust, removed
-from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost
+from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost, printable
 from interfiles.placement.events import EventKind
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue
@@ -26,7 +26,7 @@ from interfiles.storage.executor import Executor
 from interfiles.storage.members import Host
 from interfiles.transport.base import Address
 from interfiles.units import format_count
-from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Forget, Register, Registered, Revoked
+from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Forget, Holding, Register, Registered, Revoked
 from interfiles.wire.reports import HostDrainReport, HostRemovedReport
 
 EXPIRE_EVERY_S: Final = 10.0
@@ -123,6 +123,19 @@ class Fleet:
         files = list(file_ids)
         self.handouts.touch(files)
         self.reconciler.touch(files)
+
+    def apply(self, host_id: str, holdings: Sequence[Holding], *, replace: bool) -> None:
+        """A host tells what changed in its holdings, or with `replace` all of them.
+
+        Raises:
+          RemoteProtocolError: it announces too many files; nothing is applied then.
+        """
+        bad = [holding for holding in holdings if holding.state == "damaged"]
+        known = [self.registry.held(holding.file_id).get(host_id) for holding in bad]
+        self.touch(self.registry.apply(host_id, holdings, replace=replace))
+        for holding, before in zip(bad, known, strict=True):
+            if before is None or before.state != "damaged":
+                self.events.add("corrupt", host=host_id, file=holding.file_id, reason=printable(holding.note))
 
     async def remove_file(
         self, file_id: bytes, *, delete: bool, host: str = "", kind: EventKind = "file-removed"

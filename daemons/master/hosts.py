@@ -192,7 +192,7 @@ class Hosts:
     async def _apply(self, beat: Heartbeat, connection: Connection) -> None:
         fleet, host_id = self._fleet, connection.host_id
         fleet.registry.set_room(host_id, used=beat.used, free=beat.free)
-        fleet.touch(fleet.registry.apply(host_id, beat.holdings, replace=beat.replace))
+        fleet.apply(host_id, beat.holdings, replace=beat.replace)
         for holding in beat.holdings:
             if holding.state not in ("fetching", "waiting"):
                 connection.handouts.pop(holding.file_id, None)  # if it fetches the file again, it is told all again

@@ -61,7 +61,7 @@ class Host:
 
     async def upload(self, path: Path, **options: object) -> tuple[UploadReport, bytes]:
         """Upload; return the report and the tracker file's content."""
-        request = c.Upload(os.fsencode(path), replicas=None, copy=bool(options.get("copy")))
+        request = c.Upload(os.fsencode(path), replicas=options.get("replicas"), copy=bool(options.get("copy")))  # type: ignore[arg-type]
         return await self._converse(request, UploadReport, b"")
 
     async def download(self, tracker: bytes | str, **options: object) -> DownloadReport:
