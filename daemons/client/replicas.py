@@ -27,6 +27,7 @@ from interfiles.storage.existing import matches_existing
 from interfiles.storage.failures import translated
 from interfiles.storage.leftovers import put_aside, remove_older, take_back
 from interfiles.storage.part_store import PartStore, part_path
+from interfiles.storage.piece_store import keyed_digest
 from interfiles.storage.records import FileRecord, encode_stamps
 from interfiles.storage.seed_store import SeedStore
 from interfiles.units import DAY, HOUR, format_count
@@ -274,12 +275,18 @@ class Replicas:
             await self._repair(file)
 
     async def _repair(self, file: LocalFile) -> None:
-        """Fetch the bad pieces of a replica again: what is good of it becomes the part of a download."""
+        """Fetch the bad pieces of a replica again: what is good of it becomes the part of a download.
+
+        All of it is hashed first: what harms one piece seldom harms one only.
+        """
+        good = await self._library.check(file, file.durable.copy())
+        if bad := [piece for piece in file.durable if piece not in good]:
+            await self._library.report_bad(file, bad)
         async with self._transfers.stopped(file):
             if self._library.find(file.file_id) is not file or file.durable.is_full:
                 return
-            bad = file.manifest.piece_count - len(file.durable)
-            log.warning("repairing replica", file=file.label, bad=format_count(bad, "piece"))
+            lost = file.manifest.piece_count - len(file.durable)
+            log.warning("repairing replica", file=file.label, bad=format_count(lost, "piece"))
             await self._reopen(file, self._place / file.file_id.hex())
 
     async def _reopen(self, file: LocalFile, place: Path) -> None:
@@ -304,7 +311,20 @@ class Replicas:
     # Challenges
 
     async def _answer(self, challenge: m.Challenge) -> None:
-        raise NotImplementedError
+        """Show a piece: read it from the disk, check it, and hash it with the key that the master chose just now."""
+        file, digest, text = self._library.find(FileId(challenge.file_id)), b"", ""
+        try:
+            if file is None or not file.is_complete or challenge.piece >= file.manifest.piece_count:
+                raise Refused("this host does not hold the file")
+            piece = file.manifest.geometry.piece(challenge.piece)
+            with file.using() as store:
+                digest = await self._library.disk_of(file).run(keyed_digest, store, piece, challenge.nonce)
+            if not digest:
+                file.suspect(piece)
+                text = "it does not match its hash on the disk"
+        except InterFilesError as e:
+            text = str(e)[:1000]
+        self._tell(m.Proof(challenge.number, digest, text))
 
 
 def _make_place(place: Path) -> None:

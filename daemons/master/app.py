@@ -128,6 +128,7 @@ async def run(
             nursery.start_soon(fleet.keep_last_seen)
             nursery.start_soon(fleet.handouts.run)
             nursery.start_soon(fleet.reconciler.run)
+            nursery.start_soon(fleet.challenges.run)
             nursery.start_soon(fleet.trust.run)
             nursery.start_soon(lambda: serve(listener, hosts.handle, max_connections=config.max_connections))
             nursery.start_soon(lambda: serve(admin_listener, admin.handle, max_connections=MAX_CALLERS))

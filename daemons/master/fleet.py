@@ -8,11 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Final, ParamSpec, TypeVar
 
 import structlog
 import trio
 
+from daemons.master.challenges import Challenges
 from daemons.master.connection import Connection
 from daemons.master.events import Events
 from daemons.master.handouts import Handouts
@@ -74,6 +76,11 @@ class Fleet:
         self.events: Final = Events(registry, wall_clock=sources.wall_clock, secret=sources.secret)
         self._database = database
         self.reconciler: Final = Reconciler(catalogue, self.stored, registry, self.connections, self.events)
+        self.challenges: Final = Challenges(
+            *(catalogue, self.stored, registry, self.connections, self.reconciler),
+            rng=Random(salt),
+            secret=sources.secret,
+        )
         self._sources = sources
         self.masters: Final = masters
         self._revoked: list[str] = []
@@ -133,6 +140,7 @@ class Fleet:
         bad = [holding for holding in holdings if holding.state == "damaged"]
         known = [self.registry.held(holding.file_id).get(host_id) for holding in bad]
         self.touch(self.registry.apply(host_id, holdings, replace=replace))
+        self.reconciler.announced(host_id, holdings)
         for holding, before in zip(bad, known, strict=True):
             if before is None or before.state != "damaged":
                 self.events.add("corrupt", host=host_id, file=holding.file_id, reason=printable(holding.note))

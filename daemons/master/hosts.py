@@ -37,6 +37,7 @@ from interfiles.wire.master_messages import (
     ListFiles,
     ListHolders,
     ListHosts,
+    Proof,
     Publish,
     Register,
     Remove,
@@ -148,6 +149,8 @@ class Hosts:
                     await self._apply(message, connection)
                 case Declined():
                     self._fleet.reconciler.declined(connection.host_id, message)
+                case Proof():
+                    self._fleet.challenges.hear(connection.host_id, message)
                 case (
                     Publish()
                     | Resolve()

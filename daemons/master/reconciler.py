@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from interfiles.placement.registry import Registry
     from interfiles.placement.replicas import Action
     from interfiles.storage.catalogue import Catalogue, Wanted
-    from interfiles.wire.master_messages import HostState
+    from interfiles.wire.master_messages import Holding, HostState
 
 ROUND_S: Final = 2.0  # between two looks at what is not as wanted
 SWEEP_S: Final = 60.0  # between two looks at everything
@@ -100,6 +100,16 @@ class Reconciler:
         )
         self._events.add("failed", host=host_id, file=answer.file_id, reason=printable(answer.text))
         self.touch([answer.file_id])
+
+    def doubt(self, host_id: str, file_id: bytes, reason: str) -> None:
+        """A host could not show what it claims to hold: its copy does not count for now."""
+        self._events.add("corrupt", host=host_id, file=file_id, reason=reason)
+        self._orders.doubt(file_id, host_id, trio.current_time())
+        self.touch([file_id])
+
+    def announced(self, host_id: str, holdings: Iterable[Holding]) -> None:
+        """A host tells what has changed in its holdings."""
+        self._orders.trust(host_id, (holding.file_id for holding in holdings if holding.state != "complete"))
 
     def lost(self, host_id: str) -> None:
         """A host's connection is gone."""

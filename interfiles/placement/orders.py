@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from interfiles.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from interfiles.placement.replicas import Copy
     from interfiles.wire.master_messages import Holding
@@ -23,6 +23,7 @@ ANSWER_S: Final = 30.0  # for a host to take or decline an order, or to give up 
 STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piece
 MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
 MAX_REST_S: Final = 3600.0  # and no longer than this
+DOUBT_S: Final = 3600.0  # that a copy does not count which the host could not show
 _COPIES: Final[dict[tuple[str, bool], Copy]] = {
     ("complete", False): "own",
     ("complete", True): "ordered",
@@ -70,6 +71,7 @@ class Orders:
         self._surplus: dict[bytes, float] = {}
         self._refused: dict[bytes, dict[str, float]] = {}
         self._failures: dict[str, _Failures] = {}
+        self._doubted: dict[tuple[bytes, str], float] = {}
 
     # What is done
 
@@ -88,6 +90,16 @@ class Orders:
         """
         self._unwatch(file_id, host_id)
         self._fail(file_id, host_id, now, rest_s=rest_s, whole_host=whole_host)
+
+    def doubt(self, file_id: bytes, host_id: str, now: float) -> None:
+        """A host could not show what it claims to hold: its copy does not count for a while, or until it is another."""
+        self._doubted = {key: until for key, until in self._doubted.items() if until > now}
+        self._doubted[file_id, host_id] = now + DOUBT_S
+
+    def trust(self, host_id: str, file_ids: Iterable[bytes]) -> None:
+        """A host says itself that it does not hold these files now: what it holds of them next is another copy."""
+        for file_id in file_ids if self._doubted else ():
+            self._doubted.pop((file_id, host_id), None)
 
     def lost(self, host_id: str) -> None:
         """A host's connection is gone, and with it what it had not answered."""
@@ -127,6 +139,10 @@ class Orders:
     def copies(self, file_id: bytes, held: Mapping[str, Holding], now: float) -> dict[str, Copy]:
         """The copies of a file as a plan counts them."""
         copies = {host_id: _COPIES.get((one.state, one.ordered), "stuck") for host_id, one in held.items()}
+        if self._doubted:
+            for host_id in copies:
+                if self._doubted.get((file_id, host_id), now) > now:
+                    copies[host_id] = "stuck"
         for host_id, watched in self._watched.get(file_id, {}).items():
             if watched.stage == "asked":
                 copies.setdefault(host_id, "arriving")

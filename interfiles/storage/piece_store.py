@@ -6,8 +6,10 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
+from blake3 import blake3
+
 from interfiles.errors import ContentChanged, InterFilesError, NotPermitted, StorageFailed, printable
-from interfiles.geometry import MIB, Block
+from interfiles.geometry import MIB, Block, PieceIndex
 from interfiles.manifest import Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage import Stopped
@@ -196,6 +198,20 @@ class PieceStore(ABC):
             if count == 0:
                 raise self._cut_short(index)
             offset, view = offset + count, view[count:]
+
+
+def keyed_digest(store: PieceStore, piece: PieceIndex, key: bytes) -> bytes:
+    """BLAKE3 of a piece on disk, keyed with 32 bytes; empty if the piece does not match its hash. Called in a thread.
+
+    Raises:
+      ContentChanged, NotPermitted, StorageFailed: as `PieceStore.read`.
+    """
+    keyed, plain = blake3(key=key), blake3()
+    for block in store.manifest.geometry.blocks(piece):
+        data = store.read(block)
+        keyed.update(data)
+        plain.update(data)
+    return keyed.digest() if plain.digest() == store.manifest.piece_hash(piece) else b""
 
 
 def check_pieces(tree: Tree, pieces: PieceSet, progress: Progress, cancelled: Cancelled) -> PieceSet:

@@ -184,3 +184,18 @@ async def test_a_crash_at_any_moment_of_an_order_leaves_nothing_astray(
             await until_copies(a, report.id, 2, within_s=120)
         names = {path.name for path in (b.directory / "state" / "replicas").glob("*/*")}
         assert names == {f"weights{seed}" for seed in range(4)}
+
+
+async def test_rot_is_found_by_a_challenge(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=3) as (fleet, [a, *_]):
+        path = content(a)
+        report, _ = await a.upload(path)
+        await until_copies(a, report.id, 3)
+        replica = holders(fleet, report.id)[0]
+        for piece in range(report.pieces):
+            flip(replica, piece * report.piece_size)
+        await trio.sleep(900)
+        assert replica.read_bytes() == path.read_bytes()
+        await until_copies(a, report.id, 3)
+        reasons = [event.reason for event in (await fleet.admin.events(last=100)).events if event.kind == "corrupt"]
+        assert any("does not match its hash" in reason for reason in reasons)
