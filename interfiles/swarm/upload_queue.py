@@ -7,6 +7,9 @@ others out, whatever the sizes of their pieces. Bytes count by the weights of th
 line whatever the slots, so of these the heavier goes first until it is ahead. One that takes its pieces much more
 slowly than the other does is not slow for want of that line, and is not waited for.
 
+Those that weigh less than 1 are in the background: all of them together get no more than their weight's share of what
+the others get, free slots or not, for as long as the others take their pieces about as quickly as they do.
+
 Of what a fetcher asks for, it gets the piece that this host has sent to the fewest: so a source sends each piece once
 before it sends any twice. Ties go to the next in the order of the content, which disks like.
 
@@ -81,6 +84,7 @@ class UploadQueue:
     _line: dict[str, None] = field(default_factory=dict)
     _clock: float = 0.0
     _joined: int = 0
+    _ahead: float = 0.0  # bytes, by weight, that those in the background were given before their turn
 
     def add(self, fetcher: str, sent: SentCounts, piece_bytes: int, *, host: str = "", weight: float = 1.0) -> None:
         """A fetcher comes; `sent`: the counts of its file, which all its fetchers share; `host`: whose it is."""
@@ -146,6 +150,7 @@ class UploadQueue:
         self._clock = max(self._clock, state.given)
         state.turn_bytes += state.piece_bytes
         state.given += state.piece_bytes / state.weight
+        self._count_ahead(state, now)
         its = self._hosts[state.host]
         state.given_at_host = max(state.given_at_host, its.clock - MAX_LAG_BYTES)  # it was slow by itself
         its.clock = max(its.clock, state.given_at_host)
@@ -197,19 +202,35 @@ class UploadQueue:
         self._line[fetcher] = None
 
     def _gives_way(self, state: _Fetcher, now: float) -> bool:
-        """Whether another download of the same host, of another weight, is behind, and makes use of being let past."""
-        if not self._weighted or not state.host:
+        """Whether another download is behind that this one may not be ahead of, and makes use of being let past."""
+        if not self._weighted:
             return False
-        return any(
+        if state.weight < 1 and self._ahead > 0 and self._is_foreground(state, now):
+            return True
+        return bool(state.host) and any(
             other.weight != state.weight
             and other.given_at_host < state.given_at_host
-            and (
-                other.asked != 0
-                if other.slot_since is None
-                else now - other.piece_since < min(max(HOLD_S, HOLD_FACTOR * state.byte_s * other.piece_bytes), STUCK_S)
-            )
+            and not (other.weight < 1 <= state.weight and self._ahead > 0)  # that one waits for this
+            and self._is_quick(other, state, now)
             for other in self._hosts[state.host].fetchers.values()
         )
+
+    def _is_quick(self, other: _Fetcher, state: _Fetcher, now: float) -> bool:
+        """Whether another fetcher waits for its turn, or takes its piece about as quickly as this one took its last."""
+        if other.slot_since is None:
+            return other.asked != 0
+        return now - other.piece_since < min(max(HOLD_S, HOLD_FACTOR * state.byte_s * other.piece_bytes), STUCK_S)
+
+    def _is_foreground(self, state: _Fetcher, now: float) -> bool:
+        """Whether anybody who is not in the background makes use of being let past by this one."""
+        return any(other.weight >= 1 and self._is_quick(other, state, now) for other in self._fetchers.values())
+
+    def _count_ahead(self, state: _Fetcher, now: float) -> None:
+        """A piece is begun: what the background gets puts it ahead, what others get lets it come back."""
+        if state.weight >= 1:
+            self._ahead = max(0.0, self._ahead - state.piece_bytes)
+        else:
+            self._ahead = (self._ahead if self._is_foreground(state, now) else 0.0) + state.piece_bytes / state.weight
 
     def _slots_in_use(self, now: float) -> int:
         since = [state.slot_since for state in self._fetchers.values()]

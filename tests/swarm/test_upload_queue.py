@@ -209,19 +209,23 @@ def test_who_waits_for_another_of_the_same_host_goes_when_that_takes_all_back_or
 
 
 class Line:
-    """Downloads of one host share a line evenly, each with at most its own rate, in bytes a second."""
+    """Downloads share a line evenly, each with at most its own rate, in bytes a second; all of one host, or `apart`."""
 
-    def __init__(self, line: float, piece_bytes: int, **own: float) -> None:
+    def __init__(self, line: float, piece_bytes: int, *, apart: bool = False, **own: float) -> None:
         self.line, self.piece_bytes, self.own, self.steps = line, piece_bytes, own, 0
         self.queue, self.got, self.left = UploadQueue(8), Counter[str](), dict[str, float]()
         for name in own:
-            self.queue.add(
-                name, SentCounts(4000), piece_bytes, host="the same", weight={"low": 0.25, "high": 4.0}[name]
-            )
+            weight = {"low": 0.25, "normal": 1.0, "high": 4.0}[name.rstrip("0123456789")]
+            self.queue.add(name, SentCounts(4000), piece_bytes, host=name if apart else "the same", weight=weight)
             self.left.update(dict.fromkeys(self.queue.ask(name, BITS - 1, 0.0), 0.0))
 
     def run(self, seconds: float) -> tuple[float, float]:
         """Bytes a second that low and high get from now on."""
+        got = self.rates(seconds)
+        return got["low"], got["high"]
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """Bytes a second that each gets from now on."""
         before = self.got.copy()
         for _ in range(round(seconds / 0.01)):
             self.steps += 1
@@ -229,8 +233,7 @@ class Line:
                 self.send(name, min(self.own[name], self.line / len(self.left)) * 0.01)
             if self.steps % 25 == 0:
                 self.give_slots()
-        low, high = ((self.got[name] - before[name]) * self.piece_bytes / seconds for name in ("low", "high"))
-        return low, high
+        return {name: (self.got[name] - before[name]) * self.piece_bytes / seconds for name in self.own}
 
     def send(self, name: str, count: float) -> None:
         self.left[name] -= count
@@ -257,7 +260,7 @@ def test_two_of_one_host_share_a_line_by_weight_however_slow_it_is(piece_bytes: 
 
 @pytest.mark.parametrize(("slow", "quick"), [("high", "low"), ("low", "high")])
 def test_one_that_is_slow_by_itself_keeps_no_other_of_its_host_from_an_idle_line(slow: str, quick: str) -> None:
-    line = Line(1e9, MIB // 4, **{slow: MIB / 4 / 4.9, quick: 15 * MIB})
+    line = Line(1e9, MIB // 4, apart=False, **{slow: MIB / 4 / 4.9, quick: 15 * MIB})
     rates = dict(zip(("low", "high"), line.run(60.0), strict=True))
     assert rates[quick] > 0.85 * 15 * MIB
     assert rates[slow] == pytest.approx(MIB / 4 / 4.9, rel=0.1)

@@ -1,0 +1,36 @@
+"""Downloads in the background leave four fifths of a sender's line to the others, whatever hosts they are of."""
+
+import pytest
+
+from interfiles.geometry import MIB
+from tests.swarm.test_upload_queue import Line
+
+PIECES = [(MIB // 4, 1e6), (MIB, 12.5e6), (MIB, 25e6), (4 * MIB, 12.5e6), (16 * MIB, 125e6)]
+
+
+@pytest.mark.parametrize(("piece_bytes", "rate"), PIECES)
+@pytest.mark.parametrize("background", [1, 2, 7, 20])
+def test_others_keep_four_fifths_of_the_line(background: int, piece_bytes: int, rate: float) -> None:
+    lows = {f"low{n}": 1e12 for n in range(1, background + 1)}
+    line = Line(rate, piece_bytes, apart=True, normal=1e12, **lows)
+    line.rates(60 * piece_bytes / rate)
+    got = line.rates(600 * piece_bytes / rate)
+    assert got["normal"] > 0.75 * sum(got.values()), "while a piece of each is under way, the line is halved"
+    assert sum(got.values()) > 0.8 * rate, "of which steps in time lose some"
+    assert sum(got[low] for low in lows) > 0.08 * rate, "nor do they starve"
+
+
+@pytest.mark.parametrize(("piece_bytes", "rate"), PIECES)
+def test_who_is_slow_by_itself_keeps_no_background_from_an_idle_line(piece_bytes: int, rate: float) -> None:
+    line = Line(rate, piece_bytes, apart=True, low=1e12)
+    line.rates(30 * piece_bytes / rate)
+    slow = Line(rate, piece_bytes, apart=True, low=1e12, normal=rate / 20)
+    slow.rates(200 * piece_bytes / rate)
+    got = slow.rates(400 * piece_bytes / rate)
+    assert got["normal"] > 0.9 * rate / 20
+    assert got["low"] > 0.6 * rate / 2, "half of the line is the other's, which leaves it idle"
+
+
+def test_alone_it_has_the_whole_line() -> None:
+    line = Line(12.5e6, MIB, apart=True, low1=1e12, low2=1e12)
+    assert sum(line.rates(60.0).values()) > 0.95 * 12.5e6
