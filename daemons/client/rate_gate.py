@@ -82,6 +82,39 @@ class RateGate:
         self._limit.forget(flow)
 
 
+class SpareGate(RateGate):
+    """A gate before another: what passes it has waited at both."""
+
+    def __init__(self, beyond: RateGate) -> None:
+        super().__init__(None)
+        self._beyond = beyond
+        self._known = beyond.rate
+
+    @property
+    def rate(self) -> int | None:
+        rates = [rate for rate in (self._limit.rate, self._beyond.rate) if rate is not None]
+        return min(rates, default=None)
+
+    def change(self, rate: int | None) -> None:
+        """Keep to another rate of its own from now on; to be called now and then, for the other gate's changes too."""
+        if (rate, self._beyond.rate) != (self._limit.rate, self._known):
+            self._known = self._beyond.rate
+            super().change(rate)
+
+    def part_bytes(self, wanted: int) -> int:
+        return min(super().part_bytes(wanted), self._beyond.part_bytes(wanted))
+
+    async def wait_for(self, flow: str, wanted: int, weight: float) -> int:
+        count = left = await super().wait_for(flow, wanted, weight)
+        while left:
+            left -= await self._beyond.wait_for(flow, left, weight)
+        return count
+
+    def forget(self, flow: str) -> None:
+        super().forget(flow)
+        self._beyond.forget(flow)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The daemon's two gates, for content bytes to and from peers."""

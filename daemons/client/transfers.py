@@ -11,8 +11,10 @@ import trio
 
 from daemons.client.download import Download
 from daemons.client.notice import Notice
+from daemons.client.rate_gate import SpareGate
 from daemons.supervision import Backoff, contain, first_leaf
 from interfiles.errors import InterFilesError, Refused
+from interfiles.swarm.spare_rate import SpareRate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from daemons.client.rate_gate import RateGate
     from interfiles.manifest import FileId
 
+SPARE_S: Final = 0.5  # between two looks at what replicas may fetch
 RETRY_FLOOR_S: Final = 2.0
 RETRY_CAP_S: Final = 30.0  # a disk that was full is noticed within so long after room is made
 
@@ -39,6 +42,7 @@ class Transfers:
         self._zone = zone
         self._rng = rng
         self._gate = gate
+        self._spare = SpareGate(gate)
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
         self._held: set[FileId] = set()
         self._forgotten: dict[FileId, bool] = {}
@@ -49,12 +53,24 @@ class Transfers:
         seen = 0
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._remove_forgotten)
+            nursery.start_soon(self._leave_room)
             while True:
                 for file in self._library:
                     if file.is_fetching and file.file_id not in self._running and file.file_id not in self._held:
                         self._running[file.file_id] = (file, trio.CancelScope(), trio.Event())
                         nursery.start_soon(self._keep_fetching, file)
                 seen = await self._library.work.later_than(seen)
+
+    async def _leave_room(self) -> None:
+        """Have the replicas that come here leave most of the line to people's downloads."""
+        spare = SpareRate()
+        while True:
+            await trio.sleep(SPARE_S)
+            now = trio.current_time()
+            rates = [(file.record.ordered, file.rates(now)[0]) for file, _, _ in self._running.values()]
+            people = sum(rate for is_ordered, rate in rates if not is_ordered)
+            replicas = sum(rate for is_ordered, rate in rates if is_ordered)
+            self._spare.change(spare.update(people, replicas, now))
 
     @asynccontextmanager
     async def stopped(self, file: LocalFile) -> AsyncIterator[None]:
@@ -136,8 +152,9 @@ class Transfers:
         backoff = Backoff(self._rng, floor_s=RETRY_FLOOR_S, cap_s=RETRY_CAP_S)
 
         async def attempt() -> None:
+            gate = self._spare if file.record.ordered else self._gate
             try:
-                await Download(file, self._library, self._network, self._rng, self._gate, zone=self._zone).run()
+                await Download(file, self._library, self._network, self._rng, gate, zone=self._zone).run()
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)
