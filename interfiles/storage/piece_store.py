@@ -95,17 +95,17 @@ class PieceStore(ABC):
                 view = view[count:]
         return made
 
-    def check(self, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled) -> PieceSet:
+    def check(self, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled, from_disk: bool = False) -> PieceSet:
         """Hash pieces on disk and return those that match; may run in several threads at once.
 
         A piece in a file that is missing, too short or of another kind, or where the disk fails, does not match.
-        `progress` is told how many bytes more are done.
+        `progress` is told how many bytes more are done. `from_disk`: as of `PieceReader`.
 
         Raises:
           NotPermitted: a file may not be read.
           Stopped: `cancelled` answered yes.
         """
-        return check_pieces(self._tree, pieces, progress, cancelled)
+        return check_pieces(self._tree, pieces, progress, cancelled, from_disk=from_disk)
 
     def close(self) -> None:
         """Close the files, each that is lent as soon as it is given back; closing twice is allowed."""
@@ -198,11 +198,13 @@ class PieceStore(ABC):
             offset, view = offset + count, view[count:]
 
 
-def check_pieces(tree: Tree, pieces: PieceSet, progress: Progress, cancelled: Cancelled) -> PieceSet:
+def check_pieces(
+    tree: Tree, pieces: PieceSet, progress: Progress, cancelled: Cancelled, *, from_disk: bool = False
+) -> PieceSet:
     """As `PieceStore.check`, of any content that may or may not be that of the tree's manifest."""
     manifest = tree.manifest
     matching = PieceSet(manifest.piece_count)
-    with PieceReader(tree) as reader:
+    with PieceReader(tree, from_disk=from_disk) as reader:
         for piece in pieces:
             if cancelled():
                 raise Stopped
