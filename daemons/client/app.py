@@ -17,15 +17,17 @@ from daemons.client import joining
 from daemons.client.announcements import Announcements
 from daemons.client.control_server import ControlServer
 from daemons.client.copies import Copier
-from daemons.client.disks import Disks
+from daemons.client.disks import Disks, WatchedExecutor
 from daemons.client.downloads import Downloader
 from daemons.client.fleet_network import FleetNetwork
+from daemons.client.hooks import Hooks, Runner
 from daemons.client.library import Library
 from daemons.client.master_link import MasterLink
 from daemons.client.membership import Membership, credentials_of
 from daemons.client.peer_server import PeerServer
 from daemons.client.rate_gate import Limits, RateGate
 from daemons.client.reporting import Reporter
+from daemons.client.scrubber import Scrubber
 from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
 from daemons.client.uploads import Uploader
@@ -54,7 +56,8 @@ class ClientConfig:
     is still to do, for a service that is started with the same environment each time; by then it may be anything.
     `zone`: where the host is, "": in none, None: as it was. `socket_group`: the group (its number) whose members may
     command the daemon too. `limit_up`, `limit_down`: bytes of content a second to and from all peers, None: as quickly
-    as can be.
+    as can be. `on_complete`: the words of a command to run for each finished download. `scrub_every_s`: within how many
+    seconds each copy is hashed again, None: never.
     """
 
     state: Path
@@ -69,6 +72,8 @@ class ClientConfig:
     socket_group: int | None = None
     limit_up: int | None = None
     limit_down: int | None = None
+    on_complete: tuple[str, ...] | None = None
+    scrub_every_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,7 @@ class Environment:
     """The world outside: replaced as a whole by tests in virtual time.
 
     `database` runs one function at a time, for the job store; `disk` several. `make_member_disk` makes an executor for
-    another user that the daemon works for; None: all share `disk`.
+    another user that the daemon works for; None: all share `disk`. `hook_runner` runs the command of `on_complete`.
     """
 
     network: Network
@@ -86,6 +91,7 @@ class Environment:
     rng: random.Random
     wall_clock: Callable[[], float]
     make_member_disk: Callable[[], Executor] | None = None
+    hook_runner: Runner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,7 @@ async def _serve(
     joined_now: bool,
     task_status: trio.TaskStatus[Serving],
 ) -> None:
-    disk, rng = environment.disk, environment.rng
+    disk, rng = WatchedExecutor(environment.disk), environment.rng
     reach = Reach([Address.parse(master) for master in identity.masters])
     network = FleetNetwork(
         environment.network,
@@ -189,7 +195,14 @@ async def _serve(
         jobs, environment.database, disk, OpenFiles(), state=config.state, quota=config.quota, disks=disks
     )
     limits = Limits(up=RateGate(config.limit_up), down=RateGate(config.limit_down))
-    transfers = Transfers(library, network, rng, limits.down, zone=identity.zone)
+    hooks = Hooks(environment.hook_runner, identity)
+    scrubber = Scrubber(
+        *(library, jobs, environment.database),
+        every_s=config.scrub_every_s,
+        wall_clock=environment.wall_clock,
+        is_disk_busy=lambda: disk.running > 0,
+    )
+    transfers = Transfers(library, network, rng, limits.down, zone=identity.zone, on_complete=hooks.completed)
     link = MasterLink(
         network,
         membership,
@@ -213,7 +226,9 @@ async def _serve(
     copier = Copier(library, jobs, environment.database)
     downloader = Downloader(library, transfers, copier)
     address = str(config.advertise or listener.address)
-    reporter = Reporter(library, copier, link, identity, limits, address=address, state=config.state)
+    reporter = Reporter(
+        *(library, copier, link, identity, limits), address=address, state=config.state, scrub=scrubber.report
+    )
     server = ControlServer(
         *(library, link, transfers, uploader, downloader, copier, sources, reporter, limits),
         group=config.socket_group,
@@ -225,6 +240,7 @@ async def _serve(
 
     await library.load()
     await copier.load()
+    await scrubber.load()
     await disk.run(_remove_orphans, copies, library.owned_roots())
     serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS)
     serve_callers = partial(serve, max_connections=MAX_CONTROL_CONNECTIONS)
@@ -235,6 +251,8 @@ async def _serve(
             nursery.start_soon(copier.run)
             nursery.start_soon(downloader.run)
             nursery.start_soon(link.run)
+            nursery.start_soon(hooks.run)
+            nursery.start_soon(scrubber.run)
             nursery.start_soon(peers.run)
             nursery.start_soon(serve_peers, listener, peers.handle)
             nursery.start_soon(serve_callers, control, handle_control)
