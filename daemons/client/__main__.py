@@ -17,6 +17,8 @@ import typer
 
 from daemons.client.app import ClientConfig, Environment, Serving, run
 from daemons.client.disks import MEMBER_THREADS
+from daemons.client.hook_process import ProcessRunner, parse_hook
+from daemons.client.scrubber import MIN_SCRUB_EVERY_S
 from daemons.command_line import run_command
 from daemons.logs import configure_logging, stderr_is_journal
 from daemons.notify import Notifier
@@ -31,7 +33,7 @@ from interfiles.swarm.rate_limit import parse_limit
 from interfiles.transport.base import Address, Listener
 from interfiles.transport.plain import TcpNetwork
 from interfiles.transport.unix import listen_unix
-from interfiles.units import parse_size
+from interfiles.units import parse_duration, parse_size
 from interfiles.wire.fields import HOST_NAME_PATTERN, ZONE_PATTERN
 
 DEFAULT_PORT: Final = 4851
@@ -84,6 +86,15 @@ def client(
     limit_down: Annotated[
         str | None, typer.Option(metavar="RATE", help="Fetch no more content than this from all peers.")
     ] = None,
+    on_complete: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CMD", help="Run this for each download that is complete; no shell; facts in INTERFILES_*."
+        ),
+    ] = None,
+    scrub_every: Annotated[
+        str, typer.Option(metavar="T|never", help="Hash every copy on this host again within this time.")
+    ] = "30d",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Store, serve and fetch files on this host, until stopped.
@@ -93,6 +104,7 @@ def client(
       interfiles client --join IF1-GEZDGNBVGY3TQOJQ-...
       interfiles client
       interfiles client --limit-up 80Mbit/s
+      interfiles client --on-complete '/usr/local/bin/announce --quietly'
       interfiles client --state /data/if --socket /data/if/sock --listen 0.0.0.0:4861
     """
     with exit_with_sentence():
@@ -111,6 +123,8 @@ def client(
             socket_group=_group(socket_group) if socket_group is not None else None,
             limit_up=parse_limit(limit_up) if limit_up is not None else None,
             limit_down=parse_limit(limit_down) if limit_down is not None else None,
+            on_complete=parse_hook(on_complete) if on_complete is not None else None,
+            scrub_every_s=_scrub_every(scrub_every),
         )
         raise_file_limit()
         with StateLock(where, not_with=MASTER_CATALOGUE):
@@ -130,6 +144,7 @@ async def _main(config: ClientConfig) -> None:
         rng=random.SystemRandom(),
         wall_clock=time.time,
         make_member_disk=lambda: ThreadExecutor(MEMBER_THREADS),
+        hook_runner=ProcessRunner(config.on_complete, socket=config.socket) if config.on_complete else None,
     )
 
     async def main(*, task_status: trio.TaskStatus[None]) -> None:
@@ -196,6 +211,15 @@ def _group(given: str) -> int:
         raise UsageError(f"there is no group {printable(given)} on this host; name one with --socket-group") from e
     with acting_as(Owner(NOBODY, NOBODY)):
         return number
+
+
+def _scrub_every(text: str) -> float | None:
+    if text == "never":
+        return None
+    seconds = parse_duration(text)
+    if seconds < MIN_SCRUB_EVERY_S:
+        raise UsageError(f"--scrub-every {printable(text)} is too short; at least {MIN_SCRUB_EVERY_S:g}s, or never")
+    return seconds
 
 
 def _host_name(name: str | None) -> str:

@@ -19,9 +19,10 @@ from daemons.client.announcements import Announcements
 from daemons.client.announcer import Errand
 from daemons.client.control_server import ControlServer
 from daemons.client.copies import Copier
-from daemons.client.disks import Disks
+from daemons.client.disks import Disks, WatchedExecutor
 from daemons.client.downloads import Downloader
 from daemons.client.fleet_network import FleetNetwork
+from daemons.client.hooks import Hooks, Runner
 from daemons.client.library import Library
 from daemons.client.master_link import MasterLink
 from daemons.client.membership import Membership, credentials_of
@@ -29,6 +30,7 @@ from daemons.client.peer_server import PeerServer
 from daemons.client.rate_gate import Limits, RateGate
 from daemons.client.replicas import MAX_INBOX, Replicas, remove_strays
 from daemons.client.reporting import Reporter
+from daemons.client.scrubber import Scrubber
 from daemons.client.sources import Sources
 from daemons.client.transfers import Transfers
 from daemons.client.uploads import Uploader
@@ -58,7 +60,8 @@ class ClientConfig:
     `quota`: bytes for own copies and replicas, None: no limit but the disk; `keep_free`: bytes of the disk that
     replicas leave to others, None: a share of it. `zone`: where the host is, "": in none, None: as it was.
     `socket_group`: the group (its number) whose members may command the daemon too. `limit_up`, `limit_down`: bytes of
-    content a second to and from all peers, None: as quickly as can be.
+    content a second to and from all peers, None: as quickly as can be. `on_complete`: the words of a command to run for
+    each finished download. `scrub_every_s`: within how many seconds each copy is hashed again, None: never.
     """
 
     state: Path
@@ -74,6 +77,8 @@ class ClientConfig:
     socket_group: int | None = None
     limit_up: int | None = None
     limit_down: int | None = None
+    on_complete: tuple[str, ...] | None = None
+    scrub_every_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,7 @@ class Environment:
     """The world outside: replaced as a whole by tests in virtual time.
 
     `database` runs one function at a time, for the job store; `disk` several. `make_member_disk` makes an executor for
-    another user that the daemon works for; None: all share `disk`.
+    another user that the daemon works for; None: all share `disk`. `hook_runner` runs the command of `on_complete`.
     """
 
     network: Network
@@ -91,6 +96,7 @@ class Environment:
     rng: random.Random
     wall_clock: Callable[[], float]
     make_member_disk: Callable[[], Executor] | None = None
+    hook_runner: Runner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ async def _serve(
     joined_now: bool,
     task_status: trio.TaskStatus[Serving],
 ) -> None:
-    disk, rng = environment.disk, environment.rng
+    disk, rng = WatchedExecutor(environment.disk), environment.rng
     reach = Reach([Address.parse(master) for master in identity.masters])
     network = FleetNetwork(
         environment.network,
@@ -199,7 +205,14 @@ async def _serve(
         keep_free=config.keep_free,
     )
     limits = Limits(up=RateGate(config.limit_up), down=RateGate(config.limit_down))
-    transfers = Transfers(library, network, rng, limits.down, zone=identity.zone)
+    hooks = Hooks(environment.hook_runner, identity)
+    scrubber = Scrubber(
+        *(library, jobs, environment.database),
+        every_s=config.scrub_every_s,
+        wall_clock=environment.wall_clock,
+        is_disk_busy=lambda: disk.running > 0,
+    )
+    transfers = Transfers(library, network, rng, limits.down, zone=identity.zone, on_complete=hooks.completed)
     to_replicas, inbox = trio.open_memory_channel[Errand](MAX_INBOX)
 
     def take_in(errand: Errand) -> None:
@@ -236,7 +249,12 @@ async def _serve(
     copier = Copier(library, jobs, environment.database)
     downloader = Downloader(library, transfers, copier)
     address = str(config.advertise or listener.address)
-    reporter = Reporter(library, copier, link, identity, limits, allowance, address=address, state=config.state)
+    reporter = Reporter(
+        *(library, copier, link, identity, limits, allowance),
+        address=address,
+        state=config.state,
+        scrub=scrubber.report,
+    )
     server = ControlServer(
         *(library, link, transfers, uploader, downloader, copier, sources, reporter, limits, replicas),
         group=config.socket_group,
@@ -248,6 +266,7 @@ async def _serve(
 
     await library.load()
     await copier.load()
+    await scrubber.load()
     for own in (copies, replicas_place):
         await disk.run(remove_strays, own, library.owned_roots())
     serve_peers = partial(serve, max_connections=MAX_PEER_CONNECTIONS)
@@ -260,6 +279,8 @@ async def _serve(
             nursery.start_soon(downloader.run)
             nursery.start_soon(replicas.run)
             nursery.start_soon(link.run)
+            nursery.start_soon(hooks.run)
+            nursery.start_soon(scrubber.run)
             nursery.start_soon(peers.run)
             nursery.start_soon(serve_peers, listener, peers.handle)
             nursery.start_soon(serve_callers, control, handle_control)

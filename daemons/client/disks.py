@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 from interfiles.storage.acting import ActingExecutor
 
@@ -12,7 +12,26 @@ if TYPE_CHECKING:
     from interfiles.storage.acting import Owner
     from interfiles.storage.executor import Executor
 
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
 MEMBER_THREADS: Final = 2  # a user's own file system may never answer: then only that user's work waits
+
+
+class WatchedExecutor:
+    """An executor of which it can be asked how many functions it has been given that have not ended: `running`."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor: Final = executor
+        self.running = 0
+
+    async def run(self, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        """As `Executor.run`."""
+        self.running += 1
+        try:
+            return await self._executor.run(function, *args)
+        finally:
+            self.running -= 1
 
 
 class Disks:

@@ -60,10 +60,6 @@ _DISK_TROUBLE: Final = (NoSpace, NotPermitted, StorageFailed)
 log = structlog.get_logger()
 
 
-class _Unwanted(Refused):
-    """A person does not want the file here."""
-
-
 class Replicas:
     """Carries out what comes into `inbox`. `place`: the directory of replicas, each in one of its own named by its id.
 
@@ -135,6 +131,9 @@ class Replicas:
         file_id = FileId(order.file_id)
         if (known := self._library.find(file_id)) is not None and known.record.ordered:
             await self._look_at(known)  # what is wrong with it, if anything, is mended or out of the way then
+        if known is None and await self._database.run(self._jobs.is_unwanted, file_id):
+            self._decline(file_id, Refused("it was removed from this host by hand"), rest_s=UNWANTED_REST_S)
+            return
         try:
             async with self._library.claimed(file_id):
                 if not self._is_taken_care_of(self._library.find(file_id)):
@@ -152,8 +151,6 @@ class Replicas:
 
     async def _hold(self, file_id: FileId, size: int) -> None:
         """Begin to fetch, or take back what is left over."""
-        if await self._database.run(self._jobs.is_unwanted, file_id):
-            raise _Unwanted("it was removed from this host by hand")
         with self._allowance.replicating(size):
             source = await self._sources.find(file_id.hex(), b"")
             manifest = source.manifest
@@ -228,9 +225,8 @@ class Replicas:
             ordered=True,
         )
 
-    def _decline(self, file_id: FileId, error: InterFilesError) -> None:
+    def _decline(self, file_id: FileId, error: InterFilesError, *, rest_s: float = 0.0) -> None:
         is_trouble = isinstance(error, _DISK_TROUBLE)
-        rest_s = UNWANTED_REST_S if isinstance(error, _Unwanted) else 0.0
         self._tell(m.Declined(file_id, error.code, str(error)[:1000], rest_s, whole_host=is_trouble))
 
     # Releases

@@ -28,6 +28,8 @@ from interfiles.wire.reports import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemons.client.allowance import Allowance
     from daemons.client.callers import Caller
     from daemons.client.copies import Copier
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from daemons.client.rate_gate import Limits
     from daemons.client.sources import Source
     from interfiles.storage.records import Identity
+    from interfiles.wire.reports import ScrubReport
 
 
 class Reporter:
@@ -53,6 +56,7 @@ class Reporter:
         *,
         address: str,
         state: Path,
+        scrub: Callable[[Caller], ScrubReport | None] = lambda _: None,
     ) -> None:
         self._library = library
         self._copier = copier
@@ -62,6 +66,7 @@ class Reporter:
         self._allowance = allowance
         self._address = address
         self._state = state
+        self._scrub = scrub
 
     async def stat(self, source: Source, caller: Caller) -> StatReport:
         """Who has what of a file; only this host's part of it while the master is away.
@@ -217,6 +222,7 @@ class Reporter:
             ],
             limit_down=self._limits.down.rate,
             limit_up=self._limits.up.rate,
+            scrub=self._scrub(caller),
         )
 
     def limits(self) -> LimitReport:

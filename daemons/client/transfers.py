@@ -17,7 +17,7 @@ from interfiles.errors import InterFilesError, Refused
 from interfiles.swarm.spare_rate import SpareRate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from random import Random
 
     from daemons.client.fleet_network import FleetNetwork
@@ -34,15 +34,28 @@ log = structlog.get_logger()
 
 
 class Transfers:
-    """Level-triggered: looks at what the records say and makes it so."""
+    """Level-triggered: looks at what the records say and makes it so.
 
-    def __init__(self, library: Library, network: FleetNetwork, rng: Random, gate: RateGate, *, zone: str) -> None:
+    `on_complete` is told of each file that has been fetched whole.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        network: FleetNetwork,
+        rng: Random,
+        gate: RateGate,
+        *,
+        zone: str,
+        on_complete: Callable[[LocalFile], None] = lambda _: None,
+    ) -> None:
         self._library = library
         self._network = network
         self._zone = zone
         self._rng = rng
         self._gate = gate
         self._spare = SpareGate(gate)
+        self._on_complete = on_complete
         self._running: dict[FileId, tuple[LocalFile, trio.CancelScope, trio.Event]] = {}
         self._held: set[FileId] = set()
         self._forgotten: dict[FileId, bool] = {}
@@ -155,6 +168,8 @@ class Transfers:
             gate = self._spare if file.record.ordered else self._gate
             try:
                 await Download(file, self._library, self._network, self._rng, gate, zone=self._zone).run()
+                if self._library.find(file.file_id) is file:  # not removed meanwhile
+                    self._on_complete(file)
             except* InterFilesError as group:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)

@@ -18,7 +18,7 @@ from daemons.master.challenges import Challenges
 from daemons.master.connection import Connection
 from daemons.master.events import Events
 from daemons.master.handouts import Handouts
-from daemons.master.reconciler import Reconciler
+from daemons.master.reconciler import LAST_SEEN_EVERY_S, Reconciler
 from daemons.master.trust import Issued, Trust, removed
 from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost, printable
 from interfiles.placement.events import EventKind
@@ -33,7 +33,6 @@ from interfiles.wire.reports import HostDrainReport, HostRemovedReport
 
 EXPIRE_EVERY_S: Final = 10.0
 MAX_EXPIRED: Final = 64  # files removed at once
-LAST_SEEN_EVERY_S: Final = 60.0  # a crash makes what is known of absent hosts older by so much
 _CLOSING_TIMEOUT_S: Final = 2.0
 
 P = ParamSpec("P")

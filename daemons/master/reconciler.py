@@ -46,6 +46,7 @@ SWEEP_S: Final = 60.0  # between two looks at everything
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
 PAGE_FILES: Final = 500  # looked at before others have their turn
+LAST_SEEN_EVERY_S: Final = 60.0  # what the catalogue knows of when hosts were up is older by so much after a crash
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
 
 log = structlog.get_logger()
@@ -82,6 +83,7 @@ class Reconciler:
         self._touched: set[bytes] = set()
         self._wake = trio.Event()
         self._states: dict[str, HostState] = {}
+        self._is_new = True
         self._unknown_since: dict[str, float] = {}
         self._to_move: dict[str, int] = {}
 
@@ -185,11 +187,20 @@ class Reconciler:
     def _is_blind(self, now: float) -> bool:
         """Whether some host has not said yet what it holds: after a restart of the master all files seem to be lost.
 
-        No host is waited for longer than the grace time, after which its copies would not count anyway.
+        That goes for hosts that are up, and after a start for all that were up, as far as is known, when the master was
+        last; none is waited for longer than the grace time, after which its copies would not count anyway.
         """
-        unknown = {room.host_id for room in self._registry.rooms(now) if not room.is_known and room.state != "gone"}
-        self._unknown_since = {host: self._unknown_since.get(host, now) for host in unknown}
-        return any(now - since < self._registry.grace_s for since in self._unknown_since.values())
+        unknown = {room.host_id: room for room in self._registry.rooms(now) if not room.is_known}
+        if self._is_new:
+            newest = max((room.heard_at for room in unknown.values()), default=now)
+            since = newest - self._registry.grace_s - LAST_SEEN_EVERY_S
+            self._unknown_since = {host: now for host, room in unknown.items() if room.heard_at >= since}
+            self._is_new = False
+        for host, room in unknown.items():
+            if room.state in ("live", "draining"):
+                self._unknown_since.setdefault(host, now)
+        self._unknown_since = {host: at for host, at in self._unknown_since.items() if host in unknown}
+        return any(now - at < self._registry.grace_s for at in self._unknown_since.values())
 
     async def _round(self, *, sweep: bool) -> None:
         now = trio.current_time()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LimitReport,
         ListedTokenReport,
         LocalCopy,
+        ScrubReport,
         StatReport,
         StatusReport,
         TransferReport,
@@ -158,6 +159,8 @@ def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
     rates = [_limited("Down", report.down, report.limit_down), _limited("up", report.up, report.limit_up)]
     lines += facts(rates, screen, indent=_INDENT)
     lines += facts([f"State in {home_relative(report.state_directory)}"], screen, indent=_INDENT)
+    if scrub := _scrub(report.scrub):
+        lines += facts(scrub, screen, indent=_INDENT)
     if report.transfers:
         rows = [_transfer_row(transfer) for transfer in report.transfers]
         columns = list(_TRANSFER_COLUMNS)
@@ -169,6 +172,20 @@ def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
             ]
         lines += table(columns, rows, screen, indent=_INDENT)
     return lines
+
+
+def _scrub(scrub: "ScrubReport | None") -> list[str]:
+    """What is hashed again now, and what is bad; nothing where all is well and at rest."""
+    if scrub is None:
+        return []
+    shown = []
+    if scrub.file:
+        done = percent(scrub.bytes_done, scrub.size)
+        shown.append(f"Scrub: at {printable(scrub.name)}, {done} of {format_bytes(scrub.size)}")
+    if scrub.damaged:
+        what = format_count(scrub.damaged, "file has", "files have")
+        shown.append(f"{'' if shown else 'Scrub: '}{what} bad pieces on disk")
+    return shown
 
 
 def limit_lines(report: "LimitReport") -> list[str]:

@@ -59,7 +59,10 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A host as a place for copies; `free` bytes, as it announced. `is_known`: so is what it holds."""
+    """A host as a place for copies; `free` bytes, as it announced. `is_known`: so is what it holds.
+
+    `heard_at`: when it was heard from last.
+    """
 
     host_id: str
     name: str
@@ -67,6 +70,7 @@ class Room:
     state: HostState
     free: int
     is_known: bool
+    heard_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ class Registry:
     def rooms(self, now: float) -> Iterator[Room]:
         """Every host."""
         for host in self._hosts.values():
-            yield Room(host.host_id, host.name, host.zone, self._state(host, now), host.free, host.has_announced)
+            state = self._state(host, now)
+            yield Room(host.host_id, host.name, host.zone, state, host.free, host.has_announced, host.heard_at)
 
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count."""

@@ -21,6 +21,7 @@ from interfiles.storage import Stopped
 from interfiles.storage.failures import GONE, failure
 from interfiles.storage.scan import Scan, Stamp, stamp_of
 from interfiles.storage.sparse import Holes
+from interfiles.storage.system import drop_cached, is_cached
 from interfiles.storage.tree import Tree
 
 BUFFER_BYTES: Final = MIB
@@ -110,16 +111,18 @@ class PieceReader:
     """Reads pieces of a content one after another, in one thread, keeping the file that it is in open.
 
     With `stamps`, a file is compared with its stamp when it is opened and again when it is left, the last one when the
-    context ends. Without, it is taken as it is.
+    context ends. Without, it is taken as it is. `from_disk`: not from the system's memory, as far as the system lets go
+    of it; what was not in memory before is not kept there for this.
 
     Raises (`hash`, `read` and the end of the context):
       ContentChanged: a file differs from its stamp, is gone or ends too early.
       NotPermitted, StorageFailed: a file cannot be read.
     """
 
-    def __init__(self, tree: Tree, stamps: Sequence[Stamp] | None = None) -> None:
+    def __init__(self, tree: Tree, stamps: Sequence[Stamp] | None = None, *, from_disk: bool = False) -> None:
         self._tree: Final = tree
         self._stamps: Final = stamps
+        self._from_disk: Final = from_disk
         self._buffer: Final = memoryview(bytearray(BUFFER_BYTES))
         self._index = -1
         self._descriptor = -1
@@ -166,13 +169,28 @@ class PieceReader:
         for at, stop, is_data in self._holes.segments(start, end):
             if not is_data:
                 yield stop - at
-                continue
-            while at < stop:
-                count = os.preadv(self._descriptor, [self._buffer[: stop - at]], at)
-                if count == 0:
-                    raise self._changed(self._index)
-                at += count
-                yield self._buffer[:count]
+            elif self._from_disk:
+                yield from self._data_from_disk(at, stop)
+            else:
+                yield from self._data(at, stop)
+
+    def _data(self, at: int, stop: int) -> Iterator[memoryview]:
+        while at < stop:
+            count = os.preadv(self._descriptor, [self._buffer[: stop - at]], at)
+            if count == 0:
+                raise self._changed(self._index)
+            at += count
+            yield self._buffer[:count]
+
+    def _data_from_disk(self, at: int, stop: int) -> Iterator[memoryview]:
+        try:
+            is_wanted = is_cached(self._descriptor, at, stop - at)  # by whoever is served from it, perhaps
+        except OSError:
+            is_wanted = False
+        drop_cached(self._descriptor, at, stop - at)
+        yield from self._data(at, stop)
+        if not is_wanted:
+            drop_cached(self._descriptor, at, stop - at)
 
     def _enter_file(self, index: int) -> None:
         self._descriptor = self._tree.open(index)

@@ -11,7 +11,7 @@ from interfiles.priority import Priority
 from interfiles.storage.acting import Owner
 from interfiles.storage.database import Database, Row, Value
 from interfiles.storage.places import Place
-from interfiles.storage.records import CopyRecord, FileRecord, FileState, Identity, KnownPeer
+from interfiles.storage.records import CopyRecord, FileRecord, FileState, Identity, KnownPeer, ScrubRecord
 
 _APPLICATION_ID: Final = 0x49464A42  # "IFJB"
 _FLAGS: Final = frozenset({"overwrite", "published", "owned", "in_place", "ordered"})
@@ -64,6 +64,12 @@ _SCHEMA: Final = (
     """
     ALTER TABLE files ADD COLUMN ordered INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE unwanted (file_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;  -- removed here by hand
+    """,
+    """
+    CREATE TABLE scrubs (
+        file_id BLOB PRIMARY KEY REFERENCES files (file_id) ON DELETE CASCADE,
+        scrubbed_at REAL NOT NULL, position INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
     """,
 )
 _LOAD_ALL: Final = """
@@ -289,6 +295,26 @@ class JobStore:
         with self._lock:
             rows = self._database.rows("SELECT part, file_id, destination, overwrite, owner, place FROM copies")
         return [CopyRecord(**_parsed(dict(zip(CopyRecord.__slots__, row, strict=True)))) for row in rows]
+
+    def load_scrubs(self, now: float) -> dict[bytes, ScrubRecord]:
+        """What is kept of the scrub, by file id. `now`: Unix seconds.
+
+        A time after it, by a clock that was wrong, is now from here on: else no scrub would be due before that time.
+        """
+        self._change("UPDATE scrubs SET scrubbed_at = ? WHERE scrubbed_at > ?", now, now)
+        with self._lock:
+            rows = self._database.rows("SELECT file_id, scrubbed_at, position FROM scrubs")
+        records = [ScrubRecord(*cast("tuple[bytes, float, int]", row)) for row in rows]
+        return {record.file_id: record for record in records}
+
+    def save_scrubs(self, records: Iterable[ScrubRecord]) -> None:
+        """Keep how far the scrub of files is; those that are gone meanwhile are left out."""
+        with self.transaction():
+            for record in records:
+                self._change(
+                    "REPLACE INTO scrubs SELECT file_id, ?, ? FROM files WHERE file_id = ?",
+                    *(record.scrubbed_at, record.position, record.file_id),
+                )
 
     def _change(self, sql: str, *values: Value) -> None:
         with self._lock:

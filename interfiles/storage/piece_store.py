@@ -97,17 +97,26 @@ class PieceStore(ABC):
                 view = view[count:]
         return made
 
-    def check(self, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled) -> PieceSet:
+    def check(self, pieces: PieceSet, *, progress: Progress, cancelled: Cancelled, from_disk: bool = False) -> PieceSet:
         """Hash pieces on disk and return those that match; may run in several threads at once.
 
         A piece in a file that is missing, too short or of another kind, or where the disk fails, does not match.
-        `progress` is told how many bytes more are done.
+        `progress` is told how many bytes more are done. `from_disk`: as of `PieceReader`.
 
         Raises:
           NotPermitted: a file may not be read.
           Stopped: `cancelled` answered yes.
         """
-        return check_pieces(self._tree, pieces, progress, cancelled)
+        return check_pieces(self._tree, pieces, progress, cancelled, from_disk=from_disk)
+
+    def read_from_disk(self, piece: PieceIndex) -> bytearray:
+        """Read a piece past the system's memory, as far as the system lets it go.
+
+        Raises:
+          ContentChanged, NotPermitted, StorageFailed: as `reading`.
+        """
+        with PieceReader(self._tree, from_disk=True) as reader:
+            return reader.read(piece)
 
     def close(self) -> None:
         """Close the files, each that is lent as soon as it is given back; closing twice is allowed."""
@@ -206,19 +215,19 @@ def keyed_digest(store: PieceStore, piece: PieceIndex, key: bytes) -> bytes:
     Raises:
       ContentChanged, NotPermitted, StorageFailed: as `PieceStore.read`.
     """
-    keyed, plain = blake3(key=key), blake3()
-    for block in store.manifest.geometry.blocks(piece):
-        data = store.read(block)
-        keyed.update(data)
-        plain.update(data)
-    return keyed.digest() if plain.digest() == store.manifest.piece_hash(piece) else b""
+    data = store.read_from_disk(piece)
+    if blake3(data).digest() != store.manifest.piece_hash(piece):
+        return b""
+    return blake3(data, key=key).digest()
 
 
-def check_pieces(tree: Tree, pieces: PieceSet, progress: Progress, cancelled: Cancelled) -> PieceSet:
+def check_pieces(
+    tree: Tree, pieces: PieceSet, progress: Progress, cancelled: Cancelled, *, from_disk: bool = False
+) -> PieceSet:
     """As `PieceStore.check`, of any content that may or may not be that of the tree's manifest."""
     manifest = tree.manifest
     matching = PieceSet(manifest.piece_count)
-    with PieceReader(tree) as reader:
+    with PieceReader(tree, from_disk=from_disk) as reader:
         for piece in pieces:
             if cancelled():
                 raise Stopped

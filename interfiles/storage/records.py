@@ -94,6 +94,18 @@ class CopyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubRecord:
+    """How far the scrub of a file is. `scrubbed_at`: when all of it was last hashed, in Unix seconds.
+
+    `position`: the piece with which the scrub that is under way goes on, 0 if none is.
+    """
+
+    file_id: bytes
+    scrubbed_at: float
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class KnownPeer:
     """A host that the master last named for a file; `address` as HOST:PORT."""
 

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ _MEMORY_MAGICS: Final = frozenset({0x01021994, 0x858458F6})  # tmpfs, ramfs
 _PROBE_BYTES: Final = 128 << 10
 _STATFS_BYTES: Final = 256  # more than any machine's struct statfs, which begins with the magic number
 _DEFAULT_UMASK: Final = 0o022
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 # The numbers of setgroups, setresuid and setresgid. The C library's own functions change the user of every thread.
 _SYSTEM_CALLS: Final = {"x86_64": (116, 117, 119), "aarch64": (159, 147, 149), "riscv64": (159, 147, 149)}
@@ -86,6 +88,18 @@ def is_cached(descriptor: int, offset: int, length: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def drop_cached(descriptor: int, offset: int, length: int) -> None:
+    """Ask the system to drop what it has in memory of a range of an open file (bytes), so that it is read anew.
+
+    It drops whole pages that are written to the disk and that no process has mapped; what is newer than the disk stays,
+    and so does everything on a file system without a disk. It promises nothing, so an error is not one of the caller's.
+    """
+    start = offset - offset % _PAGE_BYTES
+    end = offset + length + -(offset + length) % _PAGE_BYTES  # the pages at both ends too, which would stay otherwise
+    with suppress(OSError):
+        os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def is_in_memory(descriptor: int) -> bool:

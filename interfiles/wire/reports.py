@@ -190,10 +190,29 @@ class TransferReport(Report, frozen=True, kw_only=True):
     priority: Priority = "normal"
 
 
+class ScrubReport(Report, frozen=True, kw_only=True):
+    """What hashing everything again comes to. `every_s`: how often each copy's turn comes, in seconds.
+
+    `finished_at`: when the last file was done, in seconds since 1970, UTC; nil: none since the daemon started. `due`:
+    files whose turn it is; `damaged`: files with pieces on disk that do not match their hashes, whoever found them.
+    `file` (an id), `name`, `size` and `bytes_done`: what is being read now; empty and 0 if nothing is, or if it is
+    another user's.
+    """
+
+    every_s: float
+    finished_at: int | None
+    due: int
+    damaged: int
+    file: str
+    name: str
+    size: int
+    bytes_done: int
+
+
 class StatusReport(Report, frozen=True, kw_only=True):
     """The local daemon: who it is, its master, and what it is doing. `held`: ids of what it has some of.
 
-    `limit_down`, `limit_up`: as in `LimitReport`.
+    `limit_down`, `limit_up`: as in `LimitReport`. `scrub` nil: it is turned off.
     """
 
     host: str
@@ -214,6 +233,7 @@ class StatusReport(Report, frozen=True, kw_only=True):
     held: list[str] = []
     limit_down: int | None = None
     limit_up: int | None = None
+    scrub: ScrubReport | None = None
 
 
 class LimitReport(Report, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from interfiles.cli.output import Screen
 from interfiles.cli.reports import file_lines, host_lines, stat_lines, status_lines
 from interfiles.cli.tables import cells
-from interfiles.wire.reports import LocalCopy
+from interfiles.wire.reports import LocalCopy, ScrubReport
 from tests.samples import HOSTILE, HOSTILE_SHOWN, HOSTS, ID, STAT, file_report, holder, status, transfer
 
 
@@ -151,6 +152,32 @@ def test_status_shows_limits_and_priorities_where_there_are_any() -> None:
         "  weights  9c41e07b2d55  fetching  normal    51 %  1.1 GB/s   9 s  6 hosts",
         "  other    9c41e07b2d55  fetching  low       51 %  1.1 GB/s   9 s  6 hosts",
     ]
+
+
+SCRUB = ScrubReport(
+    every_s=2_592_000.0, finished_at=None, due=0, damaged=0, file="", name="", size=0, bytes_done=0
+)  # at rest
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"due": 3}, None),
+        (
+            {"file": ID, "name": "weights", "size": 18_400_000_000, "bytes_done": 9_400_000_000},
+            "  Scrub: at weights, 51 % of 18.4 GB",
+        ),
+        ({"damaged": 1}, "  Scrub: 1 file has bad pieces on disk"),
+        (
+            {"file": ID, "name": "weights", "size": 0, "damaged": 2},
+            "  Scrub: at weights, 100 % of 0 B · 2 files have bad pieces on disk",
+        ),
+        ({"file": ID, "name": "\x1b[2J", "size": 0}, "  Scrub: at \\x1b[2J, 100 % of 0 B"),
+    ],
+)
+def test_status_shows_a_scrub_that_runs_or_has_found_something(changes: dict[str, Any], line: str | None) -> None:
+    report = msgspec.structs.replace(status(), scrub=msgspec.structs.replace(SCRUB, **changes))
+    assert status_lines(report, Screen(80))[5:] == ([line] if line is not None else [])
 
 
 def test_status_of_a_host_without_a_master(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,15 @@ from interfiles.errors import InterFilesError, Refused, StorageFailed
 from interfiles.storage.acting import Owner
 from interfiles.storage.jobs import JobStore
 from interfiles.storage.places import Place
-from interfiles.storage.records import CopyRecord, FileRecord, Identity, KnownPeer, decode_stamps, encode_stamps
+from interfiles.storage.records import (
+    CopyRecord,
+    FileRecord,
+    Identity,
+    KnownPeer,
+    ScrubRecord,
+    decode_stamps,
+    encode_stamps,
+)
 from interfiles.storage.scan import Stamp
 
 IDENTITY = Identity(
@@ -260,7 +268,7 @@ def test_a_newer_database_is_refused(path: Path, jobs: JobStore) -> None:
     newer = apsw.Connection(str(path))
     newer.pragma("user_version", 99)
     newer.close()
-    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 4\)"):
+    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows \d\)"):
         JobStore(path)
 
 
@@ -269,6 +277,26 @@ def test_a_damaged_database_is_named(path: Path, damage: bytes) -> None:
     path.write_bytes(damage)
     with pytest.raises(InterFilesError, match=f"the client's database {path} is damaged .*; move it away, join again"):
         JobStore(path)
+
+
+def test_scrubs_are_kept_with_their_file_and_no_longer(path: Path, jobs: JobStore) -> None:
+    jobs.add(RECORD)
+    jobs.save_scrubs([ScrubRecord(ONE, 1000.5, 7), ScrubRecord(TWO, 1000.5, 0)])
+    assert jobs.load_scrubs(2000.0) == {ONE: ScrubRecord(ONE, 1000.5, 7)}
+    jobs.save_scrubs([ScrubRecord(ONE, 1500.0, 0)])
+    jobs.close()
+    jobs = JobStore(path)
+    assert jobs.load_scrubs(2000.0) == {ONE: ScrubRecord(ONE, 1500.0, 0)}
+    jobs.add(RECORD)  # another of the same id: it was hashed anew
+    assert jobs.load_scrubs(2000.0) == {}
+    jobs.close()
+
+
+def test_a_scrub_in_the_future_was_now_from_then_on(jobs: JobStore) -> None:
+    jobs.add(RECORD)
+    jobs.save_scrubs([ScrubRecord(ONE, 1e12, 7)])
+    assert jobs.load_scrubs(2000.0) == {ONE: ScrubRecord(ONE, 2000.0, 7)}
+    assert jobs.load_scrubs(3000.0) == {ONE: ScrubRecord(ONE, 2000.0, 7)}
 
 
 @given(

@@ -3,6 +3,7 @@
 import grp
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.Monk
     assert (config.listen, config.advertise) == (Address("0.0.0.0", 4851), None)
     assert (config.name, config.zone, config.quota) == ("rack-1.example.net", None, None)
     assert (config.token, config.spare_token) == (None, "")
+    assert (config.on_complete, config.scrub_every_s) == (None, 30 * 86_400)
     assert config.state.stat().st_mode & 0o777 == 0o700
 
 
@@ -92,11 +94,15 @@ def test_every_option(started: Started, tmp_path: Path) -> None:
     config = config_of(
         started,
         *("--listen", "[::1]:5000", "--advertise", "host.example.net", "--name", "h-1", "--zone", "rack.2"),
+        *("--on-complete", "sh -c 'echo $INTERFILES_NAME'", "--scrub-every", "90m"),
         *("--quota", "1.5GB", "--socket", "run/sock", "--join", TOKEN.encode()),
     )
     assert (config.listen, config.advertise) == (Address("::1", 5000), Address("host.example.net", 4851))
     assert (config.name, config.zone, config.quota) == ("h-1", "rack.2", 1_500_000_000)
     assert (config.socket, config.token) == (tmp_path / "run" / "sock", TOKEN)
+    assert config.on_complete == (shutil.which("sh"), "-c", "echo $INTERFILES_NAME")
+    assert config.scrub_every_s == 5_400
+    assert config_of(started, "--scrub-every", "never").scrub_every_s is None
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,10 @@ def test_every_option(started: Started, tmp_path: Path) -> None:
         (["--zone", "rack/2"], "zone 'rack/2' may have letters"),
         (["--quota", "much"], "'much'"),
         (["--quota", "-5GB"], "-5GB"),
+        (["--on-complete", "/no/such -x"], "--on-complete names /no/such, which is no program"),
+        (["--on-complete", "'x"], "is no command: no closing quotation"),
+        (["--scrub-every", "often"], "'often' is not a duration"),
+        (["--scrub-every", "0s"], "--scrub-every 0s is too short; at least 1s, or never"),
         (["--listen", "nowhere at all"], "is not a host name or IP address"),
         (["--listen", "host:99999"], "port 99999"),
         (["--advertise", "host:port"], "is not an address"),

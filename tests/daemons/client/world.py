@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from daemons.client import app
+from daemons.client.hooks import Runner
 from interfiles.errors import from_wire
 from interfiles.identity.token import JoinToken
 from interfiles.manifest import FileId, Manifest
@@ -54,6 +55,8 @@ class Daemon:
         self.quota: int | None = None
         self.limit_up: int | None = None
         self.limit_down: int | None = None
+        self.scrub_every_s: float | None = None
+        self.hook_runner: Runner | None = None
         self.token: JoinToken | None = None
         self.spare_token = ""
         self.clock_ahead_s = 0.0
@@ -88,6 +91,7 @@ class Daemon:
             disk=self.disk,
             rng=random.Random(1),
             wall_clock=lambda: self.now,
+            hook_runner=self.hook_runner,
         )
         config = app.ClientConfig(
             state=self.state,
@@ -99,6 +103,7 @@ class Daemon:
             spare_token=self.spare_token,
             limit_up=self.limit_up,
             limit_down=self.limit_down,
+            scrub_every_s=self.scrub_every_s,
         )
         self._scope, self._ended = trio.CancelScope(), trio.Event()
         self.serving = await self._nursery.start(self._run, config, environment)
