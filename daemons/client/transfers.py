@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daemons.client.rate_gate import RateGate
     from interfiles.manifest import FileId
 
-SPARE_S: Final = 0.5  # between two looks at what replicas may fetch
+SPARE_S: Final = 0.2  # between two looks at what replicas may fetch
 RETRY_FLOOR_S: Final = 2.0
 RETRY_CAP_S: Final = 30.0  # a disk that was full is noticed within so long after room is made
 
@@ -80,10 +80,10 @@ class Transfers:
         while True:
             await trio.sleep(SPARE_S)
             now = trio.current_time()
-            rates = [(file.record.ordered, file.rates(now)[0]) for file, _, _ in self._running.values()]
-            people = sum(rate for is_ordered, rate in rates if not is_ordered)
-            replicas = sum(rate for is_ordered, rate in rates if is_ordered)
-            self._spare.change(spare.update(people, replicas, now))
+            fetching = [file for file, _, _ in self._running.values() if file.phase == "fetching"]
+            people = [file.rates(now)[0] for file in fetching if not file.record.ordered]
+            replicas = sum(file.rates(now)[0] for file in fetching if file.record.ordered)
+            self._spare.change(spare.update(sum(people) if people else None, replicas, now))
 
     @asynccontextmanager
     async def stopped(self, file: LocalFile) -> AsyncIterator[None]:

@@ -27,6 +27,12 @@ TURN_BYTES: Final = MIB  # what a slot sends before others that wait have their 
 MAX_LAG_BYTES: Final = 4 * TURN_BYTES  # that who is behind, where weights differ, makes good for
 HOLD_S: Final = 0.25  # for one piece, that another download of the host waits for the one that is behind,
 HOLD_FACTOR: Final = 2.0  # or so many times as long as it took itself for as much, as both share a slow line
+MARGIN: Final = (
+    1.25  # that the background leaves more than its weight asks for: its pieces stand in the network's queues
+)
+LINGER_S: Final = (
+    0.1  # after its last piece, that the background waits for who has nothing more to ask: it may ask again
+)
 STUCK_S: Final = 5.0  # a fetcher that takes so long for one piece has its slot, but no longer keeps it from others
 
 
@@ -71,6 +77,7 @@ class _Fetcher:
     turn_bytes: int = 0
     piece_since: float = 0.0  # when it was given its piece, or its slot
     byte_s: float = 0.0  # that it took for each byte of its last piece
+    ended_at: float = float("-inf")  # when its last piece was sent
 
 
 @dataclass(slots=True)
@@ -137,7 +144,7 @@ class UploadQueue:
         if state.slot_since is None:
             return None
         if state.turn_bytes:
-            state.byte_s = (now - state.piece_since) / state.piece_bytes
+            state.byte_s, state.ended_at = (now - state.piece_since) / state.piece_bytes, now
         is_over = state.turn_bytes >= TURN_BYTES and self._line
         if not state.asked or is_over or self._gives_way(state, now):
             state.slot_since = None
@@ -223,14 +230,18 @@ class UploadQueue:
 
     def _is_foreground(self, state: _Fetcher, now: float) -> bool:
         """Whether anybody who is not in the background makes use of being let past by this one."""
-        return any(other.weight >= 1 and self._is_quick(other, state, now) for other in self._fetchers.values())
+        return any(
+            other.weight >= 1 and (self._is_quick(other, state, now) or now - other.ended_at < LINGER_S)
+            for other in self._fetchers.values()
+        )
 
     def _count_ahead(self, state: _Fetcher, now: float) -> None:
         """A piece is begun: what the background gets puts it ahead, what others get lets it come back."""
         if state.weight >= 1:
             self._ahead = max(0.0, self._ahead - state.piece_bytes)
         else:
-            self._ahead = (self._ahead if self._is_foreground(state, now) else 0.0) + state.piece_bytes / state.weight
+            ahead = self._ahead if self._is_foreground(state, now) else 0.0
+            self._ahead = ahead + MARGIN * state.piece_bytes / state.weight
 
     def _slots_in_use(self, now: float) -> int:
         since = [state.slot_since for state in self._fetchers.values()]
