@@ -124,11 +124,10 @@ class Requests:
         return HolderPage(asked.request, info, complete, rows, more)
 
     async def _list_files(self, asked: ListFiles) -> FilePage:
-        found = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS + 1)
-        page = found[:PAGE_ROWS]
+        page, more = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS)
         copies = self._fleet.registry.copies([info.file_id for info in page], trio.current_time())
         rows = [FileRow(info, copies[info.file_id].complete, copies[info.file_id].partial) for info in page]
-        return FilePage(asked.request, rows, len(found) > PAGE_ROWS)
+        return FilePage(asked.request, rows, more)
 
     async def _remove(self, asked: Remove) -> Removed:
         fleet = self._fleet
