@@ -56,7 +56,7 @@ HELD: Final = 16  # files that each host has
 SWARMS: Final = (3, 100)  # hosts of which a file is fetched: three have it all, the others fetch it
 SOURCES: Final = 3
 SETTLE_S: Final = 12.0  # over a heartbeat
-CONNECTED_WITHIN_S: Final = 180.0
+CONNECTED_WITHIN_S: Final = 300.0
 DIALS: Final = 64  # at once
 ASK_EVERY_S: Final = 0.15
 PAGES: Final = 50
@@ -226,7 +226,14 @@ async def measure(asked: Asked, seeded: Seeded, master: Master) -> Sequence[Row]
 
 
 def _profiled(master: Master, asked: Asked) -> subprocess.Popen[bytes]:
-    command = ["py-spy", "record", "--pid", str(master.pid), "--duration", str(round(asked.seconds - 1))]
+    command = [
+        str(Path(sys.executable).with_name("py-spy")),
+        "record",
+        "--pid",
+        str(master.pid),
+        "--duration",
+        str(round(asked.seconds - 1)),
+    ]
     return subprocess.Popen([*command, "--format", "raw", "--output", str(asked.profile), "--rate", "200"])
 
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from daemons.master.handouts import COALESCE_S
+from daemons.master.handouts import SHORTEST_COALESCE_S
 from interfiles.errors import NoSpace, PeerGone, Refused, RemoteProtocolError, UsageError
 from interfiles.placement.zones import GATEWAYS
 from interfiles.wire import master_messages as m
@@ -249,11 +249,11 @@ class TestHandouts:
         for number, state in enumerate(states):
             quiet = bytes([number]) * 32
             await seeder.announce(holding(quiet), holding(busy, state))
-            await trio.sleep(COALESCE_S / 4)
+            await trio.sleep(SHORTEST_COALESCE_S / 4)
             began = trio.current_time()
             await fetcher.announce(holding(quiet, "fetching", 0))
             assert peers(await fetcher.handout()) == {"seeder": True}
-            assert trio.current_time() - began < COALESCE_S / 4
+            assert trio.current_time() - began < SHORTEST_COALESCE_S / 4
         await trio.sleep(1)
         await other.announce()
         assert peers(other.told(m.Handout)[-1]) == {}
