@@ -5,13 +5,15 @@
 A real master process gets a state directory with so many files and hosts. The hosts connect from this process, each by
 TLS and with a certificate of its own; they were put into the catalogue as if they had joined, as joining is a handshake
 more for each, and over before anything is measured. First some connect, then the others; each sends heartbeats from
-then on to the end. Times are taken in this process, so what it does itself is in them. Prints a table, and ends with 1
-if a bar is missed. Five minutes with the usual numbers, on two cores.
+then on to the end. Times are taken in this process, so what it does itself is in them, and so is the time for which
+either of the two waits for a core beside other work on the machine, which is told. Prints a table, and ends with 1 if a
+bar is missed. Five minutes with the usual numbers, on two cores.
 """
 
 import argparse
 import gc
 import json
+import os
 import random
 import subprocess
 import sys
@@ -29,9 +31,10 @@ from benchmarks.master_catalogue import file, fill
 from benchmarks.master_load import HEARTBEAT_S, Host, Noticed, connect, holding
 from benchmarks.master_report import Row, latency_rows, table
 from benchmarks.pair import machine
+from benchmarks.processes import waited_s
 from benchmarks.reconnect import Master, Seeded, seed
 from daemons.master.app import CATALOGUE_NAME
-from daemons.supervision import raise_file_limit, spare_collector
+from daemons.supervision import raise_file_limit
 from interfiles.transport.message_stream import MessageStream
 from interfiles.wire.codec import Message
 from interfiles.wire.master_messages import (
@@ -115,7 +118,6 @@ class Run:
                         starting.start_soon(self._nursery.start, host.run, self._master.address, self._dials)
             self._check()
             _say(f"{count:,} hosts are connected, {trio.current_time() - began:.0f} s after the first dial")
-            gc.freeze()  # this process's pauses are not the master's
             await trio.sleep(SETTLE_S)
             each = (self._master.rss_kib - self._began_kib) / count
             self.rows.append(Row(f"memory a host, {count:,} connected", each, "KiB", HOST_KIB))
@@ -124,16 +126,19 @@ class Run:
     async def beat(self) -> None:
         """Heartbeats, and nothing else."""
         self._noticed.answers.clear()
-        began, cpu_s, own_s = trio.current_time(), self._master.cpu_s, time.process_time()
+        began, cpu_s, own_s, wait_s = trio.current_time(), self._master.cpu_s, time.process_time(), self._waited_s()
         await trio.sleep(self._asked.seconds)
         took = trio.current_time() - began
         beats = self._noticed.answers.copy()
         cpu_s, own_s = self._master.cpu_s - cpu_s, time.process_time() - own_s
+        waited = [after - before for after, before in zip(self._waited_s(), wait_s, strict=True)]
         self.rows.extend(
             [
                 Row("heartbeats a second", len(beats) / took, ""),
                 Row("of one core, the master", 100 * cpu_s / took, "%", CPU_PERCENT),
                 Row("of one core, this process", 100 * own_s / took, "%"),
+                Row("of its time the master waited for a core", 100 * waited[0] / took, "%"),
+                Row("of its time this process waited for one", 100 * waited[1] / took, "%"),
                 Row("the master's time for a heartbeat", 1000 * cpu_s / len(beats), "ms"),
                 *latency_rows("heartbeat to answer", beats),
             ]
@@ -166,7 +171,7 @@ class Run:
                 walked = [await _ask(stream, ListFiles(n, at), FilePage) for n, at in enumerate(starts)]
                 self.rows.extend(latency_rows(f"page of ls, going on from the {where}", walked, bar_ms=PAGE_MS))
             jumped = [await _ask(stream, ListFiles(n, count - PAGE_ROWS - n), FilePage) for n in range(PAGES)]
-            self.rows.extend(latency_rows("page of ls, straight at the end", jumped, bar_ms=PAGE_MS))
+            self.rows.extend(latency_rows("page of ls, straight at the end", jumped))  # as no client asks for
             by_id, by_name, holders = [], [], []
             for number in range(QUESTIONS):
                 told = file(self._rng.randrange(count))
@@ -191,6 +196,9 @@ class Run:
         each = (self._master.rss_kib - before) * 1024 / (len(self._hosts) * MAX_HEARTBEAT_HOLDINGS)
         self.rows.append(Row("memory a file that a host holds", each, "B"))
         self._check()
+
+    def _waited_s(self) -> tuple[float, float]:
+        return waited_s(self._master.pid), waited_s(os.getpid())
 
     def _check(self) -> None:
         if self._noticed.lost:
@@ -258,7 +266,7 @@ def arguments() -> tuple[Asked, Path | None]:
 def main() -> int:
     """Run it, and return the exit code."""
     asked, out = arguments()
-    spare_collector()
+    gc.disable()  # the pauses of this process are not the master's
     with tempfile.TemporaryDirectory(prefix="interfiles-benchmark-") as directory:
         began = time.perf_counter()
         seeded = seed(Path(directory), asked.hosts + 1)  # one asks, the others are there
