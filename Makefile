@@ -36,7 +36,8 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check format master client install uninstall clean \
-	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop bench-limits bench-repair profile sim
+	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop bench-limits bench-master \
+	bench-repair profile sim
 
 define check_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -100,6 +101,9 @@ bench-limits: .venv/.bench ## how exactly limits are kept to; ARGS='--seconds 10
 
 bench-repair: .venv/.bench ## what a download keeps of its rate while replicas are made; as root; ARGS='--rounds 1 --only up'
 	@$(IN_VENV) benchmarks.repair $(ARGS)
+
+bench-master: .venv/.bench ## what one master carries: 5,000 hosts, 1,000,000 files; ARGS='--hosts 500 --files 10000'
+	@$(IN_VENV) benchmarks.master $(ARGS)
 
 profile: .venv/.bench ## flame graphs of both daemons during a transfer
 	@$(IN_VENV) benchmarks.flames $(ARGS)

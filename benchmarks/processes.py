@@ -51,6 +51,11 @@ def cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) / _TICKS_PER_S
 
 
+def waited_s(pid: int) -> float:
+    """Seconds that a process's first thread was ready to run and had no core (proc/pid/schedstat)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def peak_rss(pid: int) -> int:
     """The largest resident memory, in bytes, since its start or the last `forget_peak`."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)

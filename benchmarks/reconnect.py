@@ -114,9 +114,19 @@ class Master:
         return (int(fields[11]) + int(fields[12])) / 100
 
     @property
-    def rss_mib(self) -> int:
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def rss_kib(self) -> int:
         """The memory that it has now."""
-        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * 4096 >> 20
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * 4096 >> 10
+
+    @property
+    def rss_mib(self) -> int:
+        """The same."""
+        return self.rss_kib >> 10
 
 
 @dataclass

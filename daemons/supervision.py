@@ -27,7 +27,8 @@ from interfiles.errors import INTERRUPTED, InterFilesError, LocalProtocolError, 
 
 _log: Final = structlog.get_logger()
 
-_NEW_OBJECTS: Final = 10_000  # that are made and not freed between two looks for cycles among them
+_NEW_OBJECTS: Final = 10_000
+_ROUNDS: Final = 10
 # One line of the log names at most so many reasons.
 _MAX_REASONS: Final = 3
 
@@ -226,13 +227,15 @@ async def _stop_signal(signals: AsyncIterator[int]) -> signal.Signals:
         _log.info("ignored", signal="SIGHUP")
 
 
-def spare_collector() -> None:
+def spare_collector(*, new_objects: int = _NEW_OBJECTS, rounds: int = _ROUNDS) -> None:
     """Have the garbage collector pass over all that was made so far, and look less often at what is made from now on.
 
     Modules and classes stay; a daemon that moves pieces would spend a twentieth of its time on going through them.
+    `new_objects`: that are made and not freed between two looks for cycles among them; `rounds`: such looks before one
+    at those that were there already, each time.
     """
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(new_objects, rounds, rounds)
 
 
 def _announce_ready(notifier: Notifier) -> None:

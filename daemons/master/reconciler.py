@@ -241,6 +241,8 @@ class Reconciler:
         now = trio.current_time()
         hosts = self._hosts(now)
         for wanted in page:
+            if not self._registry.held(wanted.file_id) and wanted.file_id not in self._unsettled:
+                continue  # nobody has anything of it: nothing can be done before somebody announces some
             view = self._view(wanted.file_id, wanted.size, wanted.replicas, now, None)
             if standing(view, hosts).is_settled and wanted.file_id not in self._unsettled:
                 continue
@@ -255,7 +257,7 @@ class Reconciler:
             if count % PAGE_FILES == PAGE_FILES - 1:
                 await trio.lowlevel.checkpoint()
             view, stand = self._consider(wanted, hosts, up)
-            if stand.is_settled:
+            if stand.is_settled or not view.copies:
                 self._settle(wanted.file_id)
                 continue
             views.append(view)

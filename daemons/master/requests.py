@@ -138,8 +138,7 @@ class Requests:
         return HolderPage(asked.request, info, stand.complete, rows, more, stand.under_way, why)
 
     async def _list_files(self, asked: ListFiles) -> FilePage:
-        found = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS + 1)
-        page = found[:PAGE_ROWS]
+        page, more = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS)
         now = trio.current_time()
         copies = self._fleet.registry.copies([info.file_id for info in page], now)
         outlooks = self._fleet.reconciler.outlooks(
@@ -155,7 +154,7 @@ class Requests:
             )
             for info, outlook in zip(page, outlooks, strict=True)
         ]
-        return FilePage(asked.request, rows, len(found) > PAGE_ROWS)
+        return FilePage(asked.request, rows, more)
 
     def _list_hosts(self, asked: ListHosts) -> HostPage:
         """A page of hosts: what the registry knows, and how they stand with the copies that they are to hold."""

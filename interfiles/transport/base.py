@@ -59,6 +59,8 @@ class Transport(Protocol):
     async def receive_some_into(self, buffer: memoryview) -> int:
         """Wait for bytes and put at least one into `buffer`; return how many, 0 when the peer has closed.
 
+        Returns at once when they are there, with nothing awaited between: many may wait with the same buffer.
+
         Raises:
           PeerGone: the connection broke.
         """

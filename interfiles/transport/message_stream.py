@@ -26,9 +26,13 @@ HEADER_TIMEOUT_S: Final = 30.0  # from a frame's first byte to its header's last
 PAYLOAD_TIMEOUT_S: Final = 30.0  # for a payload taken as a whole, beside what it takes at the rate below
 MIN_PAYLOAD_BYTES_PER_S: Final = 16 << 10  # slower is a slowloris too: it holds memory and a connection
 CLOSE_TIMEOUT_S: Final = 2.0
-_STAGE_BYTES: Final = 16 << 10  # small frames come in one read; of a bulk payload at most so much is copied once more
+_STAGE_BYTES: Final = 16 << 10  # small frames come in one read; of a bulk payload at most so much is copied twice more
 _PART_BYTES: Final = 1 << 20  # memory taken ahead of a payload, whatever length the peer announced
 _UNPACED_BYTES: Final = 256 << 10  # of a payload sent before its pace is looked at again: it may be limited by then
+# What comes while a stream holds nothing is received into it, and copied with nothing awaited between. So all streams
+# of a thread share it, and one that waits keeps no buffer: a master has thousands.
+_STAGE: Final = memoryview(bytearray(_STAGE_BYTES))
+_NOTHING: Final = memoryview(b"")
 
 
 class Pace(Protocol):
@@ -66,7 +70,7 @@ class MessageStream(Generic[M]):
         self.transport: Final = transport
         self.payload_left = 0
         self._decoder = FrameDecoder(codec)
-        self._stage = memoryview(bytearray(_STAGE_BYTES))
+        self._stage = _NOTHING
         self._start = self._end = 0
 
     async def send(self, message: Message, payload: bytes | memoryview = b"", *, pace: Pace = _NO_PACE) -> None:
@@ -158,19 +162,26 @@ class MessageStream(Generic[M]):
         return None
 
     async def _fill(self) -> None:
-        """Read more into the stage, which is larger than usual only for a large header, while that comes."""
-        if self._start == self._end or self._start + self._decoder.wanted > len(self._stage):
-            kept = self._stage[self._start : self._end]
-            size = max(_STAGE_BYTES, self._decoder.wanted)
-            if len(self._stage) != size:
-                self._stage = memoryview(bytearray(size))
-            self._stage[: len(kept)] = kept
-            self._start, self._end = 0, len(kept)
+        """Read more into the stage; one of its own is made for what is left of a frame, larger for a large header."""
+        kept, wanted = self._stage[self._start : self._end], self._decoder.wanted
+        if not kept:
+            self._stage, self._start, self._end = _NOTHING, 0, 0
+        if kept or wanted > _STAGE_BYTES:
+            if self._start + wanted > len(self._stage):
+                self._stage = memoryview(bytearray(max(_STAGE_BYTES, wanted)))
+                self._stage[: len(kept)] = kept
+                self._start, self._end = 0, len(kept)
+            self._end += await self._receive_into(self._stage[self._end :])
+        else:
+            count = await self._receive_into(_STAGE)
+            self._stage, self._end = memoryview(bytes(_STAGE[:count])), count
+
+    async def _receive_into(self, view: memoryview) -> int:
         self.transport.promise(0)
-        count = await self.transport.receive_some_into(self._stage[self._end :])
+        count = await self.transport.receive_some_into(view)
         if count == 0:
             raise PeerGone("the peer closed the connection")
-        self._end += count
+        return count
 
     async def receive_payload_into(self, view: memoryview) -> None:
         """Fill `view`, at most `payload_left` bytes, with the payload's next bytes.
@@ -243,7 +254,7 @@ class MessageStream(Generic[M]):
         """
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True), suppress(PeerGone, PeerSilent):
             await self.send(Failure(code, printable(text)[:MAX_TEXT_LENGTH]))
-            while await self.transport.receive_some_into(self._stage):
+            while await self.transport.receive_some_into(_STAGE):
                 await trio.lowlevel.checkpoint()
         self.close()
 

@@ -36,13 +36,15 @@ TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
 ALERT_TIMEOUT_S: Final = 2.0
 CIPHERTEXT_BYTES: Final = 256 << 10  # read from and written to the inner transport at once
 MAX_SILENT_CIPHERTEXT_BYTES: Final = 64 << 10  # without content: a handshake takes a tenth, a record a quarter
-_FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: thousands of hosts that say little cost little
-_HANDSHAKE_BYTES: Final = 4 << 10  # and thousands of strangers less
+_FIRST_CIPHERTEXT_BYTES: Final = 16 << 10  # until a read fills it: what OpenSSL is given at once it keeps room for
+_HANDSHAKE_BYTES: Final = 4 << 10  # and thousands of strangers cost less
 
 _RECORD_BYTES: Final = (16 << 10) + 261  # the most that a record takes (RFC 8446, 5.2)
 _MAX_HEAD_BYTES: Final = 4 << 10
 # Files are read into it and encrypted from it with nothing awaited between, so all connections of a thread share it.
 _PLAINTEXT: Final = memoryview(bytearray(_MAX_HEAD_BYTES + CIPHERTEXT_BYTES))
+# What has come is given to OpenSSL with nothing awaited between, so they share this one too: a master has thousands.
+_CIPHERTEXT: Final = memoryview(bytearray(CIPHERTEXT_BYTES))
 
 _END_OF_FILE: Final = "the connection ended within the handshake"
 # What OpenSSL calls the alerts of a peer that does not like our certificate (RFC 8446, 6.2).
@@ -61,7 +63,7 @@ class TlsTransport:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=accepted)
         self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # any writable buffer will do
-        self._ciphertext = memoryview(bytearray(_HANDSHAKE_BYTES))
+        self._ciphertext = _CIPHERTEXT[:_HANDSHAKE_BYTES]
         self._was_filled = False
         self._silent_bytes = 0
 
@@ -88,7 +90,7 @@ class TlsTransport:
                 raise _handshake_error(e) from e
         await self._flush()
         self.certified = contexts.certified(self._tls)
-        self._ciphertext = memoryview(bytearray(_FIRST_CIPHERTEXT_BYTES))
+        self._ciphertext = _CIPHERTEXT[:_FIRST_CIPHERTEXT_BYTES]
         self._was_filled = False
         self._silent_bytes = 0
 
@@ -164,7 +166,7 @@ class TlsTransport:
         if max(self._silent_bytes, self._outgoing.pending) > MAX_SILENT_CIPHERTEXT_BYTES:
             raise PeerGone(f"over {MAX_SILENT_CIPHERTEXT_BYTES >> 10} KiB were about TLS alone; that is no honest host")
         if self._was_filled and not self._silent_bytes and len(self._ciphertext) < CIPHERTEXT_BYTES:
-            self._ciphertext = memoryview(bytearray(CIPHERTEXT_BYTES))
+            self._ciphertext = _CIPHERTEXT
         count = await self._inner.receive_some_into(self._ciphertext)
         self._incoming.write(self._ciphertext[:count])
         self._was_filled = count == len(self._ciphertext)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from interfiles.errors import StorageFailed, UnknownFile
-from interfiles.storage.catalogue import Catalogue
+from interfiles.storage.catalogue import MAX_PAGE_ENDS, Catalogue
 from interfiles.wire.codec import encode
 from interfiles.wire.master_messages import FileInfo, Resolved
 
@@ -67,10 +67,27 @@ class TestFiles:
     def test_files_are_listed_by_name_page_by_page(self, catalogue: Catalogue) -> None:
         publish(catalogue, *(info(f"{number:04x}", f"file-{number % 7}") for number in range(20)))
         pages = [catalogue.files(start, 6) for start in range(0, 25, 6)]
-        listed = [entry for page in pages for entry in page]
-        assert [len(page) for page in pages] == [6, 6, 6, 2, 0]
+        listed = [entry for page, _ in pages for entry in page]
+        assert [(len(page), more) for page, more in pages] == [(6, True), (6, True), (6, True), (2, False), (0, False)]
         assert [entry.name for entry in listed] == sorted(entry.name for entry in listed)
         assert len({entry.file_id for entry in listed}) == 20
+
+    def test_a_page_is_of_what_is_there_now_wherever_the_one_before_it_ended(self, catalogue: Catalogue) -> None:
+        entries = [info(f"{number:04x}", f"file-{number}") for number in range(9)]
+        publish(catalogue, *entries[1:])
+        assert catalogue.files(0, 3) == (entries[1:4], True)
+        assert catalogue.files(3, 3) == (entries[4:7], True)
+        publish(catalogue, entries[0])
+        assert catalogue.files(3, 3) == (entries[3:6], True)
+        catalogue.remove(entries[1].file_id, delete=False, now=5, is_held=False)
+        assert catalogue.files(3, 9) == (entries[4:], False)
+
+    def test_of_very_many_listings_few_page_ends_are_remembered(self, catalogue: Catalogue) -> None:
+        entries = [info(f"{number:04x}", f"file-{number:04}") for number in range(MAX_PAGE_ENDS + 3)]
+        publish(catalogue, *entries)
+        pages = [catalogue.files(start, 1)[0][0] for start in [*range(len(entries)), *range(len(entries))]]
+        assert pages == [*entries, *entries]
+        assert len(catalogue._page_ends) == MAX_PAGE_ENDS
 
 
 class TestFind:
@@ -125,7 +142,7 @@ class TestRemoval:
         catalogue.remove(entry.file_id, delete=False, now=5, is_held=False)
         with pytest.raises(UnknownFile):
             catalogue.manifest(entry.file_id)
-        assert catalogue.files(0, 9) == [other]
+        assert catalogue.files(0, 9) == ([other], False)
         assert catalogue.removed([other.file_id, entry.file_id]) == {entry.file_id: False}
 
     def test_removing_again_may_only_add_the_wish_to_delete(self, catalogue: Catalogue) -> None:
@@ -162,7 +179,7 @@ def test_the_fleet_stays_the_same_after_a_restart(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from interfiles.storage.catalogue import Catalogue
+from interfiles.storage.catalogue import MAX_PAGE_ENDS, Catalogue
 from tests.storage.test_catalogue import info, publish
 catalogue = Catalogue(Path(sys.argv[1]), new_fleet_id="f1ee7", now=0)
 for number in range(int(sys.argv[2]), 1 << 16):

@@ -101,6 +101,20 @@ class TestBytes:
                 nursery.start_soon(receive, end)
         assert received == [LARGE, LARGE]
 
+    async def test_both_ends_can_wait_with_the_same_buffer(self, ends: Ends) -> None:
+        buffer, received = memoryview(bytearray(10)), {}
+
+        async def receive(transport: Transport) -> None:
+            count = await transport.receive_some_into(buffer)
+            received[transport] = bytes(buffer[:count])
+
+        async with trio.open_nursery() as nursery:
+            for end in ends:
+                nursery.start_soon(receive, end)
+            await ends[0].send_all(b"to the one")
+            await ends[1].send_all(b"to other")
+        assert [received[end] for end in ends] == [b"to other", b"to the one"]
+
 
 class TestSendFile:
     @pytest.mark.parametrize("head", [b"", b"head", b"long" * 2500])

@@ -188,7 +188,18 @@ class TestHeaders:
             nursery.start_soon(Stream(peer, FROM_CLIENT).send, Heartbeat(2, 0, 0, False, []))
             assert await stream.receive() == Heartbeat(2, 0, 0, False, [])
         assert len(encode_frame(LARGEST)) > 100_000
-        assert len(stream._stage) == STAGE
+        assert len(stream._stage) < 100, "no more than what came last"
+
+    async def test_streams_that_wait_for_their_first_message_or_the_next_keep_no_buffer(self) -> None:
+        peer, own = await ends()
+        stream, sent = Stream(own, FROM_CLIENT), Heartbeat(1, 0, 0, False, [])
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(stream.receive)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(stream._stage) == 0
+                await Stream(peer, FROM_CLIENT).send(sent)
+                await trio.testing.wait_all_tasks_blocked()
 
     async def test_many_small_messages_in_one_read_are_received_one_by_one(self) -> None:
         peer, stream = await fetching()

@@ -265,7 +265,7 @@ class TestMemory:
         finally:
             tracemalloc.stop()
         assert len(kept) == 100
-        assert used / 200 < 40 << 10, "of each of 200 ends, beside what OpenSSL keeps"
+        assert used / 200 < 8 << 10, "of each of 200 ends, beside what OpenSSL keeps"
 
     async def test_the_buffer_grows_once_a_read_has_filled_it(self) -> None:
         dialled, accepted = await secured()

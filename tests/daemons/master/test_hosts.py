@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from daemons.master.handouts import SHORTEST_COALESCE_S
 from interfiles.errors import NoSpace, PeerGone, Refused, RemoteProtocolError, UsageError
 from interfiles.placement.zones import GATEWAYS
 from interfiles.wire import master_messages as m
@@ -237,6 +238,25 @@ class TestHandouts:
         assert told[0] == 0
         assert told[-1] == 8
         assert len(told) <= 3
+
+    async def test_a_swarm_waits_for_no_other_that_changes_all_the_time(
+        self, fleet: Fleet, autojump_clock: MockClock
+    ) -> None:
+        busy = manifest().file_id
+        seeder, fetcher, other = [await fleet.join(name) for name in ("seeder", "fetcher", "other")]
+        await other.announce(holding(busy, "fetching", 0))
+        states: list[m.HoldingState] = ["complete", "none", "complete", "none"]
+        for number, state in enumerate(states):
+            quiet = bytes([number]) * 32
+            await seeder.announce(holding(quiet), holding(busy, state))
+            await trio.sleep(SHORTEST_COALESCE_S / 4)
+            began = trio.current_time()
+            await fetcher.announce(holding(quiet, "fetching", 0))
+            assert peers(await fetcher.handout()) == {"seeder": True}
+            assert trio.current_time() - began < SHORTEST_COALESCE_S / 4
+        await trio.sleep(1)
+        await other.announce()
+        assert peers(other.told(m.Handout)[-1]) == {}
 
     async def test_nobody_that_is_up_has_it(self, fleet: Fleet, autojump_clock: MockClock) -> None:
         file_id = manifest().file_id
