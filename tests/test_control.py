@@ -156,7 +156,7 @@ async def test_upload_writes_the_tracker_file_into_the_current_directory(fake: F
     fake.will(progress("hashing"), UPLOAD, TRACKER)
     seen: list[Progress] = []
     report = await Daemon(fake.socket).upload("weights/", replicas=5, copy=True, on_progress=seen.append)
-    assert fake.request == messages.Upload(os.fsencode(here / "weights"), 5, True)
+    assert fake.request == messages.Upload(os.fsencode(here / "weights"), 5, True, None)
     assert report.tracker == str(here / "weights.tracker")
     assert (here / "weights.tracker").read_bytes() == TRACKER
     assert seen == [progress("hashing")]

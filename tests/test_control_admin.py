@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from interfiles.control import Admin
+from interfiles.administration import Admin
 from interfiles.errors import DaemonUnreachable, Refused, UnknownHost, UnknownToken, UsageError
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import (
+from interfiles.wire.admin_reports import (
     AuthorityListReport,
     AuthorityReport,
     EventListReport,

@@ -379,7 +379,15 @@ NOT_OURS: Final = frozenset(
         "flat_msgpack",
         "handshake_messages",
     }
-    | {"master_messages", "peer_messages", "control_messages", "part_layout", "control_socket", "tracker_place"}
+    | {
+        "admin_reports",
+        "master_messages",
+        "peer_messages",
+        "control_messages",
+        "part_layout",
+        "control_socket",
+        "tracker_place",
+    }
     | {"state_lock", "command_line"}
 )
 

@@ -10,13 +10,12 @@ from interfiles.errors import printable
 from interfiles.units import format_bytes, format_count, format_duration, format_rate
 
 if TYPE_CHECKING:
+    from interfiles.wire.admin_reports import AuthorityReport, ListedTokenReport
     from interfiles.wire.reports import (
-        AuthorityReport,
         FileReport,
         HolderReport,
         HostReport,
         LimitReport,
-        ListedTokenReport,
         LocalCopy,
         StatReport,
         StatusReport,

@@ -7,7 +7,8 @@ import pytest
 
 from interfiles.errors import MasterUnreachable, UnknownFile, UnknownHost
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import FileListReport, HostListReport, HostRemovedReport
+from interfiles.wire.admin_reports import HostRemovedReport
+from interfiles.wire.reports import FileListReport, HostListReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
 from tests.samples import HOSTS, ID, STAT, TRACKER, file_report

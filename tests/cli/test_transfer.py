@@ -35,7 +35,7 @@ def test_upload(option: list[str], interfiles: Command, daemon: FakeDaemon, here
         "weights.tracker  9c41e07b2d55 · 18.4 GB in 231 files · 4,388 pieces of 4 MiB · wanted on 3 hosts\n"
     )
     assert (here / "weights.tracker").read_bytes() == TRACKER
-    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), None, False)
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), None, False, None)
 
 
 def test_upload_as_json(interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
@@ -54,7 +54,7 @@ def test_upload_as_json(interfiles: Command, daemon: FakeDaemon, here: Path) -> 
         "replicas_wanted": 3,
         "tracker": str(here.resolve() / "w.t"),
     }
-    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), 5, True)
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), 5, True, None)
 
 
 def test_upload_while_the_master_is_away_says_so(interfiles: Command, daemon: FakeDaemon) -> None:

@@ -16,7 +16,7 @@ import trio
 
 from daemons.client import app as client_app
 from daemons.master import app as master_app
-from interfiles.control import Admin
+from interfiles.administration import Admin
 from interfiles.errors import from_wire
 from interfiles.identity.token import JoinToken
 from interfiles.storage.executor import InlineExecutor
@@ -61,7 +61,12 @@ class Host:
 
     async def upload(self, path: Path, **options: object) -> tuple[UploadReport, bytes]:
         """Upload; return the report and the tracker file's content."""
-        request = c.Upload(os.fsencode(path), replicas=None, copy=bool(options.get("copy")))
+        request = c.Upload(
+            os.fsencode(path),
+            replicas=options.get("replicas"),  # type: ignore[arg-type]
+            copy=bool(options.get("copy")),
+            expire_s=options.get("expire_s"),  # type: ignore[arg-type]
+        )
         return await self._converse(request, UploadReport, b"")
 
     async def download(self, tracker: bytes | str, **options: object) -> DownloadReport:

@@ -260,7 +260,7 @@ def test_a_newer_database_is_refused(path: Path, jobs: JobStore) -> None:
     newer = apsw.Connection(str(path))
     newer.pragma("user_version", 99)
     newer.close()
-    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 4\)"):
+    with pytest.raises(Refused, match=r"was written by a newer InterFiles \(version 99, this one knows 5\)"):
         JobStore(path)
 
 
