@@ -117,7 +117,7 @@ class Drain:
 
     def _remark(self, why: str, what_now: str) -> None:
         """Say once what is waited for; figures in it may change meanwhile."""
-        kind = why.partition("(")[0]
+        kind = why.partition(";")[0]
         if why and kind != self._told:
             self.line.remark(f"interfiles: {why}. {what_now}")
         self._told = kind

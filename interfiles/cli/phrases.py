@@ -146,7 +146,7 @@ def drain_waits(report: "HostDrainReport") -> str:
     if report.state in ("suspect", "gone"):
         return f"{name} is not up: what is only there cannot be moved until it is back"
     if report.why_not:
-        return f"{name} has files that can get no other copy now ({printable(report.why_not)})"
+        return f"{name} has files that can get no other copy now; {printable(report.why_not)}"
     return ""
 
 

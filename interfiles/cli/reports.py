@@ -276,8 +276,8 @@ def _here(local: "LocalCopy", total: int) -> list[str]:
     if local.state != "complete":
         parts.append(percent(local.pieces, total))
     if local.ordered:
-        parts.append("replica")
-    if local.path:
+        parts.append("replica")  # where it lies concerns the daemon alone
+    elif local.path:
         parts.append(place(local.path))
     if local.note:
         parts.append(printable(local.note))

@@ -95,15 +95,15 @@ async def test_why_it_does_not_get_on_is_said_once_each_time(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = DaemonUnreachable("the master is not running")
-    less = msgspec.structs.replace(STUCK, to_move=1)
+    less = msgspec.structs.replace(STUCK, why_not="other: no other live host has room for 1.0 GB")
     admin = Scripted([MOVING, STUCK, less, away, away, MOVING, AWAY, AWAY, DONE])
     drain = Drain("render-07")
     assert await drain.follow(cast("Admin", admin)) == DONE
     assert admin.asked_at[-1] - admin.asked_at[0] == 8 * LOOK_S
     assert capsys.readouterr().err.splitlines() == [
         (
-            "interfiles: render-07 has files that can get no other copy now (weights: no other live host has room for "
-            "18.4 GB). Waiting; Ctrl-C leaves it draining."
+            "interfiles: render-07 has files that can get no other copy now; weights: no other live host has room for "
+            "18.4 GB. Waiting; Ctrl-C leaves it draining."
         ),
         "interfiles: the master is away. Waiting; Ctrl-C leaves it draining.",
         (

@@ -175,7 +175,7 @@ def test_stat_says_why_there_are_too_few_copies_and_which_are_replicas() -> None
         "  uploaded 2025-11-22 09:14 by render-01 · expires 2025-11-23 09:14",
         "  Copies: 1 of 3 wanted, 1 more under way:",
         f"    {WHY}",
-        "  Here: complete · replica · /r/weights",
+        "  Here: complete · replica",
         "  HOST  ZONE  STATE       HAS  KIND     RATE         ADDRESS",
         "  a           complete  100 %           up 1.0 MB/s  10.0.0.11:4851",
         "  b           fetching   99 %  replica               10.0.0.11:4851",
