@@ -131,18 +131,9 @@ def test_every_option_in_the_text_is_one_of_some_command() -> None:
 def test_all_but_the_daemons_take_json_and_those_that_ask_a_client_a_socket() -> None:
     commands = options().keys() - NO_COMMANDS - {"master", "client"}
     assert {name for name in commands if "--json" not in options()[name]} == set()
-    assert {name for name in commands if "--socket" not in options()[name]} == {
-        "token",
-        "token list",
-        "token revoke",
-        "ca",
-        "ca rotate",
-        "ca retire",
-        "hosts remove",
-        "hosts drain",
-        "hosts undrain",
-        "events",
-    }
+    asking_the_master = "token, token list, token revoke, ca, ca rotate, ca retire, hosts remove, hosts drain, "
+    asking_the_master += "hosts undrain, events"
+    assert {name for name in commands if "--socket" not in options()[name]} == set(asking_the_master.split(", "))
 
 
 def make_targets() -> set[str]:
