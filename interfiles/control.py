@@ -19,29 +19,23 @@ import trio
 
 from interfiles import locations
 from interfiles.control_socket import ControlSocket, ProgressCallback, converse
-from interfiles.errors import InterFilesError, RemoteProtocolError
+from interfiles.errors import InterFilesError, RemoteProtocolError, UsageError
 from interfiles.priority import Priority
 from interfiles.source import Source, read_source
 from interfiles.tracker_place import TrackerPlace, absolute, real
+from interfiles.units import format_duration
 from interfiles.wire import control_messages as messages
 from interfiles.wire.reports import (
-    AuthorityListReport,
-    AuthorityReport,
     DownloadReport,
-    EventListReport,
     FileListReport,
     FileReport,
     HostListReport,
-    HostRemovedReport,
     HostReport,
     LimitReport,
-    ListedTokenReport,
     RemoveReport,
+    ReplicasReport,
     StatReport,
     StatusReport,
-    TokenListReport,
-    TokenReport,
-    TokenRevokedReport,
     TransferStateReport,
     UploadReport,
     VerifyReport,
@@ -96,16 +90,20 @@ class Daemon:
         *,
         replicas: int | None = None,
         copy: bool = False,
+        expire_in_s: float | None = None,
         tracker: AnyPath | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> UploadReport:
         """Hash a file or directory, serve it from where it is, and write its tracker file.
 
         `replicas`: wanted copies; None: the master's default. `copy`: serve a copy in the daemon's state directory.
-        `tracker`: a directory or path for the tracker file; None: NAME.tracker in the current directory. Its place is
-        checked before the work begins; a tracker file that is there is replaced, in one step, at the end.
+        `expire_in_s`: seconds after which it is removed from the fleet by itself, a minute at least; None: never, or as
+        an earlier upload of the same said. `tracker`: a directory or path for the tracker file; None: NAME.tracker in
+        the current directory. Its place is checked before the work begins; a tracker file that is there is replaced, in
+        one step, at the end.
 
         Raises:
+          UsageError: `expire_in_s` is too short.
           PathNotFound: the path is not there or cannot be sent, or the tracker file's directory is not there.
           DestinationExists: something that is no tracker file is where the tracker file should go.
           NotPermitted, NoSpace, StorageFailed: the content cannot be read or the tracker file not written.
@@ -116,9 +114,12 @@ class Daemon:
         """
         from interfiles.handing import HandingContent
 
+        if expire_in_s is not None and expire_in_s < messages.MIN_EXPIRE_S:
+            least = format_duration(messages.MIN_EXPIRE_S)
+            raise UsageError(f"a file expires in {least} at the earliest; {format_duration(expire_in_s)} is too soon")
         content = await trio.to_thread.run_sync(absolute, path)
         place = await trio.to_thread.run_sync(TrackerPlace.choose, content, tracker)
-        request = messages.Upload(os.fsencode(content), replicas, copy)
+        request = messages.Upload(os.fsencode(content), replicas, copy, expire_in_s)
         async with self._socket.open(if_gone=_ABANDONED) as stream:
             report = await converse(
                 stream, request, UploadReport, on_progress=on_progress, handing=HandingContent(content)
@@ -187,6 +188,35 @@ class Daemon:
         return await self._socket.ask(
             request, DownloadReport, content=found.content, on_progress=on_progress, if_gone=_GOES_ON
         )
+
+    async def set_replicas(self, source: AnySource, replicas: int) -> ReplicasReport:
+        """Want another number of copies of a file; the master has them made, or given up, by itself."""
+        found = await _resolve(source)
+        request = messages.SetReplicas(found.query, replicas)
+        return await self._socket.ask(request, ReplicasReport, content=found.content)
+
+    async def wait_for_replicas(
+        self,
+        source: AnySource,
+        replicas: int | None = None,
+        *,
+        timeout_s: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> ReplicasReport:
+        """Wait until a file has so many complete copies, whether this host has it or not.
+
+        `replicas` None: as many as are wanted, or as there are hosts that can hold one, if those are fewer. While the
+        master is away, this goes on to wait.
+
+        Raises:
+          TimedOut: there are too few after `timeout_s` seconds in all; the sentence says how many, and why.
+
+        Cancellation:
+          Stops watching; copies are made all the same.
+        """
+        found = await _resolve(source)
+        request = messages.WaitReplicas(found.query, replicas, timeout_s)
+        return await self._socket.ask(request, ReplicasReport, content=found.content, on_progress=on_progress)
 
     async def stat(self, source: AnySource) -> StatReport:
         """Who has what of a file."""
@@ -259,78 +289,6 @@ class Daemon:
         """
         found = await _resolve(source)
         return await self._socket.ask(messages.Resume(found.query), TransferStateReport, content=found.content)
-
-
-class Admin:
-    """The master on this host, by the Unix socket in its state directory; None: the default one.
-
-    Raises, from every method beside what it names:
-      DaemonUnreachable: the master does not answer.
-      NotPermitted: the socket or the master is another user's.
-    """
-
-    def __init__(self, state: AnyPath | None = None) -> None:
-        directory = locations.state_directory("master") if state is None else Path(state)
-        self._socket = ControlSocket(locations.admin_socket(directory), "admin")
-
-    async def make_token(self, *, ttl_s: float, uses: int | None = None, name: str = "") -> TokenReport:
-        """Make a join token, good for `ttl_s` seconds and `uses` joins (None: any number).
-
-        `name`: what the one host that it is then good for is called.
-        """
-        return await self._socket.ask(messages.MakeToken(ttl_s, uses, name), TokenReport)
-
-    async def tokens(self) -> list[ListedTokenReport]:
-        """The tokens that are not long over, the newest first, and who joined by each."""
-        return (await self._socket.ask(messages.ListTokens(), TokenListReport)).tokens
-
-    async def revoke_token(self, token: str) -> TokenRevokedReport:
-        """Let nobody else in by a token: its id, or the start of it. Hosts that joined by it stay.
-
-        Raises:
-          UnknownToken: no token goes by this, or several do.
-        """
-        return await self._socket.ask(messages.RevokeToken(token), TokenRevokedReport)
-
-    async def authorities(self) -> list[AuthorityReport]:
-        """The CAs that the fleet trusts, the newest first."""
-        return (await self._socket.ask(messages.ListAuthorities(), AuthorityListReport)).authorities
-
-    async def rotate_authority(self) -> list[AuthorityReport]:
-        """Make a new CA, by which all hosts renew their certificates; the one before is trusted until they have.
-
-        Raises:
-          Refused: the rotation before is not over.
-        """
-        return (await self._socket.ask(messages.RotateAuthority(), AuthorityListReport)).authorities
-
-    async def retire_authority(self) -> list[AuthorityReport]:
-        """Trust the newest CA only, at once: hosts that have not renewed by it must join anew.
-
-        Raises:
-          Refused: there is no other.
-        """
-        return (await self._socket.ask(messages.RetireAuthority(), AuthorityListReport)).authorities
-
-    async def remove_host(self, host: str) -> HostRemovedReport:
-        """Take a host, by name or id, out of the fleet.
-
-        Raises:
-          UnknownHost: no host goes by this.
-        """
-        return await self._socket.ask(messages.RemoveHost(host), HostRemovedReport)
-
-    async def events(self, *, log: str = "", after: int = 0, last: int = 0, wait_s: float = 0.0) -> EventListReport:
-        """A page of what has happened in the fleet, the oldest first, after number `after` of the master's log `log`.
-
-        `log` and `after` are those of the page before. For the first page, and where the master has another log since
-        its restart, the page begins with the newest `last`. `wait_s`: while there are none, wait so long for one; 30 s
-        at most.
-
-        Raises:
-          Refused: too many wait for events already.
-        """
-        return await self._socket.ask(messages.ListEvents(log, after, last, wait_s), EventListReport)
 
 
 async def _resolve(source: AnySource) -> Source:

@@ -13,6 +13,7 @@ from interfiles.wire.reports import (
     LocalCopy,
     RemoveReport,
     ReplicaCount,
+    ReplicasReport,
     StatReport,
     StatusReport,
     TransferReport,
@@ -74,6 +75,20 @@ VERIFIED = VerifyReport(
 REMOVED = RemoveReport(id=ID, name="weights", hosts=3, deleted=False, path="/data/weights")
 
 
+def replicas_report(
+    complete: int = 3, wanted: int = 3, *, hosts: int = 5, under_way: int = 0, why_not: str = ""
+) -> ReplicasReport:
+    return ReplicasReport(
+        id=ID,
+        name="weights",
+        replicas_wanted=wanted,
+        hosts=hosts,
+        complete=complete,
+        under_way=under_way,
+        why_not=why_not,
+    )
+
+
 def progress(
     phase: Phase = "fetching",
     done: int = 9_400_000_000,
@@ -98,6 +113,7 @@ def holder(
     down: int = 0,
     up: int = 0,
     note: str = "",
+    ordered: bool = False,
 ) -> HolderReport:
     state: Literal["complete", "partial", "none"] = "complete" if pieces == 4388 else "partial" if pieces else "none"
     return HolderReport(
@@ -113,6 +129,7 @@ def holder(
         down=down,
         up=up,
         note=note,
+        ordered=ordered,
     )
 
 
@@ -132,7 +149,7 @@ STAT = StatReport(
         holder("render-07", "rack-b", 2237, doing="fetching", down=1_100_000_000),
         holder("render-09", "rack-c", 4388, host_state="suspect", last_seen_s=24.4),
     ],
-    replicas=ReplicaCount(wanted=3, complete=3),
+    replicas=ReplicaCount(wanted=3, complete=3, under_way=1),
     local=LocalCopy(state="partial", pieces=2237, path="/data/weights", doing="fetching", note=""),
     complete_info=True,
 )

@@ -19,6 +19,7 @@ from interfiles.errors import (
     NotPermitted,
     PathNotFound,
     RemoteProtocolError,
+    TimedOut,
     UnknownFile,
     UsageError,
 )
@@ -38,6 +39,7 @@ from tests.samples import (
     VERIFIED,
     file_report,
     progress,
+    replicas_report,
     status,
 )
 
@@ -156,7 +158,7 @@ async def test_upload_writes_the_tracker_file_into_the_current_directory(fake: F
     fake.will(progress("hashing"), UPLOAD, TRACKER)
     seen: list[Progress] = []
     report = await Daemon(fake.socket).upload("weights/", replicas=5, copy=True, on_progress=seen.append)
-    assert fake.request == messages.Upload(os.fsencode(here / "weights"), 5, True)
+    assert fake.request == messages.Upload(os.fsencode(here / "weights"), 5, True, None)
     assert report.tracker == str(here / "weights.tracker")
     assert (here / "weights.tracker").read_bytes() == TRACKER
     assert seen == [progress("hashing")]
@@ -175,6 +177,14 @@ async def test_upload_refuses_a_place_in_use_before_the_daemon_hashes(fake: Fake
         await Daemon(fake.socket).upload("weights")
     assert fake.requests == []
     assert (here / "weights.tracker").read_text() == "my notes"
+
+
+async def test_upload_of_what_expires(fake: FakeDaemon, here: Path) -> None:
+    fake.will(UPLOAD, TRACKER)
+    await Daemon(fake.socket).upload("weights", expire_in_s=60)
+    assert fake.request == messages.Upload(os.fsencode(here / "weights"), None, False, 60)
+    with pytest.raises(UsageError, match="a file expires in 1 min at the earliest; 10 s is too soon"):
+        await Daemon(fake.socket).upload("weights", expire_in_s=10)
 
 
 async def test_upload_that_the_daemon_refuses_writes_nothing(fake: FakeDaemon, here: Path) -> None:
@@ -347,3 +357,25 @@ async def test_many_operations_at_once(fake: FakeDaemon) -> None:
         for _ in range(20):
             nursery.start_soon(ask, daemon)
     assert answers == [status()] * 20
+
+
+# Copies in the fleet
+
+
+async def test_other_numbers_of_copies_are_set_and_waited_for(fake: FakeDaemon, here: Path) -> None:
+    (here / "weights.tracker").write_bytes(TRACKER)
+    counted, seen = progress("replicating", done=2, total=3, peers=1), list[Progress]()
+    fake.will(replicas_report(wanted=5))
+    fake.will(counted, replicas_report())
+    fake.will(TimedOut("weights has 2 of 3 copies after 5 s"))
+    daemon = Daemon(fake.socket)
+    assert await daemon.set_replicas("weights.tracker", 5) == replicas_report(wanted=5)
+    assert await daemon.wait_for_replicas("weights", on_progress=seen.append) == replicas_report()
+    assert seen == [counted]
+    with pytest.raises(TimedOut, match="2 of 3 copies"):
+        await daemon.wait_for_replicas("weights", 3, timeout_s=5)
+    assert fake.requests == [
+        (messages.SetReplicas("", 5), TRACKER),
+        (messages.WaitReplicas("weights", None, None), b""),
+        (messages.WaitReplicas("weights", 3, 5), b""),
+    ]

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from interfiles.control import Admin
+from interfiles.administration import Admin
 from interfiles.errors import DaemonUnreachable, Refused, UnknownHost, UnknownToken, UsageError
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import (
+from interfiles.wire.admin_reports import (
     AuthorityListReport,
     AuthorityReport,
     EventListReport,
     EventReport,
+    HostDrainReport,
     HostRemovedReport,
     ListedTokenReport,
     TokenListReport,
@@ -113,3 +114,18 @@ async def test_no_master(tmp_path: Path) -> None:
         f"the master is not running (no socket at {tmp_path}/master.sock); start it with `interfiles master` on this "
         "host, or name its state directory"
     )
+
+
+async def test_hosts_are_drained_and_undrained(fake_master: FakeDaemon) -> None:
+    report = HostDrainReport(host="ab" * 16, name="render-07", state="draining", draining=True, to_move=None)
+    for _ in range(3):
+        fake_master.will(report)
+    admin = Admin(fake_master.socket.parent)
+    assert await admin.drain_host("render-07") == report
+    assert await admin.drain_host("ab" * 16, only_look=True) == report
+    assert await admin.undrain_host("render-07") == report
+    assert [request for request, _ in fake_master.requests] == [
+        messages.DrainHost("render-07", False),
+        messages.DrainHost("ab" * 16, True),
+        messages.UndrainHost("render-07"),
+    ]

@@ -16,7 +16,7 @@ FLOORS: Final = (
     ("flat_msgpack", "manifest_paths", "manifest", "tracker_file"),
     ("wire", "swarm", "placement"),
     ("storage", "transport", "identity", "locations"),
-    ("control", "control_socket", "handing", "source", "tracker_place", "__init__"),
+    ("administration", "control", "control_socket", "handing", "source", "tracker_place", "__init__"),
     ("cli", "daemons"),
 )
 FLOOR_OF: Final = {unit: number for number, units in enumerate(FLOORS) for unit in units}

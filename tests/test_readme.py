@@ -69,7 +69,8 @@ def typed_lines(text: str) -> list[str]:
 # Commands and options
 
 
-GROUPS: Final = ("hosts", "token", "ca")
+GROUPS: Final = ("hosts", "token", "ca", "replicas")
+NO_COMMANDS: Final = frozenset({"", "replicas"})  # they do nothing by themselves
 
 
 @cache
@@ -118,7 +119,7 @@ def test_the_table_of_commands_has_every_command_and_only_options_that_it_takes(
         listed.add(name)
         words = {span.split()[0] for span in code_spans(used)}
         assert words <= options()[name], name
-    assert listed == options().keys() - {"", "hosts list"}
+    assert listed == options().keys() - NO_COMMANDS - {"hosts list"}
 
 
 def test_every_option_in_the_text_is_one_of_some_command() -> None:
@@ -128,18 +129,11 @@ def test_every_option_in_the_text_is_one_of_some_command() -> None:
 
 
 def test_all_but_the_daemons_take_json_and_those_that_ask_a_client_a_socket() -> None:
-    commands = options().keys() - {"", "master", "client"}
+    commands = options().keys() - NO_COMMANDS - {"master", "client"}
     assert {name for name in commands if "--json" not in options()[name]} == set()
-    assert {name for name in commands if "--socket" not in options()[name]} == {
-        "token",
-        "token list",
-        "token revoke",
-        "ca",
-        "ca rotate",
-        "ca retire",
-        "hosts remove",
-        "events",
-    }
+    asking_the_master = "token, token list, token revoke, ca, ca rotate, ca retire, hosts remove, hosts drain, "
+    asking_the_master += "hosts undrain, events"
+    assert {name for name in commands if "--socket" not in options()[name]} == set(asking_the_master.split(", "))
 
 
 def make_targets() -> set[str]:
@@ -379,7 +373,15 @@ NOT_OURS: Final = frozenset(
         "flat_msgpack",
         "handshake_messages",
     }
-    | {"master_messages", "peer_messages", "control_messages", "part_layout", "control_socket", "tracker_place"}
+    | {
+        "admin_reports",
+        "master_messages",
+        "peer_messages",
+        "control_messages",
+        "part_layout",
+        "control_socket",
+        "tracker_place",
+    }
     | {"state_lock", "command_line"}
 )
 

@@ -78,7 +78,17 @@ def client(
     zone: Annotated[
         str | None, typer.Option(help="Where the host is: a rack, a room, an office; '' for none. It is remembered.")
     ] = None,
-    quota: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for own copies, such as 500GB.")] = None,
+    quota: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Room for own copies (--copy) and replicas together, such as 500GB."),
+    ] = None,
+    keep_free: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Bytes of the disk that replicas leave to others [default: 5 % of it, at most 10 GiB].",
+        ),
+    ] = None,
     limit_up: Annotated[
         str | None,
         typer.Option(metavar="RATE", help="Send no more content than this, such as 10MB/s or 80Mbit/s, to all peers."),
@@ -105,6 +115,7 @@ def client(
       interfiles client
       interfiles client --limit-up 80Mbit/s
       interfiles client --on-complete '/usr/local/bin/announce --quietly'
+      interfiles client --quota 500GB --keep-free 50GB
       interfiles client --state /data/if --socket /data/if/sock --listen 0.0.0.0:4861
     """
     with exit_with_sentence():
@@ -118,6 +129,7 @@ def client(
             name=_host_name(name),
             zone=_checked(zone, ZONE_PATTERN, "zone") if zone is not None else None,
             quota=parse_size(quota) if quota is not None else None,
+            keep_free=parse_size(keep_free) if keep_free is not None else None,
             token=_token(join, token_file),
             spare_token=_spare_token(),
             socket_group=_group(socket_group) if socket_group is not None else None,

@@ -71,7 +71,10 @@ class Announcements:
 
     def unpublished(self) -> list[Publication]:
         return [
-            Publication(file.file_id, file.record.manifest, file.record.uploaded_at, file.record.replicas)
+            Publication(
+                *(file.file_id, file.record.manifest, file.record.uploaded_at),
+                *(file.record.replicas, file.record.expires_at),
+            )
             for file in self._library
             if not file.record.published and file.record.state in COMPLETE_STATES
         ]

@@ -22,6 +22,7 @@ class Publication:
     manifest: bytes
     uploaded_at: int
     replicas: int
+    expires_at: int
 
 
 class Forget(Protocol):

@@ -28,6 +28,7 @@ from daemons.client.master_link import MasterLink
 from daemons.client.membership import Membership, credentials_of
 from daemons.client.peer_server import PeerServer
 from daemons.client.rate_gate import Limits, RateGate
+from daemons.client.replica_requests import ReplicaRequests
 from daemons.client.replicas import MAX_INBOX, Replicas, remove_strays
 from daemons.client.reporting import Reporter
 from daemons.client.scrubber import Scrubber
@@ -257,6 +258,7 @@ async def _serve(
     )
     server = ControlServer(
         *(library, link, transfers, uploader, downloader, copier, sources, reporter, limits, replicas),
+        ReplicaRequests(library, link, sources),
         group=config.socket_group,
     )
     peers = PeerServer(network, library.find, disk, limits.up)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from interfiles.errors import NotPermitted, PeerGone, PeerSilent, Refused, RemoteProtocolError
+from interfiles.errors import NotPermitted, PeerGone, PeerSilent, Refused, RemoteProtocolError, printable
 from interfiles.storage.acting import Owner
 from interfiles.transport.plain import SocketTransport
 from interfiles.transport.unix import UnixTransport, closers, credentials
@@ -60,6 +60,18 @@ class Caller:
             raise NotPermitted(
                 f"{file.label} belongs to another user of this host; only that user, root and the daemon's own user "
                 "may command it"
+            )
+
+    def check_commands_fleet(self, name: str) -> None:
+        """Let members of the socket's group change nothing in the fleet about what they do not have here.
+
+        Raises:
+          NotPermitted: one of them asks that of the file called `name`.
+        """
+        if self.owner is not None:
+            raise NotPermitted(
+                f"{printable(name)} is not on this host, so it is not yours to change in the fleet; ask an "
+                "administrator of this host"
             )
 
 

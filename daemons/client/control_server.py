@@ -15,6 +15,7 @@ from daemons.client.handovers import receive_place
 from daemons.client.hashing_progress import PROGRESS_S, HashingProgress, shown
 from daemons.client.local_file import COMPLETE_STATES
 from daemons.client.reporting import Reporter, download_report, here_report
+from daemons.client.uploads import Wish
 from daemons.supervision import first_leaf
 from interfiles.errors import (
     DestinationExists,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from daemons.client.local_file import LocalFile
     from daemons.client.master_link import MasterLink
     from daemons.client.rate_gate import Limits
+    from daemons.client.replica_requests import ReplicaRequests
     from daemons.client.replicas import Replicas
     from daemons.client.sources import Sources
     from daemons.client.transfers import Transfers
@@ -81,6 +83,7 @@ class ControlServer:
         reporter: Reporter,
         limits: Limits,
         replicas: Replicas,
+        replica_requests: ReplicaRequests,
         *,
         group: int | None = None,
     ) -> None:
@@ -94,6 +97,7 @@ class ControlServer:
         self._reporter = reporter
         self._limits = limits
         self._replicas = replicas
+        self._replica_requests = replica_requests
         self._group = group
         self._calls = Calls()
 
@@ -158,24 +162,34 @@ class ControlServer:
                 report = await self._wait(call, request, payload)
             case c.Verify():
                 report = await self._verify(call, request, payload)
-            case c.Stat():
-                report = await self._reporter.stat(await self._sources.find(request.query, payload), call.caller)
-            case c.ListFiles():
-                report = await self._reporter.files(request.start)
-            case c.ListHosts():
-                report = await self._reporter.hosts()
-            case c.Status():
-                report = self._reporter.status(call.caller)
-            case c.Limit():
-                self._limits.change(call.caller, request)
-                report = self._reporter.limits()
             case c.Remove():
                 report = await self._remove(call.caller, request, payload)
+            case c.SetReplicas():
+                report = await self._replica_requests.set(call.caller, request, payload)
+            case c.WaitReplicas():
+                report = await self._replica_requests.wait(call, request, payload)
             case c.Pause() | c.Resume():
                 report = await self._set_paused(call.caller, request, payload)
             case _:
-                raise RemoteProtocolError(f"{type(request).__name__} is not a request")
+                report = await self._look(call.caller, request, payload)
         await call.say(c.Result(), encode_report(report))
+
+    async def _look(self, caller: Caller, request: Message, payload: bytes) -> Report:
+        """Answer what only asks how things are, or for limits."""
+        match request:
+            case c.Stat():
+                return await self._reporter.stat(await self._sources.find(request.query, payload), caller)
+            case c.ListFiles():
+                return await self._reporter.files(request.start)
+            case c.ListHosts():
+                return await self._reporter.hosts()
+            case c.Status():
+                return self._reporter.status(caller)
+            case c.Limit():
+                self._limits.change(caller, request)
+                return self._reporter.limits()
+            case _:
+                raise RemoteProtocolError(f"{type(request).__name__} is not a request")
 
     async def _find_own(self, caller: Caller, query: str, payload: bytes) -> LocalFile:
         """This host's file, if it is the caller's to command."""
@@ -186,17 +200,14 @@ class ControlServer:
     # Commands that take time
 
     async def _upload(self, call: Call, request: c.Upload) -> None:
-        progress = HashingProgress()
+        progress, wish = HashingProgress(), Wish(request.replicas, request.expire_s)
         async with shown(call, "hashing", progress):
             if call.caller.owner is not None:
-                report, tracker = await self._uploader.upload_handed(
-                    call, replicas=request.replicas, copy=request.copy, progress=progress
-                )
+                made = self._uploader.upload_handed(call, wish=wish, copy=request.copy, progress=progress)
             else:
                 path = Path(os.fsdecode(request.path))
-                report, tracker = await self._uploader.upload(
-                    path, replicas=request.replicas, copy=request.copy, progress=progress
-                )
+                made = self._uploader.upload(path, wish=wish, copy=request.copy, progress=progress)
+            report, tracker = await made
         await call.say(c.Result(), encode_report(report))
         await call.say(c.TrackerContent(), tracker)
 
@@ -342,20 +353,20 @@ class ControlServer:
             file = self._library.find(manifest.file_id)
             if file is not None:
                 caller.check_owns(file)
-            elif caller.owner is not None:
-                raise NotPermitted(
-                    f"{printable(manifest.name)} is not on this host, so it is not yours to take out of the fleet; ask "
-                    "an administrator of this host"
-                )
+            else:
+                caller.check_commands_fleet(manifest.name)
             hosts = await self._remove_everywhere(manifest.file_id, request, is_here=file is not None)
         path = os.fsdecode(file.record.path) if file is not None and file.record.part is None else ""
+        ordered = file is not None and file.record.ordered
         deleted = file is not None and (file.record.owned or (request.delete and not file.record.in_place))
         if file is not None:
             await self._copier.stop(file.file_id)
             await self._transfers.remove(file, delete=request.delete, everywhere=not request.local)
             if request.local:
                 await self._replicas.keep_away(file.file_id)
-        return RemoveReport(id=manifest.file_id.hex(), name=manifest.name, hosts=hosts, deleted=deleted, path=path)
+        return RemoveReport(
+            id=manifest.file_id.hex(), name=manifest.name, hosts=hosts, deleted=deleted, path=path, ordered=ordered
+        )
 
     async def _remove_everywhere(self, file_id: FileId, request: c.Remove, *, is_here: bool) -> int:
         """Have the master take a file out of the fleet; return how many other hosts had some of it."""

@@ -110,6 +110,7 @@ class MasterLink:
         self.note = "connecting"
         self.address = ""
         self.replicas: int | None = None
+        self.hosts = 0  # that could hold a copy when a file was published last
 
     @property
     def is_connected(self) -> bool:
@@ -360,11 +361,13 @@ class MasterLink:
           MasterUnreachable: no answer; it is published when the master is back.
           InterFilesError: the master refuses it.
         """
+        p = publication
         answer, _ = await self.request(
-            lambda n: m.Publish(n, publication.file_id, publication.uploaded_at, publication.replicas, 0),
+            lambda n: m.Publish(n, p.file_id, p.uploaded_at, p.replicas, p.expires_at),
             m.Published,
-            payload=publication.manifest,
+            payload=p.manifest,
         )
+        self.hosts = answer.hosts
         await self._announcer.on_published(answer.info)
         return answer.info
 

@@ -305,6 +305,7 @@ def _local_copy(file: LocalFile | None, *, is_own: bool) -> LocalCopy:
         path=os.fsdecode(file.record.path) if is_own else "",
         doing="" if file.is_complete else file.doing,
         note=file.note if is_own else "",
+        ordered=file.record.ordered,
     )
 
 

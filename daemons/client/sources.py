@@ -52,11 +52,33 @@ class Sources:
         except AmbiguousFile:
             raise
         except (UnknownFile, MasterUnreachable) as e:
-            if (file := self._library.search(query)) is not None:
-                return _source_of(file)
-            if isinstance(e, MasterUnreachable):
-                raise MasterUnreachable(f"this host does not know {printable(query)!r}, and {e}") from e
+            return _source_of(self._known_here(query, e))
+
+    async def identify(self, query: str, tracker: bytes) -> tuple[FileId, str]:
+        """The id and the name of the file that `find` finds; its manifest does not travel for that.
+
+        Raises:
+          As `find`.
+        """
+        if tracker:
+            manifest = (await self._read(tracker)).manifest
+            return manifest.file_id, manifest.name
+        try:
+            found, _ = await self._link.request(lambda n: m.Resolve(n, query, with_manifest=False), m.Resolved)
+        except AmbiguousFile:
             raise
+        except (UnknownFile, MasterUnreachable) as e:
+            file = self._known_here(query, e)
+            return file.file_id, file.manifest.name
+        return FileId(found.info.file_id), found.info.name
+
+    def _known_here(self, query: str, error: UnknownFile | MasterUnreachable) -> LocalFile:
+        """This host's file, where the master does not know it or cannot be asked."""
+        if (file := self._library.search(query)) is not None:
+            return file
+        if isinstance(error, MasterUnreachable):
+            raise MasterUnreachable(f"this host does not know {printable(query)!r}, and {error}") from error
+        raise error
 
     async def find_here(self, query: str, tracker: bytes) -> LocalFile:
         """This host's file, for what concerns this host alone.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -45,6 +46,18 @@ HASHING_THREADS: Final = 2
 PUBLISH_TIMEOUT_S: Final = 10.0  # then the upload is done all the same, and published when the master is back
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What becomes of an upload: on how many hosts it is kept, and for how many seconds; None: nothing is said."""
+
+    replicas: int | None = None
+    expire_s: float | None = None
+
+    def expires_at(self, now: float) -> int:
+        """When it is removed from the fleet, in Unix seconds as `now` is; 0: nothing is said."""
+        return math.ceil(now + self.expire_s) if self.expire_s is not None else 0
+
+
 class Uploader:
     """Makes seeds of paths."""
 
@@ -68,7 +81,7 @@ class Uploader:
         self._wall_clock = wall_clock
 
     async def upload(
-        self, path: Path, *, replicas: int | None, copy: bool, progress: HashingProgress
+        self, path: Path, *, wish: Wish, copy: bool, progress: HashingProgress
     ) -> tuple[UploadReport, bytes]:
         """Hash a path and seed it; return the report and the tracker file's content.
 
@@ -89,11 +102,11 @@ class Uploader:
         async with self._copied(found, progress, make) if copy else nullcontext(found) as content:
             manifest = await self._hash(content, progress)
             async with self._library.claimed(manifest.file_id):
-                file = await self._remember(content, manifest, replicas or 0, owned=copy)
+                file = await self._remember(content, manifest, wish, owned=copy)
         return await self._published(file, progress, began)
 
     async def upload_handed(
-        self, call: Call, *, replicas: int | None, copy: bool, progress: HashingProgress
+        self, call: Call, *, wish: Wish, copy: bool, progress: HashingProgress
     ) -> tuple[UploadReport, bytes]:
         """Do the same for a member of the socket's group, who opens everything and hands it over.
 
@@ -109,7 +122,7 @@ class Uploader:
         found, draft = await describe(call, threads)
         progress.name, progress.total = found.name, found.size
         if copy:
-            file = await self._copy_handed(call, found, draft, replicas or 0, progress)
+            file = await self._copy_handed(call, found, draft, wish, progress)
         else:
             content = HandedContent(found.root, draft)
             await receive(call, content, self._library.disks.of(owner), progress)
@@ -117,11 +130,11 @@ class Uploader:
             found = replace(found, stamps=tuple(content.stamps))
             await self._check_found(found, manifest, owner)
             async with self._library.claimed(manifest.file_id):
-                file = await self._remember(found, manifest, replicas or 0, owned=False, owner=owner)
+                file = await self._remember(found, manifest, wish, owned=False, owner=owner)
         return await self._published(file, progress, began)
 
     async def _copy_handed(
-        self, call: Call, found: Scan, draft: Manifest, replicas: int, progress: HashingProgress
+        self, call: Call, found: Scan, draft: Manifest, wish: Wish, progress: HashingProgress
     ) -> LocalFile:
         owner = call.caller.owner
         threads = self._library.disks.threads_of(owner)
@@ -139,7 +152,7 @@ class Uploader:
         async with self._copied(found, progress, make) as content:
             manifest = await self._hash(content, progress)
             async with self._library.claimed(manifest.file_id):
-                file = await self._remember(content, manifest, replicas, owned=True, owner=owner)
+                file = await self._remember(content, manifest, wish, owned=True, owner=owner)
             if os.fsdecode(file.record.path) != str(content.root):  # somebody else shares the very same from here
                 await self._disk.run(lambda: shutil.rmtree(content.root.parent, ignore_errors=True))
         return file
@@ -179,6 +192,8 @@ class Uploader:
             replicas_wanted=record.replicas or self._link.replicas or 0,
             published=record.published,
             seconds=round(trio.current_time() - began, 3),
+            hosts=self._link.hosts if record.published else 0,
+            expires_at=record.expires_at,
         )
         return report, await self._disk.run(tracker.encode)
 
@@ -224,7 +239,7 @@ class Uploader:
         return await self._disk.run(lambda: replace(draft, hashes=bytes(hashes)))
 
     async def _remember(
-        self, found: Scan, manifest: Manifest, replicas: int, *, owned: bool, owner: Owner | None = None
+        self, found: Scan, manifest: Manifest, wish: Wish, *, owned: bool, owner: Owner | None = None
     ) -> LocalFile:
         known = self._library.find(manifest.file_id)
         if known is not None and not Caller(owner).owns(known):
@@ -236,7 +251,10 @@ class Uploader:
                 return known  # this host serves it already, and goes on as its owner wants it
         if known is not None and known.record.part is not None:
             raise Refused(f"{known.label} is being downloaded here; wait for it, or stop it with interfiles rm --local")
+        # What an earlier upload wished for and the master has not heard of yet is not lost.
+        earlier = known.record if known is not None and not known.record.published else None
         stamps = list(found.stamps)
+        now = self._wall_clock()
         record = FileRecord(
             file_id=manifest.file_id,
             manifest=manifest.encode(),
@@ -244,9 +262,9 @@ class Uploader:
             part=None,
             state="seeding",
             overwrite=False,
-            uploaded_at=int(self._wall_clock()),
+            uploaded_at=int(now),
             uploaded_by=self._identity.name,
-            replicas=replicas,
+            replicas=wish.replicas or (earlier.replicas if earlier else 0),
             published=False,
             stamps=encode_stamps(stamps),
             durable=PieceSet.full(manifest.piece_count).to_bytes(),
@@ -258,6 +276,7 @@ class Uploader:
             owned=owned,
             in_place=not owned,
             owner=owner,
+            expires_at=wish.expires_at(now) or (earlier.expires_at if earlier else 0),
         )
         store = SeedStore(found.root, manifest, stamps, self._library.open_files, record.rights)
         return await self._library.add(record, manifest, store)

@@ -29,6 +29,7 @@ from interfiles.transport.base import Transport
 from interfiles.transport.message_stream import HANDSHAKE_TIMEOUT_S, MessageStream, welcome
 from interfiles.transport.plain import SocketTransport
 from interfiles.transport.unix import caller_uid
+from interfiles.wire.admin_reports import AuthorityListReport, AuthorityReport, EventListReport, EventReport
 from interfiles.wire.codec import Message
 from interfiles.wire.control_messages import (
     DrainHost,
@@ -44,14 +45,7 @@ from interfiles.wire.control_messages import (
     UndrainHost,
 )
 from interfiles.wire.handshake_messages import HELLO
-from interfiles.wire.reports import (
-    AuthorityListReport,
-    AuthorityReport,
-    EventListReport,
-    EventReport,
-    Report,
-    encode_report,
-)
+from interfiles.wire.reports import Report, encode_report
 
 MAX_CALLERS: Final = 32
 MAX_WAITING: Final = 16  # of them, for events: room is left for those who have something to do
@@ -106,6 +100,8 @@ class Admin:
                 return await self._enrolment.revoke_token(query)
             case RemoveHost(host=host):
                 return await self._fleet.remove_host(host)
+            case DrainHost(host=host, only_look=True):
+                return await self._fleet.look_at_drain(host)
             case DrainHost(host=host):
                 return await self._fleet.drain_host(host, draining=True)
             case UndrainHost(host=host):

@@ -12,8 +12,14 @@ from interfiles.identity.rate_limit import Rate, RateLimiter
 from interfiles.identity.token import SECRET_BYTES, TOKEN_ID_BYTES, JoinToken, hash_secret
 from interfiles.storage.members import Host
 from interfiles.storage.tokens import Token, TokenUse
+from interfiles.wire.admin_reports import (
+    ListedTokenReport,
+    TokenListReport,
+    TokenReport,
+    TokenRevokedReport,
+    TokenUseReport,
+)
 from interfiles.wire.master_messages import Enrol, Enrolled
-from interfiles.wire.reports import ListedTokenReport, TokenListReport, TokenReport, TokenRevokedReport, TokenUseReport
 
 HOST_ID_BYTES: Final = 16
 SHORTEST_TOKEN_S: Final = 1.0

@@ -28,8 +28,8 @@ from interfiles.storage.executor import Executor
 from interfiles.storage.members import Host
 from interfiles.transport.base import Address
 from interfiles.units import format_count
+from interfiles.wire.admin_reports import HostDrainReport, HostRemovedReport
 from interfiles.wire.master_messages import MAX_REVOKED, Authorities, Forget, Holding, Register, Registered, Revoked
-from interfiles.wire.reports import HostDrainReport, HostRemovedReport
 
 EXPIRE_EVERY_S: Final = 10.0
 MAX_EXPIRED: Final = 64  # files removed at once
@@ -256,7 +256,7 @@ class Fleet:
         return HostRemovedReport(host=host.host_id, name=host.name)
 
     async def drain_host(self, query: str, *, draining: bool) -> HostDrainReport:
-        """Have a host's copies made on others, and give it none, or end that; asking again tells how far it is.
+        """Have a host's copies made on others, and give it none, or end that; return how far it is.
 
         Raises:
           UnknownHost: no host goes by this, or several do.
@@ -265,9 +265,27 @@ class Fleet:
         if self.registry.is_draining(host.host_id) != draining:
             self.reconciler.set_draining(host.host_id, draining)
             self._tell_change(host.host_id, "by hand")
-        left = self.reconciler.to_move(host.host_id) if draining else 0
+        return self._drained(host)
+
+    async def look_at_drain(self, query: str) -> HostDrainReport:
+        """Whether a host drains, and how far it is.
+
+        Raises:
+          UnknownHost: no host goes by this, or several do.
+        """
+        return self._drained(await self.stored(self.catalogue.members.find, query))
+
+    def _drained(self, host: Host) -> HostDrainReport:
         state = self.registry.state(host.host_id, trio.current_time())
-        return HostDrainReport(host=host.host_id, name=host.name, state=state, to_move=left)
+        is_moving = state == "draining"  # of a host that is not up, nothing can be copied
+        return HostDrainReport(
+            host=host.host_id,
+            name=host.name,
+            state=state,
+            draining=host.draining,
+            to_move=self.reconciler.to_move(host.host_id) if is_moving else None,
+            why_not=self.reconciler.why_stays(host.host_id) if is_moving else "",
+        )
 
     def _tell_change(self, host_id: str, reason: str = "") -> bool:
         """Tell of a host's new state, and return whether it has one."""

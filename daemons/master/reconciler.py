@@ -49,6 +49,8 @@ PAGE_FILES: Final = 500  # looked at before others have their turn
 LAST_SEEN_EVERY_S: Final = 60.0  # what the catalogue knows of when hosts were up is older by so much after a crash
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
 
+_SHORT_WAITS: Final = frozenset({"busy", "turn"})  # obstacles that go away by themselves
+
 log = structlog.get_logger()
 
 
@@ -86,6 +88,7 @@ class Reconciler:
         self._is_new = True
         self._unknown_since: dict[str, float] = {}
         self._to_move: dict[str, int] = {}
+        self._why_stays: dict[str, str] = {}
 
     # What others tell
 
@@ -123,11 +126,13 @@ class Reconciler:
         self._states.pop(host_id, None)
         self._unknown_since.pop(host_id, None)
         self._to_move.pop(host_id, None)
+        self._why_stays.pop(host_id, None)
 
     def set_draining(self, host_id: str, draining: bool) -> None:
         """A host is to be given no copies, and those that it has are to be on others."""
         self._registry.set_draining(host_id, draining)
         self._to_move.pop(host_id, None)
+        self._why_stays.pop(host_id, None)
         self.touch(self._registry.files_of(host_id))
         self._wake.set()
 
@@ -164,6 +169,10 @@ class Reconciler:
     def to_move(self, host_id: str) -> int | None:
         """How many files should get another copy before a draining host goes; None: it is not known yet."""
         return self._to_move.get(host_id)
+
+    def why_stays(self, host_id: str) -> str:
+        """Why a file on a draining host gets no other copy now, in words; empty: there is no such reason."""
+        return self._why_stays.get(host_id, "")
 
     # The rounds
 
@@ -249,7 +258,7 @@ class Reconciler:
             self._unsettled[wanted.file_id] = wanted
 
     async def _reconcile(self, draining: set[str]) -> None:
-        views, to_move = list[FileView](), Counter[str]()
+        views, to_move, stuck = list[FileView](), Counter[str](), dict[str, str]()
         lacking: dict[bytes, tuple[Standing, list[str]]] = {}
         hosts = self._hosts(trio.current_time())
         up = {host_id for host_id in self._connections if host_id in hosts}
@@ -272,7 +281,10 @@ class Reconciler:
             why = made.why_not.get(file_id)
             if not stand.complete or why is None or why.obstacle != "no-host":  # else nobody is left who could take it
                 to_move.update(there)
+                if why is not None and why.obstacle not in _SHORT_WAITS:
+                    stuck.update(dict.fromkeys(there, f"{printable(self._unsettled[file_id].name)}: {why.text}"))
         for host_id in draining:
+            self._why_stays[host_id] = stuck.get(host_id, "")
             if not to_move[host_id] and self._to_move.get(host_id) != 0:
                 self._events.add("drained", host=host_id, reason="it can be switched off")
             self._to_move[host_id] = to_move[host_id]

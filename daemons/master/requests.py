@@ -135,7 +135,7 @@ class Requests:
         rows, more = registry.holder_page(asked.file_id, asked.start, now)
         outlook = self._fleet.reconciler.outlook(info.file_id, info.size, info.replicas_wanted)
         stand, why = outlook.standing, outlook.why_not[:MAX_NOTE_LENGTH]
-        return HolderPage(asked.request, info, stand.complete, rows, more, stand.under_way, why)
+        return HolderPage(asked.request, info, stand.complete, rows, more, stand.under_way, why, registry.able(now))
 
     async def _list_files(self, asked: ListFiles) -> FilePage:
         page, more = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS)
@@ -164,7 +164,7 @@ class Requests:
             replace(
                 row,
                 arriving=reconciler.arriving(row.host_id),
-                to_move=reconciler.to_move(row.host_id) or 0,
+                to_move=reconciler.to_move(row.host_id) if row.state == "draining" else None,
                 note=reconciler.why_no_orders(row.host_id),
             )
             for row in rows

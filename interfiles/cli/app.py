@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from interfiles import __version__
-from interfiles.cli import copies, daemon, events, fleet, output, transfer, trust
+from interfiles.cli import copies, daemon, events, fleet, output, replicas, transfer, trust
 from interfiles.cli.options import examples
 from interfiles.errors import DONE, INTERRUPTED, USAGE, InterFilesError, printable
 
@@ -53,6 +53,7 @@ def _root(
 transfer.register(app)
 copies.register(app)
 fleet.register(app)
+replicas.register(app)
 trust.register(app)
 events.register(app)
 daemon.register(app)

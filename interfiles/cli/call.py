@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 from interfiles.cli.phrases import short
 
 if TYPE_CHECKING:
-    from interfiles.control import Admin, Daemon
+    from interfiles.administration import Admin
+    from interfiles.control import Daemon
     from interfiles.source import Source
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def on_master(state: str | None, operate: "Callable[[Admin], Awaitable[T]]") -> 
     """Run an operation against the master whose state directory is `state`, and return its result."""
     import trio
 
-    from interfiles.control import Admin
+    from interfiles.administration import Admin
 
     async def main() -> T:
         return await operate(Admin(state))

@@ -16,8 +16,8 @@ from interfiles.errors import DaemonUnreachable, printable
 from interfiles.units import format_count
 
 if TYPE_CHECKING:
-    from interfiles.control import Admin
-    from interfiles.wire.reports import EventReport
+    from interfiles.administration import Admin
+    from interfiles.wire.admin_reports import EventReport
 
 DEFAULT_LAST: Final = 50
 WAIT_S: Final = 25.0  # for one answer: less than what the master grants

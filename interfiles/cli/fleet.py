@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interfiles.cli import output, reports
+from interfiles.cli import drain, output, reports
 from interfiles.cli.call import on_daemon, on_master, read
 from interfiles.cli.options import (
     A_FILE,
@@ -30,6 +30,7 @@ hosts_app = typer.Typer(
     epilog=examples(
         "interfiles hosts                   who is up, where, with how much room",
         "interfiles hosts --json",
+        "interfiles hosts drain render-07   before it is switched off",
         "interfiles hosts remove render-07  on the master's host",
     ),
 )
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
         ),
     )(stat)
     app.command(name="ls", epilog=examples("interfiles ls", "interfiles ls --json"))(list_files)
+    drain.register(hosts_app)
     app.add_typer(hosts_app, name="hosts")
 
 

@@ -99,6 +99,21 @@ TimeoutOption = Annotated[
 ]
 
 
+def number_may_follow(arguments: list[str], option: str, otherwise: str) -> list[str]:
+    """A command line in which `option`, where no number follows it, has the value `otherwise`.
+
+    `wait --replicas -p x` becomes `wait --replicas=wanted -p x`, and `wait --replicas 2 -p x` stays.
+    """
+    made = list[str]()
+    for at, word in enumerate(arguments):
+        if word == "--":
+            return made + arguments[at:]
+        following = arguments[at + 1] if at + 1 < len(arguments) else ""
+        is_alone = word == option and not following.lstrip("-").isdecimal()
+        made.append(f"{option}={otherwise}" if is_alone else word)
+    return made
+
+
 def only_one(option: str | None, argument: str | None) -> str | None:
     """What was given with -p or without it.
 

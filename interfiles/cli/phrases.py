@@ -12,7 +12,8 @@ from interfiles.geometry import KIB, MIB
 from interfiles.units import format_bytes, format_count, format_duration, format_rate
 
 if TYPE_CHECKING:
-    from interfiles.wire.reports import DownloadReport, RemoveReport, UploadReport, VerifyReport
+    from interfiles.wire.admin_reports import HostDrainReport
+    from interfiles.wire.reports import DownloadReport, RemoveReport, ReplicasReport, UploadReport, VerifyReport
 
 _ID_DIGITS = 12
 _MAX_PIECES_NAMED = 5
@@ -82,7 +83,71 @@ def uploaded(report: "UploadReport", screen: Screen) -> list[str]:
     ]
     if report.replicas_wanted:  # only a master knows a default
         parts.append(f"wanted on {format_count(report.replicas_wanted, 'host')}")
+    if report.expires_at:
+        parts.append(expiry(report.expires_at))
     return facts(parts, screen)
+
+
+def expiry(expires_at: int) -> str:
+    """`expires 2026-11-30 09:14`."""
+    return f"expires {moment(expires_at)}"
+
+
+def too_few_hosts(name: str, wanted: int, hosts: int) -> str:
+    """That a file cannot have as many copies as are wanted, for there are not so many hosts."""
+    there, so_many = (f"{hosts:,}", f"{hosts:,}") if hosts else ("none", "no copy")
+    return (
+        f"{printable(name)} is wanted on {format_count(wanted, 'host')}; the fleet has {there} that can hold a copy, "
+        f"so {so_many} until more join."
+    )
+
+
+def replicas_set(report: "ReplicasReport") -> str:
+    """The result of wanting another number of copies."""
+    if report.hosts < report.replicas_wanted:
+        return too_few_hosts(report.name, report.replicas_wanted, report.hosts)
+    have = f"{format_count(report.complete, 'host has', 'hosts have')} all of it now"
+    return f"{printable(report.name)} is wanted on {format_count(report.replicas_wanted, 'host')}; {have}."
+
+
+def replicas_there(report: "ReplicasReport") -> str:
+    """The result of waiting for copies."""
+    copies, wanted = format_count(report.complete, "complete copy", "complete copies"), report.replicas_wanted
+    if report.complete >= wanted:
+        return f"{printable(report.name)} has {copies}, {wanted:,} wanted."
+    why = f": {printable(report.why_not)}" if report.why_not else ""
+    return f"{printable(report.name)} has {copies} of {wanted:,} wanted{why}."
+
+
+def drained(report: "HostDrainReport") -> str:
+    """The result of a drain that is done."""
+    return f"{printable(report.name)} can be switched off: what it has is on other hosts too."
+
+
+def drains(report: "HostDrainReport") -> str:
+    """The result of a drain that has begun and is not watched."""
+    name = printable(report.name)
+    return (
+        f"{name} drains: it is given no copies, and what it has is copied to other hosts. Watch it with interfiles "
+        f"hosts drain {name}, end it with interfiles hosts undrain {name}."
+    )
+
+
+def left_to_move(report: "HostDrainReport") -> str:
+    """How far a drain is."""
+    if report.to_move is None:
+        return "looking what is to be moved"
+    return f"{format_count(report.to_move, 'file')} to move"
+
+
+def drain_waits(report: "HostDrainReport") -> str:
+    """Why a drain does not get on now; empty: there is no such reason."""
+    name = printable(report.name)
+    if report.state in ("suspect", "gone"):
+        return f"{name} is not up: what is only there cannot be moved until it is back"
+    if report.why_not:
+        return f"{name} has files that can get no other copy now; {printable(report.why_not)}"
+    return ""
 
 
 def downloaded(report: "DownloadReport") -> str:
@@ -111,6 +176,8 @@ def removed(report: "RemoveReport", *, local: bool) -> str:
     name = printable(report.name)
     if local:
         what = f"Removed {name} from this host alone"
+        if report.ordered:
+            what += "; it was the fleet's copy, and the master has another one made elsewhere"
     else:
         others = "no other host had any of it"
         if report.hosts:

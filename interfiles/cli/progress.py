@@ -25,6 +25,7 @@ _LABELS: Final = {
     "publishing": "Publishing ",
 }
 _WITHOUT_BAR: Final = ("finishing", "publishing")
+_WAITING: Final = ("waiting", "replicating")  # in these a text says what is waited for
 _MIN_REDRAW_S: Final = 0.1  # a person reads no faster, and a daemon may tell more often
 # Of a screen so wide the bar takes so much: the figures say more than it does, so they have their room first.
 _BAR_CELLS: Final = ((90, 20), (80, 14), (60, 8), (0, 0))
@@ -64,9 +65,9 @@ class Silence:
 
     def __call__(self, progress: "Progress") -> None:
         self.started = True
-        waiting = progress.phase == "waiting" and bool(progress.text)
+        waiting = progress.phase in _WAITING and bool(progress.text)
         if waiting and not self._waiting:
-            output.tell(waiting_sentence(progress.text))
+            output.tell(waiting_sentence(progress))
         self._waiting = waiting
 
 
@@ -104,20 +105,16 @@ class Bar:
             self._leave_phase()
             self._phase_began, self._waiting_for = now, ""
         self._last = progress
-        if progress.phase == "waiting" and progress.text and not self._waiting_for:
+        if progress.phase in _WAITING:
+            if progress.text and not self._waiting_for:
+                live.console.print(waiting_sentence(progress), markup=False, highlight=False)
             self._waiting_for = progress.text
-            live.console.print(waiting_sentence(progress.text), markup=False, highlight=False)
         if changed or now - self._drawn_at >= _MIN_REDRAW_S:
             self._drawn_at = now
             self._draw(progress)
 
     def _begin(self) -> "Live":
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(stderr=True, highlight=False)
-        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-        self._live.start()
+        self._live = _live()
         return self._live
 
     def _draw(self, progress: "Progress") -> None:
@@ -134,6 +131,49 @@ class Bar:
         live.console.print(_line(live.console, parts, last, done=True), crop=True, no_wrap=True)
 
 
+class StatusLine:
+    """One line of text that is written again and again on a terminal, and nowhere else; remarks go above it."""
+
+    def __init__(self) -> None:
+        screen = output.Screen.of(sys.stderr)
+        self._is_shown = screen.width is not None and not screen.is_dumb
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, text: str) -> None:
+        """Write the text, already printable, in place of what is there."""
+        if not self._is_shown:
+            return
+        from rich.text import Text
+
+        if self._live is None:
+            self._live = _live(transient=True)
+        self._live.update(Text(crop(text, max(1, self._live.console.width)), no_wrap=True), refresh=True)
+
+    def remark(self, sentence: str) -> None:
+        """Say something that stays, already printable."""
+        if self._live is None:
+            output.tell(sentence)
+        else:
+            self._live.console.print(sentence, markup=False, highlight=False)
+
+
+def _live(*, transient: bool = False) -> "Live":
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False)
+    live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, transient=transient)
+    live.start()
+    return live
+
+
 def _line(console: "Console", parts: list[str], progress: "Progress", *, done: bool = False) -> "Text":
     from rich.text import Text
 
@@ -146,9 +186,10 @@ def _line(console: "Console", parts: list[str], progress: "Progress", *, done: b
     return line.append("".join(_GAP + part for part in rest))
 
 
-def waiting_sentence(text: str) -> str:
-    """What a download waits for, and that it may be left alone."""
-    return f"interfiles: {printable(text).rstrip('.')}. Waiting; Ctrl-C leaves it queued."
+def waiting_sentence(progress: "Progress") -> str:
+    """What is waited for, and what happens when the command is left."""
+    left = "ends the wait, not the copying" if progress.phase == "replicating" else "leaves it queued"
+    return f"interfiles: {printable(progress.text).rstrip('.')}. Waiting; Ctrl-C {left}."
 
 
 def progress_parts(progress: "Progress", phase_s: float) -> list[str]:
@@ -157,6 +198,9 @@ def progress_parts(progress: "Progress", phase_s: float) -> list[str]:
         known = [percent(progress.done, progress.total)] if progress.total else []
         return [*known, f"waiting {format_duration(int(phase_s))}"]
     remark = [printable(progress.text)] if progress.text else []
+    if progress.phase == "replicating":
+        known = [f"{progress.done:,} of {format_count(progress.total, 'copy', 'copies')}"] if progress.total else []
+        return known + ([f"{progress.peers:,} under way"] if progress.peers else []) + remark
     if progress.phase in _WITHOUT_BAR:
         return remark
     if not progress.total:

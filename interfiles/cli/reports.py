@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from interfiles.cli.output import Screen
-from interfiles.cli.phrases import content, home_relative, moment, percent, pieces, place, short, time_left
-from interfiles.cli.tables import Column, facts, table
+from interfiles.cli.phrases import content, expiry, home_relative, moment, percent, pieces, place, short, time_left
+from interfiles.cli.tables import Column, cells, facts, table, with_notes
 from interfiles.errors import printable
 from interfiles.units import format_bytes, format_count, format_duration, format_rate
 
 if TYPE_CHECKING:
+    from interfiles.wire.admin_reports import AuthorityReport, ListedTokenReport
     from interfiles.wire.reports import (
-        AuthorityReport,
         FileReport,
         HolderReport,
         HostReport,
         LimitReport,
-        ListedTokenReport,
         LocalCopy,
         ScrubReport,
         StatReport,
@@ -51,6 +50,7 @@ _HOST_COLUMNS: Final = (
     Column("ADDRESS"),
     Column("STATE", is_state=True),
     Column("FILES", right=True),
+    Column("REPLICAS"),
     Column("USED", right=True),
     Column("FREE", right=True),
     Column("LAST SEEN"),
@@ -83,6 +83,8 @@ _TRANSFER_COLUMNS: Final = (
     Column("NOTE"),
 )
 _PRIORITY_AT: Final = 3  # where it is shown, if one is not normal
+_KIND_AT: Final = 4  # where replicas are told from what people fetched, if there are any
+_EXPIRES_AT: Final = 5  # where it is shown, if any file does
 
 
 def stat_lines(report: "StatReport", screen: Screen) -> list[str]:
@@ -93,25 +95,31 @@ def stat_lines(report: "StatReport", screen: Screen) -> list[str]:
         pieces(report.pieces, report.piece_size),
         f"uploaded {moment(report.uploaded_at)} by {printable(report.uploaded_by)}",
     ]
+    if report.expires_at:
+        what.append(expiry(report.expires_at))
     lines += facts(what, screen, indent=_INDENT)
-    lines += facts([_copies(report)], screen, indent=_INDENT)
+    lines += _copies(report, screen)
     lines += facts(_here(report.local, report.pieces), screen, indent=_INDENT)
     if not report.complete_info:
         lines.append(_INDENT + "The master is away: this is only what this host knows.")
     if report.hosts:
         rows = [_holder_row(host, report.pieces) for host in report.hosts]
-        lines += table(_HOLDER_COLUMNS, rows, screen, indent=_INDENT)
+        columns = list(_HOLDER_COLUMNS)
+        if any(host.ordered for host in report.hosts):
+            kinds = ["replica" if host.ordered else "" for host in report.hosts]
+            columns, rows = _with_column(columns, rows, _KIND_AT, Column("KIND"), kinds)
+        lines += table(columns, rows, screen, indent=_INDENT)
     return lines
 
 
 def file_lines(files: Sequence["FileReport"], screen: Screen) -> list[str]:
     """The files of the fleet."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             printable(file.name),
             short(file.id),
             format_bytes(file.size),
-            f"{file.complete:,} of {file.replicas_wanted:,}",
+            f"{file.complete:,} of {file.replicas_wanted:,}" + (f" +{file.under_way:,}" if file.under_way else ""),
             file.local,
             format_count(file.entries),
             moment(file.uploaded_at),
@@ -119,7 +127,12 @@ def file_lines(files: Sequence["FileReport"], screen: Screen) -> list[str]:
         )
         for file in files
     ]
-    return table(_FILE_COLUMNS, rows, screen)
+    columns = list(_FILE_COLUMNS)
+    if any(file.expires_at for file in files):
+        expiries = [moment(file.expires_at) if file.expires_at else "" for file in files]
+        columns, rows = _with_column(columns, rows, _EXPIRES_AT, Column("EXPIRES"), expiries)
+    notes = [f"too few copies: {printable(file.why_not)}" if file.why_not else "" for file in files]
+    return with_notes(table(columns, rows, screen), notes, screen)
 
 
 def host_lines(hosts: Sequence["HostReport"], screen: Screen) -> list[str]:
@@ -131,13 +144,33 @@ def host_lines(hosts: Sequence["HostReport"], screen: Screen) -> list[str]:
             printable(host.address),
             printable(host.state),
             format_count(host.files),
+            f"{host.ordered:,}" + (f" +{host.arriving:,}" if host.arriving else ""),
             format_bytes(host.used),
             format_bytes(host.free),
             f"{format_duration(int(host.last_seen_s))} ago",
         )
         for host in hosts
     ]
-    return table(_HOST_COLUMNS, rows, screen)
+    return with_notes(table(_HOST_COLUMNS, rows, screen), [_host_note(host) for host in hosts], screen)
+
+
+def _host_note(host: "HostReport") -> str:
+    """What is to be known of a host beside its row: how far it is drained, and why it is given no copies."""
+    parts = []
+    if host.state == "draining" and host.to_move is not None:
+        left = format_count(host.to_move, "file")
+        parts.append(f"{left} to move before it can be switched off" if host.to_move else "can be switched off")
+    if host.note:
+        parts.append(printable(host.note))
+    return ", ".join(parts)
+
+
+def _with_column(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], at: int, column: Column, texts: Sequence[str]
+) -> tuple[list[Column], list[tuple[str, ...]]]:
+    """The table with one more column."""
+    widened = [(*row[:at], text, *row[at:]) for row, text in zip(rows, texts, strict=True)]
+    return [*columns[:at], column, *columns[at:]], widened
 
 
 def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
@@ -165,11 +198,8 @@ def status_lines(report: "StatusReport", screen: Screen) -> list[str]:
         rows = [_transfer_row(transfer) for transfer in report.transfers]
         columns = list(_TRANSFER_COLUMNS)
         if any(transfer.priority != "normal" for transfer in report.transfers):
-            columns.insert(_PRIORITY_AT, Column("PRIORITY"))
-            rows = [
-                (*row[:_PRIORITY_AT], printable(transfer.priority), *row[_PRIORITY_AT:])
-                for row, transfer in zip(rows, report.transfers, strict=True)
-            ]
+            priorities = [printable(transfer.priority) for transfer in report.transfers]
+            columns, rows = _with_column(columns, rows, _PRIORITY_AT, Column("PRIORITY"), priorities)
         lines += table(columns, rows, screen, indent=_INDENT)
     return lines
 
@@ -241,12 +271,19 @@ def authority_lines(authorities: Sequence["AuthorityReport"], screen: Screen) ->
     return lines
 
 
-def _copies(report: "StatReport") -> str:
+def _copies(report: "StatReport", screen: Screen) -> list[str]:
+    """How many copies there are, and why there are not more: in the same line where it has room."""
     if not report.complete_info:
-        return "Copies: unknown while the master is away"
-    under_way = sum(host.doing == "fetching" for host in report.hosts)
-    more = f", {format_count(under_way)} more under way" if under_way else ""
-    return f"Copies: {format_count(report.replicas.complete)} of {format_count(report.replicas.wanted)} wanted{more}"
+        return [_INDENT + "Copies: unknown while the master is away"]
+    replicas = report.replicas
+    more = f", {format_count(replicas.under_way)} more under way" if replicas.under_way else ""
+    line = f"{_INDENT}Copies: {format_count(replicas.complete)} of {format_count(replicas.wanted)} wanted{more}"
+    if not replicas.why_not:
+        return [line]
+    why = printable(replicas.why_not)
+    if screen.width is None or cells(f"{line}: {why}") <= screen.width:
+        return [f"{line}: {why}"]
+    return [f"{line}:", 2 * _INDENT + why]
 
 
 def _here(local: "LocalCopy", total: int) -> list[str]:
@@ -255,7 +292,9 @@ def _here(local: "LocalCopy", total: int) -> list[str]:
         return parts
     if local.state != "complete":
         parts.append(percent(local.pieces, total))
-    if local.path:
+    if local.ordered:
+        parts.append("replica")  # where it lies concerns the daemon alone
+    elif local.path:
         parts.append(place(local.path))
     if local.note:
         parts.append(printable(local.note))
@@ -268,11 +307,11 @@ def _state(state: str, doing: str) -> str:
 
 
 def _holder_row(host: "HolderReport", total: int) -> tuple[str, ...]:
-    absent = host.host_state != "live"
+    absent = host.host_state in ("suspect", "gone")
     return (
         printable(host.name),
         printable(host.zone),
-        printable(host.host_state) if absent else _state(host.state, host.doing),
+        _state(host.state, host.doing) if host.host_state == "live" else printable(host.host_state),
         percent(host.pieces, total),
         f"not heard from for {format_duration(int(host.last_seen_s))}" if absent else _rates(host),
         printable(host.address),

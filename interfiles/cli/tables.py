@@ -9,6 +9,7 @@ from interfiles.cli.output import Screen
 _GAP: Final = "  "
 _BETWEEN_FACTS: Final = " · "
 _ELLIPSIS: Final = "…"
+_NOTE_INDENT: Final = "    "
 
 _GOOD, _PASSING, _BAD, _HEADING, _NEUTRAL = "32", "33", "31", "2", ""
 _STATE_STYLES: Final = {
@@ -67,6 +68,18 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Scre
     lines = [screen.paint(_line(columns[:shown], widths, [c.title for c in columns], Screen(), indent), _HEADING)]
     lines += [_line(columns[:shown], widths, row, screen, indent) for row in rows]
     return lines
+
+
+def with_notes(lines: Sequence[str], notes: Sequence[str], screen: Screen) -> list[str]:
+    """A table's lines, and below each row what else is to be said of it, already printable, cut to the screen."""
+    heading, *rows = lines
+    made = [heading]
+    for row, note in zip(rows, notes, strict=True):
+        made.append(row)
+        if note:
+            text = _NOTE_INDENT + note
+            made.append(text if screen.width is None else crop(text, max(1, screen.width)))
+    return made
 
 
 class GrowingTable:

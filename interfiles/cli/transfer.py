@@ -21,8 +21,10 @@ from interfiles.cli.options import (
     only_one,
 )
 from interfiles.cli.progress import View, view
+from interfiles.cli.replicas import ReplicasOption, WaitCommand, wait_for_replicas
 from interfiles.errors import INTERRUPTED, printable
 from interfiles.priority import Priority
+from interfiles.units import parse_duration
 from interfiles.wire.fields import MAX_REPLICAS
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def register(app: typer.Typer) -> None:
             "interfiles upload -p disk.img --replicas 5    wants it on 5 hosts",
             "interfiles upload -p disk.img -o /srv/share/  puts disk.img.tracker there",
             "interfiles upload -p build.tar --copy         the original may change later",
+            "interfiles upload -p nightly.img --expire-in 7d",
         ),
     )(upload)
     app.command(
@@ -53,10 +56,13 @@ def register(app: typer.Typer) -> None:
         ),
     )(download)
     app.command(
-        short_help="Watch a download until it is done.",
+        cls=WaitCommand,
+        short_help="Watch a download until it is done, or wait for copies.",
         epilog=examples(
-            "interfiles wait                     for everything that this host fetches",
-            "interfiles wait -p weights.tracker  for one file",
+            "interfiles wait                          for all that this host fetches",
+            "interfiles wait -p weights.tracker       for one file",
+            "interfiles wait -p weights --replicas    until there are as many as wanted",
+            "interfiles wait -p weights --replicas 2 --timeout 10m",
         ),
     )(wait)
     app.command(
@@ -97,6 +103,15 @@ def upload(
         typer.Option(min=1, max=MAX_REPLICAS, metavar="N", help="Hosts to keep it on [default: the master's]."),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Serve a copy of its own, not the file in its place.")] = False,
+    expire_in: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            parser=parse_duration,
+            help="Remove it from the fleet after so long, as `rm` does: 12h, 7d [default: never].",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
@@ -109,7 +124,10 @@ def upload(
     try:
         with shown:
             report = on_daemon(
-                socket, lambda d: d.upload(given, replicas=replicas, copy=copy, tracker=tracker, on_progress=shown)
+                socket,
+                lambda d: d.upload(
+                    given, replicas=replicas, copy=copy, expire_in_s=expire_in, tracker=tracker, on_progress=shown
+                ),
             )
     except KeyboardInterrupt as e:
         output.tell("Interrupted: the upload is abandoned, no tracker file was written.")
@@ -120,6 +138,8 @@ def upload(
     output.emit_lines(phrases.uploaded(report, output.Screen.of(sys.stdout)))
     if not report.published:
         output.tell("The master is away: other hosts can fetch it once this host has told the master, by itself.")
+    elif 0 < report.hosts < report.replicas_wanted:
+        output.tell(phrases.too_few_hosts(report.name, report.replicas_wanted, report.hosts))
 
 
 def download(
@@ -172,14 +192,27 @@ def download(
 def wait(
     path: SourceOption = None,
     argument: SourceArgument = None,
-    timeout: TimeoutOption = None,
+    replicas: ReplicasOption = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            parser=parse_duration,
+            help="Give up when nothing comes for so long, such as 10s or 2m; with --replicas: after so long in all.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
     """Watch a download that goes on in the background until it is done; without a file: every one of this host.
 
-    Ctrl-C stops watching, not the download.
+    With --replicas, wait until there are enough complete copies in the fleet, whether this host has the file or not.
+    Ctrl-C stops watching, not the download or the copying.
     """
+    if replicas is not None:
+        wait_for_replicas(only_one(path, argument), replicas, timeout, as_json=as_json, socket=socket)
+        return
     for source in _chosen(path, argument, socket, "wait for", _is_under_way):
         report = _watched(socket, source, partial(_wait_for, source, timeout))
         _show_download(report, as_json=as_json)

@@ -15,7 +15,7 @@ from interfiles.wire.control_messages import MAX_TOKEN_USES
 from interfiles.wire.fields import HOST_NAME_PATTERN
 
 if TYPE_CHECKING:
-    from interfiles.wire.reports import AuthorityReport, TokenReport
+    from interfiles.wire.admin_reports import AuthorityReport, TokenReport
 
 token_app = typer.Typer(
     help="Make a join token for new hosts, on the master's host; it alone goes to stdout. Or list and revoke tokens.",

@@ -298,7 +298,7 @@ class Registry:
             last_seen_s=_age(host, now),
             ordered=sum(complete),
             arriving=0,
-            to_move=0,
+            to_move=None,
             note="",
         )
 

@@ -71,11 +71,14 @@ _SCHEMA: Final = (
         scrubbed_at REAL NOT NULL, position INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE files ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
            durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned,
-           in_place, owner, place, priority, ordered
+           in_place, owner, place, priority, ordered, expires_at
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
@@ -183,12 +186,12 @@ class JobStore:
             self._change(
                 """
                 INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
-                                   note, owned, in_place, owner, place, priority, ordered)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                   note, owned, in_place, owner, place, priority, ordered, expires_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
                 *(r.published, r.note, r.owned, r.in_place),
-                *(_encoded(r.owner), _encoded(r.place), r.priority, r.ordered),
+                *(_encoded(r.owner), _encoded(r.place), r.priority, r.ordered, r.expires_at),
             )
             self._change("DELETE FROM unwanted WHERE file_id = ?", r.file_id)
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)

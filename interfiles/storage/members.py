@@ -176,6 +176,14 @@ class Members:
             self._database.rows("INSERT INTO revoked VALUES (?, ?, ?)", host.host_id, host.name, host.certified_until)
         return host
 
+    def find(self, query: str) -> Host:
+        """The host of this name, id or id prefix of at least 4 hex digits.
+
+        Raises:
+          UnknownHost: there is none, or the prefix fits several.
+        """
+        return self._find(query)
+
     def set_draining(self, query: str, draining: bool) -> Host:
         """Keep whether a host, by name, id or id prefix of at least 4 hex digits, gives its copies to others.
 

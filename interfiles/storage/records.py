@@ -45,7 +45,8 @@ class FileRecord:
     download has taken. `owned`: the copy is the daemon's own; `in_place`: it is the person's, from before, so nothing
     ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
     user has shown a right to write. `priority`: of its download. `ordered`: the master has it held, under the state
-    directory; nobody of this host asked for it.
+    directory; nobody of this host asked for it. `expires_at`: when it is to be removed from the fleet, in Unix seconds,
+    0: its upload says nothing of that.
     """
 
     file_id: bytes
@@ -71,6 +72,7 @@ class FileRecord:
     place: Place | None = None
     priority: Priority = "normal"
     ordered: bool = False
+    expires_at: int = 0
 
     @property
     def rights(self) -> Owner | None:

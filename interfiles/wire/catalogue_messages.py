@@ -156,6 +156,7 @@ class HolderPage(Message, frozen=True, tag=29):
 
     Those that drain do not count. `under_way`: copies on their way to hosts that count; `why_not`: why there are fewer
     than wanted and no more are ordered, empty: there is no such reason. `more`: ask again, from behind the last row.
+    `hosts` as in `Published`.
     """
 
     request: RequestNumber
@@ -165,6 +166,7 @@ class HolderPage(Message, frozen=True, tag=29):
     more: bool
     under_way: Count
     why_not: Note
+    hosts: Count
 
 
 class ListFiles(Message, frozen=True, tag=30):
@@ -203,8 +205,9 @@ class HostRow(Part, frozen=True):
     """A host as the master knows it; `files` counts those it holds completely.
 
     `used`: bytes of held files; `free`: room for more. `last_seen_s`: since it was last heard from. `ordered`: copies
-    that it holds by order; `arriving`: those that it fetches by order; `to_move`: files that it should not be switched
-    off before, while it drains; `note`: why it is given no orders, empty: there is no such reason.
+    that it holds by order; `arriving`: those that it fetches by order; `to_move`: files to be copied to others before
+    it is switched off, while it drains, None: it does not, or that is not known yet; `note`: why it is given no orders,
+    empty: there is no such reason.
     """
 
     host_id: HostIdText
@@ -218,7 +221,7 @@ class HostRow(Part, frozen=True):
     last_seen_s: Seconds
     ordered: Count
     arriving: Count
-    to_move: Count
+    to_move: Count | None
     note: Note
 
 

@@ -28,10 +28,11 @@ from interfiles.wire.fields import (
 from interfiles.wire.framing import MAX_PAYLOAD_BYTES
 from interfiles.wire.handshake_messages import Failure
 
-Phase = Literal["hashing", "checking", "waiting", "fetching", "finishing", "verifying", "publishing"]
+Phase = Literal["hashing", "checking", "waiting", "fetching", "finishing", "verifying", "publishing", "replicating"]
 MAX_TOKEN_USES: Final = 1_000_000
 MAX_EVENT_WAIT_S: Final = 30.0
 MAX_HANDED_FILES: Final = 64  # at once: a daemon never holds many open for one caller
+MIN_EXPIRE_S: Final = 60.0  # less than hosts need to fetch anything is a mistake
 
 HandedCount = Annotated[int, Meta(ge=1, le=MAX_HANDED_FILES, description="files")]
 
@@ -39,12 +40,14 @@ HandedCount = Annotated[int, Meta(ge=1, le=MAX_HANDED_FILES, description="files"
 class Upload(Message, frozen=True, tag=128):
     """Hash and seed a path. `Result` is an `UploadReport`, and `TrackerContent` follows it.
 
-    `replicas` None: the master's default. `copy`: seed an own copy, not the path itself.
+    `replicas` None: the master's default. `copy`: seed an own copy, not the path itself. `expire_s`: from now, until it
+    is removed from the fleet by itself; None: never, or as it was.
     """
 
     path: Path
     replicas: Replicas | None
     copy: bool
+    expire_s: Annotated[float, Meta(ge=MIN_EXPIRE_S, le=1e9, description="seconds")] | None
 
 
 class Download(Message, frozen=True, tag=129):
@@ -139,6 +142,29 @@ class Wait(Message, frozen=True, tag=138):
     timeout_s: Seconds | None
 
 
+class SetReplicas(Message, frozen=True, tag=143):
+    """Have another number of copies of a file: payload or `query` as in `Download`. `Result` is a `ReplicasReport`."""
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+    replicas: Replicas
+
+
+class WaitReplicas(Message, frozen=True, tag=153):
+    """Stream how many copies of a file there are until there are enough. `Result` is a `ReplicasReport`.
+
+    Payload or `query` as in `Download`; this host need not have it. `replicas`: so many; None: as many as are wanted,
+    or as there are hosts that can hold one, if those are fewer. `timeout_s`: in all; None: for ever.
+    """
+
+    max_payload: ClassVar[int] = MAX_PAYLOAD_BYTES
+
+    query: Query
+    replicas: Replicas | None
+    timeout_s: Seconds | None
+
+
 class Limit(Message, frozen=True, tag=142):
     """The daemon's limits of content bytes to (`up`) and from peers. `Result` is a `LimitReport`.
 
@@ -217,9 +243,13 @@ class RetireAuthority(Message, frozen=True, tag=150):
 
 
 class DrainHost(Message, frozen=True, tag=151):
-    """The host is given no copies, and those that it has are made on others. `Result` is a `HostDrainReport`."""
+    """The host is given no copies, and those that it has are made on others. `Result` is a `HostDrainReport`.
+
+    `only_look`: change nothing, tell how far it is.
+    """
 
     host: Query
+    only_look: bool
 
 
 class UndrainHost(Message, frozen=True, tag=152):
@@ -245,7 +275,8 @@ class Progress(Message, frozen=True, tag=160):
     """How far a request is; any number of them before `Result`.
 
     `name`: of the file. `done` and `total` (0: not known yet) are bytes. `peers`: connected now. `text`: what it waits
-    for, in words.
+    for, in words. While copies are waited for (`replicating`), `done` and `total` are copies, and `peers` those under
+    way.
     """
 
     phase: Phase
@@ -302,6 +333,7 @@ def mark_name(mark: str) -> str:
 
 FROM_CLI: Codec[Message] = Codec(
     *(Upload, Download, Stat, ListFiles, ListHosts, Status, Remove, Verify, Pause, Resume, Wait, Limit),
+    *(SetReplicas, WaitReplicas),
     *(TreeDescription, HandedFiles, HandedPlace),
 )
 FROM_ADMIN: Codec[Message] = Codec(

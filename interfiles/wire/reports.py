@@ -9,6 +9,7 @@ from interfiles.errors import RemoteProtocolError
 from interfiles.priority import Priority
 
 CopyState = Literal["complete", "partial", "none"]
+R = TypeVar("R", bound="Report")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +19,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class UploadReport(Report, frozen=True, kw_only=True):
     """`tracker`: the path that the tracker file was written to, set by whoever wrote it.
 
-    `published`: the master has it in its catalogue; False while the master is away.
+    `published`: the master has it in its catalogue; False while the master is away. `hosts`: so many could hold a copy
+    now, 0 while that is not known. `expires_at`: when this upload has it removed from the fleet, as in `StatReport`; 0:
+    it says nothing of that.
     """
 
     id: str
@@ -31,6 +34,8 @@ class UploadReport(Report, frozen=True, kw_only=True):
     replicas_wanted: int
     published: bool
     seconds: float
+    hosts: int = 0
+    expires_at: int = 0
 
 
 class DownloadReport(Report, frozen=True, kw_only=True):
@@ -84,14 +89,30 @@ class ReplicaCount(Report, frozen=True, kw_only=True):
     why_not: str = ""
 
 
+class ReplicasReport(Report, frozen=True, kw_only=True):
+    """Copies of a file. `replicas_wanted`: so many; `hosts`: so many hosts could hold one now.
+
+    The rest as in `ReplicaCount`.
+    """
+
+    id: str
+    name: str
+    replicas_wanted: int
+    hosts: int
+    complete: int
+    under_way: int
+    why_not: str
+
+
 class LocalCopy(Report, frozen=True, kw_only=True):
-    """What this host has of a file, and where; `doing` as in `HolderReport`."""
+    """What this host has of a file, and where; `doing` and `ordered` as in `HolderReport`."""
 
     state: CopyState
     pieces: int
     path: str
     doing: str
     note: str
+    ordered: bool = False
 
 
 class StatReport(Report, frozen=True, kw_only=True):
@@ -147,7 +168,7 @@ class FileListReport(Report, frozen=True, kw_only=True):
 class HostReport(Report, frozen=True, kw_only=True):
     """A host of the fleet; `files` counts those that it holds completely, `ordered` those among them that it holds by
     order, `arriving` what it fetches by order. `to_move`: files to be copied to others before it is switched off, while
-    it drains. `note`: why it is given no orders, else empty.
+    it drains; None: it does not, or that is not known yet. `note`: why it is given no orders, else empty.
     """
 
     host: str
@@ -161,7 +182,7 @@ class HostReport(Report, frozen=True, kw_only=True):
     last_seen_s: float
     ordered: int = 0
     arriving: int = 0
-    to_move: int = 0
+    to_move: int | None = None
     note: str = ""
 
 
@@ -253,7 +274,7 @@ class LimitReport(Report, frozen=True, kw_only=True):
 class RemoveReport(Report, frozen=True, kw_only=True):
     """`hosts`: how many others had some of it and were told to forget it.
 
-    `deleted`: the content on this host's disk is gone.
+    `deleted`: the content on this host's disk is gone. `ordered`: this host held or fetched it by the master's order.
     """
 
     id: str
@@ -261,6 +282,7 @@ class RemoveReport(Report, frozen=True, kw_only=True):
     hosts: int
     deleted: bool
     path: str
+    ordered: bool = False
 
 
 class VerifyReport(Report, frozen=True, kw_only=True):
@@ -286,133 +308,6 @@ class TransferStateReport(Report, frozen=True, kw_only=True):
     id: str
     name: str
     state: str
-
-
-class TokenReport(Report, frozen=True, kw_only=True):
-    """A join token. `expires_at`: seconds since 1970, UTC; `uses` nil: any number.
-
-    `id`: what it is listed and revoked by; `name`: of the one host that it is for, empty for any.
-    """
-
-    token: str
-    id: str
-    expires_at: int
-    uses: int | None
-    name: str
-
-
-class TokenUseReport(Report, frozen=True, kw_only=True):
-    """A host that joined by a token. `used_at`: seconds since 1970, UTC; `address`: its IP address then."""
-
-    used_at: int
-    host: str
-    name: str
-    address: str
-
-
-class ListedTokenReport(Report, frozen=True, kw_only=True):
-    """A token that was made; never its secret. Times: seconds since 1970, UTC. `uses` nil: good for any number.
-
-    `state`: whether it would let another host in, or why not. `used`: how many hosts have joined by it; `joined` names
-    the latest of them.
-    """
-
-    id: str
-    name: str
-    state: Literal["good", "expired", "used up", "revoked"]
-    made_at: int
-    expires_at: int
-    uses: int | None
-    used: int
-    joined: list[TokenUseReport]
-
-
-class TokenListReport(Report, frozen=True, kw_only=True):
-    """The tokens, the newest first."""
-
-    tokens: list[ListedTokenReport]
-
-
-class TokenRevokedReport(Report, frozen=True, kw_only=True):
-    """The token that lets nobody in any more, and how many hosts had joined by it."""
-
-    id: str
-    used: int
-
-
-class AuthorityReport(Report, frozen=True, kw_only=True):
-    """A CA that the fleet trusts. `digest`: SHA-256 of its certificate; `made_at`: seconds since 1970, UTC.
-
-    `signs`: it is the newest, which signs. `hosts`: names of the hosts, or the first of them, whose certificate it has
-    signed, and `host_count` how many there are.
-    """
-
-    digest: str
-    made_at: int
-    signs: bool
-    host_count: int
-    hosts: list[str]
-
-
-class AuthorityListReport(Report, frozen=True, kw_only=True):
-    """The CAs that the fleet trusts, the newest first."""
-
-    authorities: list[AuthorityReport]
-
-
-class HostRemovedReport(Report, frozen=True, kw_only=True):
-    """The host that is no longer of the fleet: its id and name."""
-
-    host: str
-    name: str
-
-
-class HostDrainReport(Report, frozen=True, kw_only=True):
-    """A host that drains, or does no more. `state` as in `HostReport`.
-
-    `to_move`: how many files that it holds are still to be copied to others, nil: it is not known yet; at 0 it can be
-    switched off.
-    """
-
-    host: str
-    name: str
-    state: str
-    to_move: int | None
-
-
-class EventReport(Report, frozen=True, kw_only=True):
-    """Something that happened in the fleet. `sequence`: its number; they begin anew when the master restarts.
-
-    `at`: seconds since 1970, UTC. `kind`: of a host joined, live, suspect, gone, removed, draining, drained, undrained;
-    of a file published, file-removed, expired; of a file on a host ordered, complete, failed, released, corrupt.
-    `host` and `file` are ids, empty where it is about none; a name is empty where it is not known any more.
-    """
-
-    sequence: int
-    at: float
-    kind: str
-    host: str
-    host_name: str
-    file: str
-    file_name: str
-    reason: str
-
-
-class EventListReport(Report, frozen=True, kw_only=True):
-    """A page of the master's event log, the oldest first. `log`: what that log is called; another after a restart.
-
-    `next`: ask for those after this number next; `more`: there are some now. `missed`: how many that were asked for
-    were not kept.
-    """
-
-    log: str
-    events: list[EventReport]
-    next: int
-    more: bool
-    missed: int
-
-
-R = TypeVar("R", bound=Report)
 
 
 def encode_report(report: Report) -> bytes:

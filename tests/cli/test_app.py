@@ -17,7 +17,8 @@ from tests.fake_daemon import FakeDaemon
 from tests.samples import HOSTILE, status
 
 COMMANDS = ["upload", "download", "wait", "pause", "resume", "verify", "rm", "stat", "ls", "token", "status", "hosts"]
-NESTED = [["hosts", "list"], ["hosts", "remove"]]
+COMMANDS += ["replicas"]
+NESTED = [["hosts", "list"], ["hosts", "remove"], ["hosts", "drain"], ["hosts", "undrain"], ["replicas", "set"]]
 
 
 @pytest.mark.parametrize(

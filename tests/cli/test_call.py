@@ -7,8 +7,9 @@ from contextlib import suppress
 import pytest
 import trio
 
+from interfiles.administration import Admin
 from interfiles.cli.call import on_daemon, on_master
-from interfiles.control import Admin, Daemon
+from interfiles.control import Daemon
 from tests.fake_daemon import FakeDaemon
 
 

@@ -9,11 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from interfiles.administration import Admin
 from interfiles.cli.events import RETRY_CAP_S, RETRY_FLOOR_S, WAIT_S, tell_events
-from interfiles.control import Admin
 from interfiles.errors import DaemonUnreachable, InterFilesError, Refused
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import EventListReport, EventReport
+from interfiles.wire.admin_reports import EventListReport, EventReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
 from tests.samples import HOSTILE, HOSTILE_SHOWN, ID

@@ -7,7 +7,8 @@ import pytest
 
 from interfiles.errors import MasterUnreachable, UnknownFile, UnknownHost
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import FileListReport, HostListReport, HostRemovedReport
+from interfiles.wire.admin_reports import HostRemovedReport
+from interfiles.wire.reports import FileListReport, HostListReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
 from tests.samples import HOSTS, ID, STAT, TRACKER, file_report
@@ -30,7 +31,7 @@ def test_stat_as_json_has_what_the_contract_lists(interfiles: Command, daemon: F
     }
     assert report["hosts"][2].keys() >= {"host", "name", "zone", "address", "state", "pieces"}
     assert [host["state"] for host in report["hosts"]] == ["complete", "complete", "partial", "complete"]
-    assert report["replicas"] == {"wanted": 3, "complete": 3, "under_way": 0, "why_not": ""}
+    assert report["replicas"] == {"wanted": 3, "complete": 3, "under_way": 1, "why_not": ""}
     assert report["local"].keys() >= {"state", "pieces", "path"}
 
 
@@ -71,7 +72,9 @@ def test_hosts(command: list[str], interfiles: Command, daemon: FakeDaemon) -> N
         daemon.will(HostListReport(hosts=HOSTS))
     outcome = interfiles(*command)
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.splitlines()[0] == "HOST       ZONE    ADDRESS         STATE  FILES    USED    FREE  LAST SEEN"
+    assert outcome.out.splitlines()[0] == (
+        "HOST       ZONE    ADDRESS         STATE  FILES  REPLICAS    USED    FREE  LAST SEEN"
+    )
     listed = json.loads(interfiles(*command, "--json").out)
     assert isinstance(listed, list)
     known = {"host", "name", "zone", "address", "state", "files", "used", "free", "last_seen_s"}

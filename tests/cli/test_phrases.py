@@ -70,6 +70,14 @@ def test_uploaded() -> None:
         ),
         ({"hosts": 0, "path": ""}, False, "Removed weights from the fleet; no other host had any of it."),
         ({}, True, "Removed weights from this host alone. /data/weights stays where it is."),
+        (
+            {"ordered": True, "deleted": True},
+            True,
+            (
+                "Removed weights from this host alone; it was the fleet's copy, and the master has another one made "
+                "elsewhere. /data/weights is deleted."
+            ),
+        ),
     ],
 )
 def test_removed(changes: dict[str, object], local: bool, sentence: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from interfiles.wire.admin_reports import HostDrainReport
 from tests.fake_daemon import NEVER, FakeDaemon
 from tests.samples import DOWNLOAD, TRACKER, UPLOAD, progress, status, transfer
 
@@ -154,6 +155,28 @@ def imported(*arguments: str) -> set[str]:
 )
 def test_a_command_imports_what_it_needs(arguments: Sequence[str], without: set[str]) -> None:
     assert imported(*arguments) & without == set()
+
+
+def test_ctrl_c_ends_a_wait_for_copies_and_not_the_copying(daemon: FakeDaemon) -> None:
+    daemon.will(progress("replicating", done=1, total=3), NEVER)
+    code, out, err = interrupt(daemon, "wait", "--replicas", "-p", "weights")
+    assert (code, out, err) == (130, "", "Interrupted: copies are made all the same.\n")
+
+
+def test_ctrl_c_leaves_a_host_draining_and_says_so(tmp_path: Path) -> None:
+    moving = HostDrainReport(host="ab" * 16, name="render-07", state="draining", draining=True, to_move=12)
+    with FakeDaemon(tmp_path / "master" / "master.sock", "admin").running() as master:
+        master.will(moving)
+        master.will(NEVER)
+        arguments = ["hosts", "drain", "render-07", "--json", "--state", str(master.socket.parent)]
+        assert interrupt(master, *arguments) == (
+            130,
+            "",
+            (
+                "Interrupted: render-07 goes on draining. Watch it with interfiles hosts drain render-07, end it with "
+                "interfiles hosts undrain render-07.\n"
+            ),
+        )
 
 
 def test_ctrl_c_ends_following_the_events(tmp_path: Path) -> None:

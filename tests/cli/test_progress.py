@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from interfiles.cli import progress as module
-from interfiles.cli.progress import Bar, Silence, View, finished_parts, fit_parts, progress_parts, view
+from interfiles.cli.progress import Bar, Silence, StatusLine, View, finished_parts, fit_parts, progress_parts, view
 from interfiles.cli.tables import cells
 from interfiles.wire.control_messages import Progress
 from tests.samples import HOSTILE, HOSTILE_SHOWN, progress
@@ -34,6 +34,9 @@ GB: Final = 10**9
         (progress("hashing", done=0, total=0), []),
         (progress("waiting"), ["51 %", "waiting 12 s"]),
         (progress("waiting", done=0, total=0, text="no host has it"), ["waiting 12 s"]),
+        (progress("replicating", done=2, total=3, peers=1), ["2 of 3 copies", "1 under way"]),
+        (progress("replicating", done=0, total=1, peers=0, text="no room"), ["0 of 1 copy", "no room"]),
+        (progress("replicating", done=0, total=0, peers=0, text="the master is away"), ["the master is away"]),
         (progress("finishing"), []),
         (progress("publishing"), []),
     ],
@@ -140,6 +143,40 @@ def test_what_is_waited_for_is_said_once_a_wait(terminal: Callable[[], str]) -> 
             bar(progress("waiting", text="no host that is up has weights."))
         assert terminal().count("interfiles: no host that is up has weights. Waiting; Ctrl-C leaves it queued.") == 1
         assert "waiting 0 s" in terminal()
+
+
+def test_copies_are_counted_and_what_hinders_them_is_said_once_a_wait(terminal: Callable[[], str]) -> None:
+    with Bar() as bar:
+        for text in ("no room (12 GB)", "no room (11 GB)", "", "the master is away"):
+            bar(progress("replicating", done=2, total=3, peers=1, text=text))
+        assert "weights  █████████░░░░░  2 of 3 copies  1 under way  the master is away" in terminal()
+        said = [line for line in terminal().splitlines() if "Waiting; Ctrl-C ends the wait, not the copying." in line]
+        assert [line.partition(". ")[0] for line in said] == [
+            "interfiles: no room (12 GB)",
+            "interfiles: the master is away",
+        ]
+    assert "2 of 3" not in terminal()
+
+
+def test_a_status_line_is_one_line_below_its_remarks(
+    terminal: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with StatusLine() as line:
+        line.show("render-07  12 files to move")
+        line.remark("interfiles: [bold]the master is away.")
+        line.show("render-07  7 files to move " + "x" * 100)
+        assert terminal().splitlines()[0] == "interfiles: [bold]the master is away."
+        assert terminal().endswith("render-07  7 files to move " + "x" * 52 + "…")
+    assert terminal() == "interfiles: [bold]the master is away."
+
+
+def test_a_status_line_is_none_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with StatusLine() as line:
+        line.show("render-07  12 files to move")
+        line.remark("interfiles: the master is away.")
+    assert capsys.readouterr().err == "interfiles: the master is away.\n"
 
 
 def test_names_reach_the_terminal_escaped(terminal: Callable[[], str]) -> None:

@@ -12,8 +12,19 @@ import pytest
 from interfiles.cli.output import Screen
 from interfiles.cli.reports import file_lines, host_lines, stat_lines, status_lines
 from interfiles.cli.tables import cells
-from interfiles.wire.reports import LocalCopy, ScrubReport
-from tests.samples import HOSTILE, HOSTILE_SHOWN, HOSTS, ID, STAT, file_report, holder, status, transfer
+from interfiles.wire.reports import LocalCopy, ReplicaCount, ScrubReport
+from tests.samples import (
+    HOSTILE,
+    HOSTILE_SHOWN,
+    HOSTS,
+    ID,
+    STAT,
+    UPLOADED_AT,
+    file_report,
+    holder,
+    status,
+    transfer,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -114,14 +125,78 @@ def test_ls() -> None:
 
 def test_hosts() -> None:
     assert host_lines(HOSTS, Screen()) == [
-        "HOST       ZONE    ADDRESS         STATE  FILES    USED    FREE  LAST SEEN",
-        "render-01  rack-a  10.0.0.11:4851  live      12  220 GB  1.4 TB  2 s ago",
-        "render-09          10.0.0.19:4851  gone       1   512 B     0 B  3 h 1 min ago",
+        "HOST       ZONE    ADDRESS         STATE  FILES  REPLICAS    USED    FREE  LAST SEEN",
+        "render-01  rack-a  10.0.0.11:4851  live      12  0         220 GB  1.4 TB  2 s ago",
+        "render-09          10.0.0.19:4851  gone       1  0          512 B     0 B  3 h 1 min ago",
     ]
     assert host_lines(HOSTS, Screen(50)) == [
         "HOST       ZONE    ADDRESS         STATE  FILES",
         "render-01  rack-a  10.0.0.11:4851  live      12",
         "render-09          10.0.0.19:4851  gone       1",
+    ]
+
+
+def test_hosts_that_drain_or_are_given_no_copies_say_so_below_their_rows() -> None:
+    draining = msgspec.structs.replace(HOSTS[0], state="draining", ordered=7, arriving=2)
+    resting = msgspec.structs.replace(HOSTS[1], state="live", note="it failed and is given no copies for 50 s")
+    hosts = [msgspec.structs.replace(draining, to_move=left) for left in (None, 1234, 1, 0)]
+    assert host_lines([*hosts, resting], Screen(60)) == [
+        "HOST       ZONE    ADDRESS         STATE     FILES  REPLICAS",
+        "render-01  rack-a  10.0.0.11:4851  draining     12  7 +2",
+        "render-01  rack-a  10.0.0.11:4851  draining     12  7 +2",
+        "    1,234 files to move before it can be switched off",
+        "render-01  rack-a  10.0.0.11:4851  draining     12  7 +2",
+        "    1 file to move before it can be switched off",
+        "render-01  rack-a  10.0.0.11:4851  draining     12  7 +2",
+        "    can be switched off",
+        "render-09          10.0.0.19:4851  live          1  0",
+        "    it failed and is given no copies for 50 s",
+    ]
+    assert host_lines([resting], Screen(30))[-1] == "    it failed and is given no…"
+
+
+WHY = "no other live host has room for 18.4 GB (b3 has the most: 12 GB)"
+
+
+def test_stat_says_why_there_are_too_few_copies_and_which_are_replicas() -> None:
+    report = msgspec.structs.replace(
+        STAT,
+        replicas=ReplicaCount(wanted=3, complete=1, under_way=1, why_not=WHY),
+        hosts=[
+            holder("a", "", 4388, up=1_000_000),
+            holder("b", "", 4387, doing="fetching", ordered=True),
+            holder("c", "", 4388, host_state="draining", up=5, ordered=True),
+        ],
+        local=LocalCopy(state="complete", pieces=4388, path="/r/weights", doing="", note="", ordered=True),
+        expires_at=UPLOADED_AT + 86_400,
+    )
+    assert stat_lines(report, Screen(75)) == [
+        "weights/  9c41e07b2d55",
+        "  18.4 GB in 231 files · 4,388 pieces of 4 MiB",
+        "  uploaded 2025-11-22 09:14 by render-01 · expires 2025-11-23 09:14",
+        "  Copies: 1 of 3 wanted, 1 more under way:",
+        f"    {WHY}",
+        "  Here: complete · replica",
+        "  HOST  ZONE  STATE       HAS  KIND     RATE         ADDRESS",
+        "  a           complete  100 %           up 1.0 MB/s  10.0.0.11:4851",
+        "  b           fetching   99 %  replica               10.0.0.11:4851",
+        "  c           draining  100 %  replica  up 5 B/s     10.0.0.11:4851",
+    ]
+    assert f"  Copies: 1 of 3 wanted, 1 more under way: {WHY}" in stat_lines(report, Screen())
+
+
+def test_ls_shows_what_is_under_way_what_expires_and_why_there_are_too_few_copies() -> None:
+    lacking = msgspec.structs.replace(file_report(), under_way=1, why_not=WHY)
+    lines = file_lines([lacking, msgspec.structs.replace(file_report(), expires_at=UPLOADED_AT + 86_400)], Screen())
+    assert lines == [
+        "NAME     ID               SIZE  COPIES     HERE  EXPIRES           FILES  UPLOADED          BY",
+        "weights  9c41e07b2d55  18.4 GB  2 of 3 +1  none                      231  2025-11-22 09:14  render-01",
+        f"    too few copies: {WHY}",
+        "weights  9c41e07b2d55  18.4 GB  2 of 3     none  2025-11-23 09:14    231  2025-11-22 09:14  render-01",
+    ]
+    assert file_lines([lacking], Screen(45))[1:] == [
+        "weights  9c41e07b2d55  18.4 GB  2 of 3 +1",
+        "    too few copies: no other live host has r…",
     ]
 
 
@@ -222,17 +297,20 @@ def test_no_control_character_gets_through() -> None:
         STAT,
         name=HOSTILE,
         uploaded_by=HOSTILE,
+        replicas=ReplicaCount(wanted=3, complete=1, why_not=HOSTILE),
         hosts=[msgspec.structs.replace(STAT.hosts[0], name=HOSTILE, zone=HOSTILE, address=HOSTILE, note=HOSTILE)],
         local=LocalCopy(state="partial", pieces=1, path=HOSTILE, doing=HOSTILE, note=HOSTILE),
     )
-    hosts = [msgspec.structs.replace(HOSTS[0], name=HOSTILE, zone=HOSTILE, address=HOSTILE, state=HOSTILE)]
-    files = [msgspec.structs.replace(file_report(HOSTILE), uploaded_by=HOSTILE)]
+    hosts = [
+        msgspec.structs.replace(HOSTS[0], name=HOSTILE, zone=HOSTILE, address=HOSTILE, state=HOSTILE, note=HOSTILE)
+    ]
+    files = [msgspec.structs.replace(file_report(HOSTILE), uploaded_by=HOSTILE, why_not=HOSTILE)]
     screen = Screen()
     lines = (
         status_lines(report, screen) + stat_lines(stat, screen) + host_lines(hosts, screen) + file_lines(files, screen)
     )
     shown = "".join(lines)
-    assert shown.count("evil\\x1b[2J") >= 18
+    assert shown.count("evil\\x1b[2J") >= 21
     assert not any(character in shown for character in "\x1b\u202e\n")
 
 

@@ -12,7 +12,7 @@ from interfiles.wire import control_messages as messages
 from interfiles.wire.reports import DownloadReport, TransferStateReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
-from tests.samples import DOWNLOAD, HOSTILE, HOSTILE_SHOWN, ID, TRACKER, UPLOAD, progress, status, transfer
+from tests.samples import DOWNLOAD, HOSTILE, HOSTILE_SHOWN, ID, TRACKER, UPLOAD, UPLOADED_AT, progress, status, transfer
 
 OTHER = "0b" * 32
 GOES_ON = "Watch it with interfiles wait {0}, stop it with interfiles rm --local {0}."
@@ -35,7 +35,7 @@ def test_upload(option: list[str], interfiles: Command, daemon: FakeDaemon, here
         "weights.tracker  9c41e07b2d55 · 18.4 GB in 231 files · 4,388 pieces of 4 MiB · wanted on 3 hosts\n"
     )
     assert (here / "weights.tracker").read_bytes() == TRACKER
-    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), None, False)
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), None, False, None)
 
 
 def test_upload_as_json(interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
@@ -54,7 +54,35 @@ def test_upload_as_json(interfiles: Command, daemon: FakeDaemon, here: Path) -> 
         "replicas_wanted": 3,
         "tracker": str(here.resolve() / "w.t"),
     }
-    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), 5, True)
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), 5, True, None)
+
+
+def test_upload_of_what_expires(interfiles: Command, daemon: FakeDaemon, here: Path) -> None:
+    daemon.will(msgspec.structs.replace(UPLOAD, expires_at=UPLOADED_AT), TRACKER)
+    outcome = interfiles("upload", "-p", "weights", "--expire-in", "7d")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.endswith(" · wanted on 3 hosts · expires 2025-11-22 09:14\n")
+    assert daemon.request == messages.Upload(os.fsencode(here / "weights"), None, False, 7 * 86_400.0)
+
+
+def test_an_upload_that_would_expire_at_once_is_a_mistake(interfiles: Command, daemon: FakeDaemon) -> None:
+    outcome = interfiles("upload", "-p", "weights", "--expire-in", "59s")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "interfiles: a file expires in 1 min at the earliest; 59 s is too soon.\n"
+    assert daemon.requests == []
+
+
+@pytest.mark.parametrize(("hosts", "can"), [(2, "2 that can hold a copy, so 2"), (1, "1 that can hold a copy, so 1")])
+def test_upload_into_a_fleet_with_fewer_hosts_than_wanted_says_so(
+    hosts: int, can: str, interfiles: Command, daemon: FakeDaemon
+) -> None:
+    daemon.will(msgspec.structs.replace(UPLOAD, hosts=hosts), TRACKER)
+    outcome = interfiles("upload", "-p", "weights")
+    assert outcome.code == 0
+    assert outcome.err == f"weights is wanted on 3 hosts; the fleet has {can} until more join.\n"
+    for enough in (3, 4):
+        daemon.will(msgspec.structs.replace(UPLOAD, hosts=enough), TRACKER)
+        assert interfiles("upload", "-p", "weights").err == ""
 
 
 def test_upload_while_the_master_is_away_says_so(interfiles: Command, daemon: FakeDaemon) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from interfiles.errors import UnknownToken
 from interfiles.wire import control_messages as messages
-from interfiles.wire.reports import (
+from interfiles.wire.admin_reports import (
     AuthorityListReport,
     AuthorityReport,
     ListedTokenReport,

@@ -18,8 +18,9 @@ from typing import Final, Self
 
 import trio
 
-from interfiles.control import Admin, connect
+from interfiles.administration import Admin
 from interfiles.control import Daemon as Client
+from interfiles.control import connect
 from interfiles.identity.token import JoinToken
 from tests.e2e.processes import CLI, DAEMONS, Daemon, FleetError, Ran, Role, T, dialler, free_port, launch_line, poll
 

@@ -44,7 +44,7 @@ def leaves_nothing(users: Users) -> Iterator[None]:
 
 async def upload(users: Users, stream: Stream, path: Path, *, copy: bool = False) -> c.HandFiles:
     """Go as far as to be asked for files."""
-    await say(stream, c.Upload(os.fsencode(path), None, copy))
+    await say(stream, c.Upload(os.fsencode(path), None, copy, None))
     await hear(stream, c.DescribeTree)
     found = scan(path, cancelled=lambda: False)
     await say(stream, c.TreeDescription(os.fsencode(path)), payload=draft_manifest(found, 256 << 10).encode())
@@ -141,7 +141,7 @@ def test_descriptors_that_nobody_asked_for_end_the_conversation(users: Users, co
         async with calling(users) as stream:
             said: Message = c.Status()
             if moment == "describing":
-                await say(stream, c.Upload(b"/x", None, False))
+                await say(stream, c.Upload(b"/x", None, False, None))
                 await hear(stream, c.DescribeTree)
                 said = c.TreeDescription(b"/x")
             elif moment == "handing over":
@@ -172,7 +172,7 @@ def test_a_description_that_makes_no_sense_is_refused(
 
     async def main() -> None:
         async with calling(users) as stream:
-            await say(stream, c.Upload(b"/x", None, False))
+            await say(stream, c.Upload(b"/x", None, False, None))
             await hear(stream, c.DescribeTree)
             await say(stream, c.TreeDescription(root), payload=made if payload is None else payload)
             with pytest.raises(error):
@@ -191,7 +191,7 @@ def test_a_file_that_the_path_does_not_lead_to_is_not_taken(users: Users) -> Non
 
     async def main() -> None:
         async with calling(users) as stream:
-            await say(stream, c.Upload(b"/x", None, False))
+            await say(stream, c.Upload(b"/x", None, False, None))
             await hear(stream, c.DescribeTree)
             draft = draft_manifest(scan(own, cancelled=lambda: False), 256 << 10).encode()
             await say(stream, c.TreeDescription(os.fsencode(secret)), payload=draft)
@@ -211,7 +211,7 @@ def test_a_caller_that_leaves_in_the_middle_leaves_nothing_open(users: Users) ->
         for left in range(4):
             async with calling(users) as stream:
                 if left == 0:
-                    await say(stream, c.Upload(b"/x", None, False))
+                    await say(stream, c.Upload(b"/x", None, False, None))
                     await hear(stream, c.DescribeTree)
                     continue
                 asked = await upload(users, stream, home / "file", copy=left == 3)

@@ -80,7 +80,7 @@ def check_stat_and_hosts(fleet: Fleet, uploaded: Any) -> None:
         found = fleet.cli(fleet.daemons["two"], "stat", "-p", query, json=True, cwd=Path("/")).done.json
         assert found["id"] == uploaded["id"]
     assert found.keys() >= STAT_KEYS
-    assert found["replicas"] == {"wanted": 2, "complete": 4}
+    assert found["replicas"] == {"wanted": 2, "complete": 4, "under_way": 0, "why_not": ""}
     assert found["local"].items() >= {"state": "complete", "pieces": uploaded["pieces"]}.items()
     assert all(holder.keys() >= HOLDER_KEYS for holder in found["hosts"])
     assert {(holder["name"], holder["state"], holder["pieces"]) for holder in found["hosts"]} == {

@@ -16,7 +16,7 @@ import trio
 
 from daemons.client import app as client_app
 from daemons.master import app as master_app
-from interfiles.control import Admin
+from interfiles.administration import Admin
 from interfiles.errors import from_wire
 from interfiles.identity.token import JoinToken
 from interfiles.storage.executor import InlineExecutor
@@ -52,6 +52,7 @@ class Host:
     fleet: "Fleet"
     zone: str | None = None
     clock_ahead_s: float = 0.0
+    quota: int | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -61,7 +62,12 @@ class Host:
 
     async def upload(self, path: Path, **options: object) -> tuple[UploadReport, bytes]:
         """Upload; return the report and the tracker file's content."""
-        request = c.Upload(os.fsencode(path), replicas=options.get("replicas"), copy=bool(options.get("copy")))  # type: ignore[arg-type]
+        request = c.Upload(
+            os.fsencode(path),
+            replicas=options.get("replicas"),  # type: ignore[arg-type]
+            copy=bool(options.get("copy")),
+            expire_s=options.get("expire_s"),  # type: ignore[arg-type]
+        )
         return await self._converse(request, UploadReport, b"")
 
     async def download(self, tracker: bytes | str, **options: object) -> DownloadReport:
@@ -180,14 +186,16 @@ class Fleet:
         self._master_scope.cancel()
         await self._master_ended.wait()
 
-    async def add_host(self, name: str, *, token: JoinToken | None = None, zone: str | None = None) -> Host:
+    async def add_host(
+        self, name: str, *, token: JoinToken | None = None, zone: str | None = None, quota: int | None = None
+    ) -> Host:
         """Start a new host, which joins.
 
         Raises:
           InterFilesError: it may not.
         """
         self._hosts += 1
-        host = Host(name, f"10.0.0.{self._hosts}", self.directory / name, self, zone)
+        host = Host(name, f"10.0.0.{self._hosts}", self.directory / name, self, zone, quota=quota)
         host.directory.mkdir()
         await self._start(host, token or self.token)
         return host
@@ -233,6 +241,7 @@ class Fleet:
             name=host.name,
             token=token,
             zone=host.zone,
+            quota=host.quota,
         )
         host.scope, host.ended = trio.CancelScope(), trio.Event()
         await self._nursery.start(self._contain, partial(client_app.run, config, environment), host.scope, host.ended)

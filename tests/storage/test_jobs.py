@@ -63,6 +63,8 @@ RECORD = FileRecord(
     owner=Owner(1000, 1001, (1002,), 0o022),
     place=Place(2**64 - 1, 7),
     priority="high",
+    ordered=True,
+    expires_at=1_764_100_000,
 )
 
 

@@ -16,7 +16,7 @@ from interfiles import errors, geometry, manifest
 from interfiles.identity import authority, token
 from interfiles.identity.subject import Subject
 from interfiles.transport import message_stream, plain, tls
-from interfiles.wire import codec, framing, master_messages, reports, session
+from interfiles.wire import admin_reports, codec, framing, master_messages, reports, session
 from interfiles.wire.codec import Message, Part
 from interfiles.wire.handshake_messages import HELLO, WELCOME, Conversation
 from interfiles.wire.session import MAY_SAY, End
@@ -299,7 +299,8 @@ def between(low: int | None, high: int | None, unit: str) -> str:
 
 
 def report_tables() -> str:
-    kinds = [kind for kind in vars(reports).values() if isinstance(kind, type) and issubclass(kind, reports.Report)]
+    found = {**vars(reports), **vars(admin_reports)}.values()
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, reports.Report)]
     return "\n\n".join(
         f"#### {kind.__name__}\n\n{unwrapped(kind)}\n\n{table(('field', 'type'), report_rows(kind))}"
         for kind in kinds

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interfiles.errors import RemoteProtocolError
-from interfiles.wire.reports import DownloadReport, TokenReport, decode_report, encode_report
+from interfiles.wire.admin_reports import TokenReport
+from interfiles.wire.reports import DownloadReport, decode_report, encode_report
 
 DOWNLOAD = DownloadReport(
     id="ab" * 32,

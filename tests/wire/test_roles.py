@@ -25,19 +25,19 @@ MEANT: Final[dict[Key, str]] = {
     ("fleet", "dialler", "stranger"): "GetAuthorities Enrol",
     ("fleet", "dialler", "lapsed"): "Renew",
     ("fleet", "dialler", "host"): "Register Renew Heartbeat Publish Resolve ListHolders fleet.ListFiles fleet.ListHosts"
-    " fleet.Remove SetReplicas Declined Proof",
+    " fleet.Remove fleet.SetReplicas Declined Proof",
     ("fleet", "acceptor", "stranger"): "Authorities Failure",
     ("fleet", "acceptor", "master"): TO_A_HOST,
     ("swarm", "dialler", "host"): "Open Ask Cancel Complaint Prefer",
     ("swarm", "acceptor", "host"): "Bitfield Have Piece Busy NotFound Dropped Withdrawn Failure",
     ("control", "dialler", "local"): "Upload Download Stat control.ListFiles control.ListHosts Status control.Remove"
-    " Verify Pause Resume Wait Limit TreeDescription HandedFiles HandedPlace",
+    " Verify Pause Resume Wait Limit control.SetReplicas WaitReplicas TreeDescription HandedFiles HandedPlace",
     ("control", "acceptor", "local"): "Progress Result TrackerContent DescribeTree HandFiles HandPlace Failure",
     ("admin", "dialler", "local"): "MakeToken RemoveHost ListTokens RevokeToken ListAuthorities RotateAuthority"
     " RetireAuthority DrainHost UndrainHost ListEvents",
     ("admin", "acceptor", "local"): "Progress Result TrackerContent Failure",
 }
-AMBIGUOUS: Final = {"ListFiles", "ListHosts", "Remove"}
+AMBIGUOUS: Final = {"ListFiles", "ListHosts", "Remove", "SetReplicas"}
 EVERYBODY: Final[list[Key]] = list(product(get_args(Conversation), get_args(End), get_args(Role)))
 KINDS: Final = message_types()
 

@@ -182,9 +182,22 @@ def _(info: fields.IntType) -> Iterator[Any]:
 
 @beyond.register
 def _(info: fields.FloatType) -> Iterator[Any]:
-    assert info.ge == 0
+    assert info.ge is not None
     assert info.le is not None
-    yield from (-1e-9, -1, info.le * 1.01, 2**63, math.nan, math.inf, -math.inf, True, "1", b"1", None, [1.0])
+    yield from (
+        info.ge - 1e-9,
+        info.ge - 1,
+        info.le * 1.01,
+        2**63,
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        "1",
+        b"1",
+        None,
+        [1.0],
+    )
 
 
 @beyond.register

@@ -182,7 +182,7 @@ class Master:
                 else:
                     await stream.send(m.RequestFailed(number, "unknown-file", f"no file goes by {query}"))
             case m.ListHolders(request=number, file_id=file_id) if file_id in self.catalogue:
-                await stream.send(m.HolderPage(number, self.info(file_id), 0, [], False, 0, ""))
+                await stream.send(m.HolderPage(number, self.info(file_id), 0, [], False, 0, "", 1))
             case m.Remove(request=number, file_id=file_id) if file_id in self.catalogue:
                 del self.catalogue[file_id]
                 await stream.send(m.Removed(number, 1))

@@ -243,3 +243,11 @@ async def test_what_cannot_be_looked_after_holds_up_nobody_elses_files(
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert sorted(seen) == ["annas", *["berts"] * 3, *["own"] * 3]
+
+
+def test_members_change_nothing_in_the_fleet_about_what_is_not_theirs() -> None:
+    Caller().check_commands_fleet("weights")
+    with pytest.raises(
+        NotPermitted, match=r"^weights\\x0a is not on this host, so it is not yours to change in the fleet"
+    ):
+        Caller(Owner(ANNA, ANNA)).check_commands_fleet("weights\n")

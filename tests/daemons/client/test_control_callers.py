@@ -126,7 +126,7 @@ async def test_an_upload_or_verify_whose_caller_leaves_is_abandoned(
     await trio.sleep(20)
     other = a_file(content.root.parent / "other", size=5 * PIECE)
     async with world.leaving_nothing():
-        async with world.daemon.calling(c.Upload(os.fsencode(other.root), None, False)):
+        async with world.daemon.calling(c.Upload(os.fsencode(other.root), None, False, None)):
             await trio.sleep(1.5)
         async with world.daemon.calling(c.Verify(content.manifest.file_id.hex())):
             await trio.sleep(0.5)
@@ -247,7 +247,7 @@ async def test_hashing_is_shown(world: World, content: Content, autojump_clock: 
     world.daemon.disk = SlowExecutor(lambda: 1.0)
     await world.daemon.restart()
     shown = list[c.Progress]()
-    await world.daemon.ask(c.Upload(os.fsencode(content.root), None, True), UploadReport, shown=shown)
+    await world.daemon.ask(c.Upload(os.fsencode(content.root), None, True, None), UploadReport, shown=shown)
     assert {each.phase for each in shown} >= {"hashing"}
     assert "copying" in {each.text for each in shown}
     assert shown[-1].done <= shown[-1].total == content.manifest.size
@@ -258,7 +258,7 @@ async def test_a_result_too_large_for_one_page_is_paged(world: World, autojump_c
     async def pages(stream, message: Message) -> bool:  # type: ignore[no-untyped-def]
         if isinstance(message, m.ListHosts):
             rows = [
-                m.HostRow(id_of(f"h{n}"), f"h{n}", "", "10.0.0.9:1", "live", 0, 0, 0, 0.0, 0, 0, 0, "")
+                m.HostRow(id_of(f"h{n}"), f"h{n}", "", "10.0.0.9:1", "live", 0, 0, 0, 0.0, 0, 0, None, "")
                 for n in range(message.start, min(message.start + 64, 150))
             ]
             await stream.send(m.HostPage(message.request, rows, message.start + 64 < 150))

@@ -61,6 +61,7 @@ def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.Monk
     assert config.state == tmp_path / "state"
     assert (config.listen, config.advertise) == (Address("0.0.0.0", 4851), None)
     assert (config.name, config.zone, config.quota) == ("rack-1.example.net", None, None)
+    assert config.keep_free is None
     assert (config.token, config.spare_token) == (None, "")
     assert (config.on_complete, config.scrub_every_s) == (None, 30 * 86_400)
     assert config.state.stat().st_mode & 0o777 == 0o700
@@ -95,10 +96,11 @@ def test_every_option(started: Started, tmp_path: Path) -> None:
         started,
         *("--listen", "[::1]:5000", "--advertise", "host.example.net", "--name", "h-1", "--zone", "rack.2"),
         *("--on-complete", "sh -c 'echo $INTERFILES_NAME'", "--scrub-every", "90m"),
-        *("--quota", "1.5GB", "--socket", "run/sock", "--join", TOKEN.encode()),
+        *("--quota", "1.5GB", "--keep-free", "50GiB", "--socket", "run/sock", "--join", TOKEN.encode()),
     )
     assert (config.listen, config.advertise) == (Address("::1", 5000), Address("host.example.net", 4851))
     assert (config.name, config.zone, config.quota) == ("h-1", "rack.2", 1_500_000_000)
+    assert config.keep_free == 50 << 30
     assert (config.socket, config.token) == (tmp_path / "run" / "sock", TOKEN)
     assert config.on_complete == (shutil.which("sh"), "-c", "echo $INTERFILES_NAME")
     assert config.scrub_every_s == 5_400
@@ -121,6 +123,7 @@ def test_every_option(started: Started, tmp_path: Path) -> None:
         (["--on-complete", "'x"], "is no command: no closing quotation"),
         (["--scrub-every", "often"], "'often' is not a duration"),
         (["--scrub-every", "0s"], "--scrub-every 0s is too short; at least 1s, or never"),
+        (["--keep-free", "10"], "'10' is not a size"),
         (["--listen", "nowhere at all"], "is not a host name or IP address"),
         (["--listen", "host:99999"], "port 99999"),
         (["--advertise", "host:port"], "is not an address"),

@@ -38,7 +38,7 @@ async def nothing_was_kept(world: World) -> None:
 
 async def test_an_upload_is_hashed_seeded_and_published(world: World, tree: Content, autojump_clock: MockClock) -> None:
     before = tree_of(tree.root)
-    async with world.daemon.calling(c.Upload(os.fsencode(tree.root), 5, False)) as stream:
+    async with world.daemon.calling(c.Upload(os.fsencode(tree.root), 5, False, None)) as stream:
         report = decode_report(await result_of(stream), UploadReport)
         assert isinstance(await stream.receive(), c.TrackerContent)
         tracker = TrackerFile.decode(await stream.receive_payload())
@@ -309,7 +309,7 @@ async def test_a_caller_that_leaves_at_any_moment_leaves_nothing_or_a_seed(
     await until(lambda: len(world.master.connections) > 1)
     abandoned = 0
     for seconds in range(12):
-        async with world.daemon.calling(c.Upload(os.fsencode(tree.root), None, copy)):
+        async with world.daemon.calling(c.Upload(os.fsencode(tree.root), None, copy, None)):
             await trio.sleep(seconds + 0.5)
         await trio.sleep(5)
         if (await world.daemon.status()).files:

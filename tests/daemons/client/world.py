@@ -155,7 +155,7 @@ class Daemon:
             return decode_report(await result_of(stream, shown), kind)
 
     async def upload(self, path: Path, *, copy: bool = False) -> UploadReport:
-        return await self.ask(c.Upload(os.fsencode(path), None, copy), UploadReport)
+        return await self.ask(c.Upload(os.fsencode(path), None, copy, None), UploadReport)
 
     async def download(
         self,

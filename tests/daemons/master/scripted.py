@@ -12,7 +12,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import trio
 
 from daemons.master.app import CATALOGUE_NAME, Environment, MasterConfig, run
-from interfiles.control import Admin
+from interfiles.administration import Admin
 from interfiles.errors import from_wire
 from interfiles.geometry import MIN_PIECE_BYTES
 from interfiles.identity import contexts

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from daemons.master import admin
-from interfiles.control import Admin
+from interfiles.administration import Admin
 from interfiles.errors import (
     DaemonUnreachable,
     NotPermitted,
@@ -76,7 +76,7 @@ ASKED = [
     c.ListTokens(),
     c.RevokeToken("ab"),
     c.RemoveHost("host"),
-    c.DrainHost("host"),
+    c.DrainHost("host", False),
     c.UndrainHost("host"),
     c.ListAuthorities(),
     c.RotateAuthority(),

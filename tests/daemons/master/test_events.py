@@ -10,7 +10,7 @@ from interfiles.locations import admin_socket
 from interfiles.transport.message_stream import greet
 from interfiles.transport.unix import dial_unix
 from interfiles.wire import control_messages as c
-from interfiles.wire.reports import EventListReport, EventReport
+from interfiles.wire.admin_reports import EventListReport, EventReport
 from tests.conftest import LogRecords
 from tests.daemons.master.scripted import EPOCH, Fleet, manifest
 

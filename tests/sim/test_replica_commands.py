@@ -1,0 +1,247 @@
+"""What people do about copies, in virtual time with real daemons: numbers, waiting, expiry, draining, removing."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from interfiles.errors import TimedOut, UnknownFile
+from interfiles.wire import control_messages as c
+from interfiles.wire.admin_reports import HostDrainReport
+from interfiles.wire.reports import FileListReport, RemoveReport, ReplicasReport
+from tests.sim.fleet import Fleet, Host, running_fleet
+from tests.sim.test_replicas import SIZE, content, holders, until_copies
+
+
+async def set_replicas(host: Host, query: str, count: int) -> ReplicasReport:
+    return await host.ask(c.SetReplicas(query, count), ReplicasReport)
+
+
+async def wait(host: Host, query: str, count: int | None = None, timeout_s: float | None = 60.0) -> ReplicasReport:
+    return await host.ask(c.WaitReplicas(query, count, timeout_s), ReplicasReport)
+
+
+async def until_drained(fleet: Fleet, host: Host, *, within_s: float = 60.0) -> list[HostDrainReport]:
+    """Drain a host until it can be switched off; what was told meanwhile."""
+    told = [await fleet.admin.drain_host(host.name)]
+    with trio.fail_after(within_s):
+        while told[-1].to_move != 0:
+            await trio.sleep(1)
+            told.append(await fleet.admin.drain_host(told[-1].host, only_look=True))
+    return told
+
+
+# Numbers
+
+
+async def test_another_number_of_copies_comes_about(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c d", replicas=1) as (fleet, hosts):
+        report, tracker = await hosts[0].upload(content(hosts[0]))
+        assert (report.replicas_wanted, report.hosts) == (1, 4)
+        told = await set_replicas(hosts[3], "weights", 3)
+        assert (told.name, told.replicas_wanted, told.hosts) == ("weights", 3, 4)
+        assert (await wait(hosts[2], report.id)).complete == 3
+        assert len(holders(fleet, report.id)) == 2
+        more = await hosts[1].ask(c.SetReplicas("", 9), ReplicasReport, content=tracker)
+        assert (more.replicas_wanted, more.hosts) == (9, 4)
+        with pytest.raises(UnknownFile):
+            await set_replicas(hosts[0], "nothing", 2)
+
+
+async def test_waiting_for_copies_ends_with_as_many_as_there_are_hosts_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=3) as (_, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        assert (report.replicas_wanted, report.hosts) == (3, 2)
+        found = await wait(hosts[1], report.id)
+        assert (found.complete, found.hosts, found.replicas_wanted) == (2, 2, 3)
+        began = trio.current_time()
+        said = r"^weights has 2 of 3 copies after 10 s: no other host is live \(2 hosts with some of it\)$"
+        with pytest.raises(TimedOut, match=said):
+            await wait(hosts[0], report.id, 3, 10.0)
+        assert trio.current_time() - began == pytest.approx(10, abs=0.1)
+        await set_replicas(hosts[0], report.id, 2)
+        with pytest.raises(TimedOut, match="only 2 copies are wanted; `interfiles replicas set` changes that"):
+            await wait(hosts[0], report.id, 3, 5.0)
+
+
+async def test_waiting_goes_on_while_the_master_is_away(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=2) as (fleet, hosts):
+        await fleet.crash_master()
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        assert (report.published, report.hosts) == (False, 0)
+        for query in (report.id, "weights"):
+            said = (
+                r"nobody could say within 5 s how many copies of weights there are: the master at .* is not reachable"
+            )
+            with pytest.raises(TimedOut, match=said):
+                await wait(hosts[0], query, None, 5.0)
+        with pytest.raises(TimedOut, match="this host does not know 'weights', and the master at"):
+            await wait(hosts[1], "weights", None, 5.0)
+        found = list[ReplicasReport]()
+        async with trio.open_nursery() as nursery:
+
+            async def wait_long() -> None:
+                found.append(await wait(hosts[0], report.id, None, None))
+
+            nursery.start_soon(wait_long)
+            await trio.sleep(100)
+            assert not found
+            await fleet.start_master()
+        assert found[0].complete == 2
+
+
+async def test_a_file_that_is_removed_is_not_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=1) as (_, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        async with trio.open_nursery() as nursery:
+
+            async def remove() -> None:
+                await trio.sleep(10)
+                await hosts[0].ask(c.Remove(report.id, False, False), RemoveReport)
+
+            nursery.start_soon(remove)
+            with pytest.raises(UnknownFile):
+                await wait(hosts[1], report.id, 2, None)
+
+
+# Expiry
+
+
+async def until_forgotten(hosts: list[Host]) -> None:
+    """Wait until no host has anything."""
+    with trio.fail_after(60):
+        for host in hosts:
+            while True:
+                if not (await host.status()).held:
+                    break
+                await trio.sleep(1)
+
+
+async def test_an_upload_that_expires_leaves_the_fleet_and_stays_where_people_have_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=2) as (fleet, hosts):
+        path = content(hosts[0])
+        report, tracker = await hosts[0].upload(path, expire_s=600.0)
+        expires_at = (await hosts[1].stat(report.id)).expires_at
+        assert expires_at == report.expires_at
+        assert 590 < expires_at - fleet.now <= 601
+        await hosts[2].download(tracker)
+        listed = (await hosts[1].ask(c.ListFiles(0), FileListReport)).files
+        assert [file.expires_at for file in listed] == [expires_at]
+        again, _ = await hosts[0].upload(path)
+        assert again.expires_at == 0, "this upload says nothing of it"
+        assert (await hosts[1].stat(report.id)).expires_at == expires_at
+        await trio.sleep(550)
+        assert (await hosts[1].stat(report.id)).replicas.complete == 2
+        await trio.sleep(60)
+        await until_forgotten(hosts)
+        assert (await hosts[1].ask(c.ListFiles(0), FileListReport)).files == []
+        assert holders(fleet, report.id) == []
+        assert path.stat().st_size == (hosts[2].directory / "got/weights").stat().st_size == SIZE
+
+
+async def test_when_an_upload_expires_is_kept_while_the_master_is_away(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=1) as (fleet, hosts):
+        await fleet.crash_master()
+        path = content(hosts[0])
+        report, _ = await hosts[0].upload(path, expire_s=3600.0, replicas=2)
+        await hosts[0].upload(path)
+        await fleet.crash(hosts[0])
+        await fleet.restart(hosts[0])
+        await fleet.start_master()
+        found = await wait(hosts[1], "weights", 2)
+        assert found.replicas_wanted == 2, "the later upload, which named no number, has lost nothing either"
+        assert (await hosts[1].stat("weights")).expires_at == report.expires_at
+
+
+# Draining
+
+
+async def test_a_host_is_drained_and_undrained(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c d", replicas=2) as (fleet, hosts):
+        for number in range(5):
+            await hosts[0].upload(content(hosts[0], f"file{number}", seed=number))
+        await trio.sleep(30)
+        told = await until_drained(fleet, hosts[0])
+        assert {(one.state, one.draining, one.why_not) for one in told} == {("draining", True, "")}
+        rows = {row.name: row for row in (await hosts[1].hosts()).hosts}
+        assert (rows["a"].state, rows["a"].to_move, rows["b"].to_move) == ("draining", 0, None)
+        await fleet.crash(hosts[0])
+        for number in range(5):
+            on_others = [host for host in (await hosts[1].stat(f"file{number}")).hosts if host.name != "a"]
+            assert [host.state for host in on_others] == ["complete", "complete"]
+        await fleet.restart(hosts[0])
+        ended = await fleet.admin.undrain_host("a")
+        assert (ended.draining, ended.to_move) == (False, None)
+        looked = await fleet.admin.drain_host("a", only_look=True)
+        assert (looked.draining, looked.to_move) == (False, None), "looking begins nothing"
+
+
+async def test_a_drain_says_what_cannot_be_moved_and_goes_on_when_it_can(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a", replicas=1) as (fleet, hosts):
+        await fleet.add_host("small", quota=1000)
+        await hosts[0].upload(content(hosts[0]))
+        await fleet.admin.drain_host("a")
+        await trio.sleep(20)
+        stuck = await fleet.admin.drain_host("a", only_look=True)
+        assert (stuck.to_move, stuck.why_not) == (
+            1,
+            "weights: no other live host has room for 3.1 MB (small has the most: 1.0 kB)",
+        )
+        await fleet.add_host("large")
+        told = await until_drained(fleet, hosts[0])
+        assert told[-1].why_not == ""
+
+
+async def test_what_is_on_a_host_that_is_away_is_moved_when_it_is_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=1, grace_s=60) as (fleet, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await fleet.crash(hosts[0])
+        await trio.sleep(100)
+        first = await fleet.admin.drain_host("a")
+        await trio.sleep(20)
+        later = await fleet.admin.drain_host("a", only_look=True)
+        assert [(one.state, one.draining, one.to_move) for one in (first, later)] == [("gone", True, None)] * 2
+        await fleet.restart(hosts[0])
+        await until_drained(fleet, hosts[0])
+        assert len(holders(fleet, report.id)) == 1
+
+
+# Removing
+
+
+async def test_a_removed_file_takes_its_replicas_along(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=3) as (fleet, hosts):
+        path = content(hosts[0])
+        report, _ = await hosts[0].upload(path)
+        await until_copies(hosts[0], report.id, 3)
+        removed = await hosts[1].ask(c.Remove(report.id, False, False), RemoveReport)
+        assert (removed.hosts, removed.ordered, removed.deleted) == (2, True, True)
+        await until_forgotten(hosts)
+        assert holders(fleet, report.id) == []
+        assert path.stat().st_size == SIZE
+
+
+async def test_a_replica_that_is_removed_here_is_made_elsewhere(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=2) as (fleet, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await until_copies(hosts[0], report.id, 2)
+        (replica,) = holders(fleet, report.id)
+        (here, other) = (hosts[1], hosts[2]) if replica.is_relative_to(hosts[1].directory) else (hosts[2], hosts[1])
+        assert (await here.stat(report.id)).local.ordered
+        removed = await here.ask(c.Remove(report.id, True, False), RemoveReport)
+        assert (removed.ordered, removed.deleted) == (True, True)
+        await trio.sleep(5)
+        await until_copies(hosts[0], report.id, 2)
+        (replica,) = holders(fleet, report.id)
+        assert replica.is_relative_to(other.directory)
