@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from daemons.master.connection import Connection
     from daemons.master.events import Events
     from interfiles.placement.orders import Ended
-    from interfiles.placement.registry import Registry
+    from interfiles.placement.registry import Registry, Room
     from interfiles.placement.replicas import Action
     from interfiles.storage.catalogue import Catalogue, Wanted
     from interfiles.wire.master_messages import Holding, HostState
@@ -337,13 +337,19 @@ class Reconciler:
             room.host_id: HostView(
                 room.name,
                 room.zone,
-                room.state if room.host_id in self._connections or room.state != "live" else "suspect",
+                self._state(room),
                 room.free - orders.asked_bytes(room.host_id),
                 orders.arriving(room.host_id),
                 orders.rests_until(room.host_id),
             )
             for room in self._registry.rooms(now)
         }
+
+    def _state(self, room: Room) -> HostState:
+        """A host's state as copies count: one that drains and is not up is as good as gone."""
+        if room.draining and room.state != "draining":
+            return "gone"
+        return room.state if room.host_id in self._connections or room.state != "live" else "suspect"
 
     def _view(self, file_id: bytes, size: int, wanted: int, now: float, since: float | None) -> FileView:
         copies = self._orders.copies(file_id, self._registry.held(file_id), now)

@@ -61,7 +61,7 @@ class StateChange:
 class Room:
     """A host as a place for copies; `free` bytes, as it announced. `is_known`: so is what it holds.
 
-    `heard_at`: when it was heard from last.
+    `heard_at`: when it was heard from last; `draining`: it is to be emptied, be it up or not.
     """
 
     host_id: str
@@ -71,6 +71,7 @@ class Room:
     free: int
     is_known: bool
     heard_at: float
+    draining: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +153,16 @@ class Registry:
     def rooms(self, now: float) -> Iterator[Room]:
         """Every host."""
         for host in self._hosts.values():
-            state = self._state(host, now)
-            yield Room(host.host_id, host.name, host.zone, state, host.free, host.has_announced, host.heard_at)
+            yield Room(
+                *(host.host_id, host.name, host.zone, self._state(host, now), host.free),
+                is_known=host.has_announced,
+                heard_at=host.heard_at,
+                draining=host.draining,
+            )
 
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count."""
-        return sum(self._state(host, now) in ("live", "suspect") for host in self._hosts.values())
+        return sum(not host.draining and self._state(host, now) != "gone" for host in self._hosts.values())
 
     def state_changes(self, now: float, host_ids: Iterable[str] | None = None) -> list[StateChange]:
         """Which of these hosts (None: of all) are in another state than when this looked last, each told once.
@@ -235,7 +240,7 @@ class Registry:
 
     def copies(self, file_ids: Iterable[bytes], now: float) -> dict[bytes, Copies]:
         """How often each file is held."""
-        without = {host.host_id for host in self._hosts.values() if self._state(host, now) in ("gone", "draining")}
+        without = {host.host_id for host in self._hosts.values() if host.draining or self._state(host, now) == "gone"}
         return {file_id: self._copies(file_id, without) for file_id in file_ids}
 
     def _copies(self, file_id: bytes, without: set[str]) -> Copies:

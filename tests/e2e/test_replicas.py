@@ -24,7 +24,8 @@ class Scene:
 
     def __init__(self, fleet: Fleet, *names: str) -> None:
         self.fleet = fleet
-        fleet.start_master("--replicas", "3", grace=f"{GRACE_S:.0f}s")
+        rest = {"interfiles.placement.orders:MIN_REST_S": 3.0}
+        fleet.start_master("--replicas", "3", grace=f"{GRACE_S:.0f}s", constants=rest)
         self.hosts = dict(zip(names, fleet.start_clients(*names), strict=True))
 
     def upload(self, name: str = "h1", size: int = SIZE) -> tuple[Path, str]:
@@ -119,7 +120,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_full_is_told_and_another_host_is_found(own_fleet: Fleet, small_disk: Path) -> None:
     scene = Scene(own_fleet, "h1", "h2")
-    small = own_fleet.new_client("small", "--quota", "100MB", "--keep-free", "0")
+    small = own_fleet.new_client("small", "--quota", "100MB", "--keep-free", "0B")
     small.state = small_disk / "state"
     small.state.mkdir()
     small.socket = small.state / "client.sock"
@@ -131,14 +132,14 @@ def test_a_disk_that_is_full_is_told_and_another_host_is_found(own_fleet: Fleet,
         "the master to say what is lacking",
         timeout_s=REPAIR_TIMEOUT_S,
     )
-    assert scene.stat(file_id).replicas.complete == 2
+    scene.until_copies(file_id, 2)
     scene.hosts["h4"] = own_fleet.start_client("h4")
     scene.until_copies(file_id, 3)
 
 
 def test_a_disk_that_fills_up_meanwhile(own_fleet: Fleet, small_disk: Path) -> None:
     scene = Scene(own_fleet, "h1", "h2")
-    small = own_fleet.new_client("small", "--keep-free", "0")
+    small = own_fleet.new_client("small", "--keep-free", "0B")
     small.state = small_disk / "state"
     small.state.mkdir()
     small.socket = small.state / "client.sock"
@@ -153,3 +154,27 @@ def test_a_disk_that_fills_up_meanwhile(own_fleet: Fleet, small_disk: Path) -> N
     assert not list(small.state.glob("replicas/*/*"))
     (small_disk / "ballast").unlink()
     scene.until_copies(file_id, 3)
+
+
+def test_a_byte_that_the_disk_lost_is_found_by_the_scrub_and_mended(own_fleet: Fleet) -> None:
+    own_fleet.start_master("--replicas", "2")
+    seed = own_fleet.start_client("seed")
+    keeper = own_fleet.new_client("keeper", "--scrub-every", "5s")
+    own_fleet.start_new(keeper)
+    content = make_file(seed.home / "film.mov", 8 * MIB)
+    file_id = own_fleet.cli(seed, "upload", "-p", content.name, json=True).done.json["id"]
+    replica = keeper.state / "replicas" / file_id / "film.mov"
+    poll(replica.exists, "the replica", timeout_s=REPAIR_TIMEOUT_S)
+    before = replica.stat()
+    with replica.open("r+b") as file:
+        file.seek(3 * MIB)
+        byte = file.read(1)
+        file.seek(3 * MIB)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(replica, ns=(before.st_atime_ns, before.st_mtime_ns))
+    poll(lambda: differences(content, replica) == [], "the byte to be mended", timeout_s=REPAIR_TIMEOUT_S)
+
+    def kinds() -> list[str]:
+        return [event.kind for event in own_fleet.administer(lambda admin: admin.events(last=50)).events]
+
+    poll(lambda: "corrupt" in kinds(), "the master to tell of it", timeout_s=REPAIR_TIMEOUT_S)
