@@ -36,7 +36,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check format master client install uninstall clean \
-	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop bench-limits profile sim
+	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop bench-limits bench-reconcile profile sim
 
 define check_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -97,6 +97,9 @@ bench-loop: .venv/.bench ## how fast the daemons answer during a transfer
 
 bench-limits: .venv/.bench ## how exactly limits are kept to; ARGS='--seconds 10'
 	@$(IN_VENV) benchmarks.limits $(ARGS)
+
+bench-reconcile: .venv/.bench ## how long the master takes to compare what is with what should be; ARGS='--hosts 100'
+	@$(IN_VENV) benchmarks.reconcile --json benchmarks/results/reconcile.json $(ARGS)
 
 profile: .venv/.bench ## flame graphs of both daemons during a transfer
 	@$(IN_VENV) benchmarks.flames $(ARGS)
