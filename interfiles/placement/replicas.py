@@ -231,8 +231,9 @@ class Placing:
     def why_full(self) -> WhyNot:
         """Why nothing more can be ordered."""
         if self._left <= 0:
-            most = format_count(self._policy.max_arriving, "copy", "copies")
-            return WhyNot("turn", f"{most} are under way, as many as there may be at once")
+            return WhyNot(
+                "turn", f"as many copies are under way as there may be at once ({self._policy.max_arriving:,})"
+            )
         return WhyNot("turn", "no live host can be given another order now")
 
     def place_all(self, file: FileView, count: int) -> tuple[list[Order], WhyNot | None]:
