@@ -274,6 +274,7 @@ class Reconciler:
         hosts, up = self._hosts_and_up()
         placing = Placing(hosts, self._policy, trio.current_time())
         draining = {host_id for host_id, host in hosts.items() if host.state == "draining"}
+        await trio.lowlevel.checkpoint()
         lacking: list[tuple[tuple[int, int, bytes], Wanted]] = []
         crowded: list[Wanted] = []
         to_move = Counter[str]()

@@ -213,6 +213,7 @@ class Placing:
         self._arriving = {host_id: host.arriving for host_id, host in live.items()}
         self._left = policy.max_arriving - sum(host.arriving for host in hosts.values() if host.state != "gone")
         self._free = {host_id: host.free for host_id, host in live.items()}
+        self._rank = {host_id: self._ranked(host_id) for host_id in live}
         self._most_free = sorted(live, key=self._free.__getitem__, reverse=True)
         self._zones: dict[str, list[str]] = {}  # of hosts that do not rest
         for host_id, host in live.items():
@@ -253,7 +254,11 @@ class Placing:
         self._arriving[host_id] += 1
         self._ready -= self._arriving[host_id] == self._policy.max_arriving_per_host
         self._free[host_id] -= file.size
+        self._rank[host_id] = self._ranked(host_id)
         self._most_free.sort(key=self._free.__getitem__, reverse=True)
+
+    def _ranked(self, host_id: str) -> tuple[int, int]:
+        return self._free[host_id].bit_length(), -self._arriving[host_id]
 
     def look(self, file: FileView) -> str | WhyNot:
         """The host that is to get the next copy of a file, or why there is none."""
@@ -283,9 +288,8 @@ class Placing:
         if self._left <= 0:
             return self.why_full
         file_mixed = int.from_bytes(file.file_id[:8], "big")
-        rank = {host_id: (self._free[host_id].bit_length(), -self._arriving[host_id]) for host_id in ready}
-        top = max(rank.values())
-        alike = [host_id for host_id in ready if rank[host_id] == top]
+        top = max([self._rank[host_id] for host_id in ready])
+        alike = [host_id for host_id in ready if self._rank[host_id] == top]
         return max(alike, key=lambda host_id: (self._mixed[host_id] ^ file_mixed) * _FACTOR & _MASK)
 
     def why_not(self, file: FileView) -> WhyNot | None:

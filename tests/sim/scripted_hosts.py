@@ -17,6 +17,7 @@ import trio
 from daemons.master.connection import Connection
 from daemons.master.events import Events
 from daemons.master.reconciler import Reconciler
+from interfiles.placement.events import EventKind
 from interfiles.placement.registry import Registry
 from interfiles.placement.replicas import Policy
 from interfiles.storage.catalogue import Catalogue
@@ -209,6 +210,10 @@ class ScriptedFleet:
     def told(self, kind: type[object]) -> int:
         """How many messages of this kind all hosts were sent."""
         return sum(host.told(kind) for host in self.hosts)
+
+    def happened(self, kind: EventKind) -> int:
+        """How many events of this kind there were since the master started."""
+        return sum(event.kind == kind for event in self.events.log.since(0, 10_000).events)
 
     async def until(
         self, is_so: Callable[[], bool], *, within_s: float, keep: Callable[[], None] | None = None

@@ -27,9 +27,10 @@ async def test_a_rack_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
         await trio.sleep(GRACE_S - 5)
         assert fleet.told(m.Order) == 0, "within the grace time nothing moves"
         assert min(fleet.copies()) == 2
-        is_whole = lambda: min(fleet.copies()) == 3  # noqa: E731
-        await fleet.until(is_whole, within_s=5 + waves(lost), keep=fleet.keep_caps)
+        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=5 + waves(lost), keep=fleet.keep_caps)
         assert fleet.told(m.Order) == lost, "each copy is made once"
+        await trio.sleep(ROUND_S)
+        assert fleet.happened("ordered") == fleet.happened("complete") == lost
         assert fleet.most_in_a_zone() == 1
         for host in rack:
             host.connect()
@@ -44,9 +45,9 @@ async def test_all_hosts_are_restarted_one_after_the_other(tmp_path: Path, autoj
     async with scripted_fleet(tmp_path) as fleet:
         for host in fleet.hosts:
             host.disconnect()
-            await trio.sleep(5)
+            await trio.sleep(3)
             host.connect()
-        await trio.sleep(TRIM_S)
+        await trio.sleep(GRACE_S + 70)
         assert not any(host.said for host in fleet.hosts)
 
 
@@ -63,19 +64,21 @@ async def test_a_host_takes_nearly_the_grace_time_to_restart(tmp_path: Path, aut
 
 async def test_a_partition_heals(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with scripted_fleet(tmp_path) as fleet:
-        there, away = fleet.hosts[:100], fleet.hosts[100:]
+        away = fleet.hosts[100:]
         own = [(host, file_id) for host in fleet.hosts for file_id, one in host.held.items() if not one.ordered]
         for host in away:
             host.disconnect()
         reachable = [file_id for file_id in fleet.files if fleet.sources(file_id)]
         lost = sum(3 - len(fleet.sources(file_id)) for file_id in reachable)
-        is_whole = lambda: all(len(fleet.sources(file_id)) == 3 for file_id in reachable)  # noqa: E731
+
+        def is_whole() -> bool:
+            return all(len(fleet.sources(file_id)) == 3 for file_id in reachable)
+
         await fleet.until(is_whole, within_s=GRACE_S + 5 + waves(lost), keep=fleet.keep_caps)
         assert fleet.told(m.Order) == lost
         for host in away:
             host.connect()
-        copies = fleet.copies()
-        assert (max(copies), sum(copies)) == (6, 600 + lost) or max(copies) > 3
+        assert sum(fleet.copies()) == 600 + lost
         await trio.sleep(TRIM_S - 5)
         assert fleet.told(m.Release) == 0, "what is too much is kept for a while"
 
@@ -83,10 +86,10 @@ async def test_a_partition_heals(tmp_path: Path, autojump_clock: MockClock) -> N
             assert min(fleet.copies()) >= 3
 
         await fleet.until(lambda: fleet.copies() == [3] * len(fleet.files), within_s=120, keep=keep)
-        assert fleet.told(m.Release) == lost
+        await trio.sleep(ROUND_S)
+        assert fleet.told(m.Release) == fleet.happened("released") == lost
         assert all(file_id in host.held for host, file_id in own)
         assert fleet.most_in_a_zone() == 1
-        assert all(host.wire is not None for host in there)
 
 
 async def test_a_host_that_comes_and_goes(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -116,24 +119,22 @@ async def test_orders_go_past_a_host_that_comes_and_goes(tmp_path: Path, autojum
             await trio.sleep(2)
         assert min(fleet.copies()) == 3
         assert 1 <= flapping.told(m.Order) <= 8
-        assert len(fleet.events.log.since(0, 10_000).events) < 3 * fleet.told(m.Order)
+        assert fleet.happened("failed") <= flapping.told(m.Order)
 
 
-@pytest.mark.parametrize(
-    ("answers", "most_orders", "why"),
-    [("silent", 10, "it failed"), ("full", 10, "it failed"), ("decline", 40, "it failed")],
-)
+@pytest.mark.parametrize(("answers", "most_orders"), [("silent", 8), ("full", 8), ("decline", 32)])
 async def test_a_host_that_does_not_do_what_it_is_told(
-    answers: Answer, most_orders: int, why: str, tmp_path: Path, autojump_clock: MockClock
+    answers: Answer, most_orders: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with scripted_fleet(tmp_path) as fleet:
         bad = fleet.hosts[0]
         bad.free, bad.answers = 1 << 50, answers
-        for host in fleet.hosts[180:]:
+        for host in fleet.hosts[140:]:
             host.disconnect()
-        await fleet.until(lambda: bool(fleet.reconciler.why_no_orders(bad.host_id)), within_s=GRACE_S + 60)
-        assert fleet.reconciler.why_no_orders(bad.host_id).startswith(why)
-        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=GRACE_S + waves(60) + 60, keep=fleet.keep_caps)
+        await fleet.until(lambda: bool(fleet.reconciler.why_no_orders(bad.host_id)), within_s=GRACE_S + 100)
+        why = fleet.reconciler.why_no_orders(bad.host_id)
+        assert why.startswith("it failed and is given no copies for "), "for a minute, the first time"
+        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=GRACE_S + waves(180) + 60, keep=fleet.keep_caps)
         assert 1 <= bad.told(m.Order) <= most_orders
 
 
