@@ -37,7 +37,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .PHONY: help demo test check format master client install uninstall clean \
 	check-format check-lint check-types check-root bench-pair bench-swarm bench-loop bench-limits bench-master \
-	bench-repair profile sim
+	bench-reconcile bench-repair profile sim
 
 define check_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -104,6 +104,9 @@ bench-repair: .venv/.bench ## what a download keeps of its rate while replicas a
 
 bench-master: .venv/.bench ## what one master carries: 5,000 hosts, 1,000,000 files; ARGS='--hosts 500 --files 10000'
 	@$(IN_VENV) benchmarks.master $(ARGS)
+
+bench-reconcile: .venv/.bench ## how long the master takes to compare what is with what should be; ARGS='--hosts 100'
+	@$(IN_VENV) benchmarks.reconcile --json benchmarks/results/reconcile.json $(ARGS)
 
 profile: .venv/.bench ## flame graphs of both daemons during a transfer
 	@$(IN_VENV) benchmarks.flames $(ARGS)

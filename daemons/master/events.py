@@ -8,7 +8,8 @@ import structlog
 import trio
 
 from interfiles.placement.events import EventKind, EventLog
-from interfiles.placement.registry import Registry, StateChange
+from interfiles.placement.host_facts import StateChange
+from interfiles.placement.registry import Registry
 from interfiles.units import format_duration
 from interfiles.wire.master_messages import HostState
 

@@ -18,9 +18,10 @@ from daemons.master.challenges import Challenges
 from daemons.master.connection import Connection
 from daemons.master.events import Events
 from daemons.master.handouts import Handouts
-from daemons.master.reconciler import LAST_SEEN_EVERY_S, Reconciler
+from daemons.master.reconciler import Reconciler
 from daemons.master.trust import Issued, Trust, removed
 from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost, printable
+from interfiles.placement.awaited import LAST_SEEN_EVERY_S
 from interfiles.placement.events import EventKind
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue

@@ -8,24 +8,30 @@ master's time. `interfiles.placement` decides; here is what it is told and what 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from interfiles.errors import NoSpace, StorageFailed, printable
+from interfiles.placement.awaited import Awaited
 from interfiles.placement.orders import Orders
 from interfiles.placement.replicas import (
+    COMPLETE,
+    MAX_LOOKED_AFTER,
     FileView,
     HostView,
     Order,
+    Placing,
     Policy,
     Release,
     Standing,
-    explain,
     plan,
+    releases,
     standing,
+    urgency,
 )
 from interfiles.units import format_duration
 from interfiles.wire import master_messages as m
@@ -35,8 +41,9 @@ if TYPE_CHECKING:
 
     from daemons.master.connection import Connection
     from daemons.master.events import Events
+    from interfiles.placement.host_facts import Room
     from interfiles.placement.orders import Ended
-    from interfiles.placement.registry import Registry, Room
+    from interfiles.placement.registry import Registry
     from interfiles.placement.replicas import Action
     from interfiles.storage.catalogue import Catalogue, Wanted
     from interfiles.wire.master_messages import Holding, HostState
@@ -45,8 +52,9 @@ ROUND_S: Final = 2.0  # between two looks at what is not as wanted
 SWEEP_S: Final = 60.0  # between two looks at everything
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
-PAGE_FILES: Final = 500  # looked at before others have their turn
-LAST_SEEN_EVERY_S: Final = 60.0  # what the catalogue knows of when hosts were up is older by so much after a crash
+PAGE_FILES: Final = 500  # of the catalogue, that are looked at before others have their turn
+SLICE_FILES: Final = 100  # likewise, of those that are not as wanted: each takes longer
+OUTLOOK_S: Final = 1.0  # that the reasons which people are told may be old
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
 
 _SHORT_WAITS: Final = frozenset({"busy", "turn"})  # obstacles that go away by themselves
@@ -85,8 +93,8 @@ class Reconciler:
         self._touched: set[bytes] = set()
         self._wake = trio.Event()
         self._states: dict[str, HostState] = {}
-        self._is_new = True
-        self._unknown_since: dict[str, float] = {}
+        self._awaited = Awaited(registry.grace_s)
+        self._placing: tuple[float, Placing] | None = None  # for outlooks, and when it was made
         self._to_move: dict[str, int] = {}
         self._why_stays: dict[str, str] = {}
 
@@ -99,7 +107,9 @@ class Reconciler:
             self._wake.set()
 
     def declined(self, host_id: str, answer: m.Declined) -> None:
-        """A host does not hold what it was ordered to."""
+        """A host does not hold what it was ordered to; about a file that lacks nothing it need not be told."""
+        if answer.file_id not in self._unsettled:
+            return
         self._orders.declined(
             answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=trio.current_time()
         )
@@ -118,13 +128,13 @@ class Reconciler:
 
     def lost(self, host_id: str) -> None:
         """A host's connection is gone."""
-        self._orders.lost(host_id)
+        for file_id in self._orders.lost(host_id, trio.current_time()):
+            self._events.add("failed", host=host_id, file=file_id, reason="its connection ended before it answered")
 
     def forget_host(self, host_id: str) -> None:
         """A host is not of the fleet any more."""
         self._orders.forget_host(host_id)
         self._states.pop(host_id, None)
-        self._unknown_since.pop(host_id, None)
         self._to_move.pop(host_id, None)
         self._why_stays.pop(host_id, None)
 
@@ -138,20 +148,21 @@ class Reconciler:
 
     # What others ask
 
-    def outlook(self, file_id: bytes, size: int, wanted: int) -> Outlook:
-        """How a file stands now."""
-        now = trio.current_time()
-        return self.outlooks([(file_id, size, wanted)], now)[0]
+    def outlook(self, file_id: bytes, size: int, wanted: int, *, quickly: bool = False) -> Outlook:
+        """How a file of `size` bytes stands now; why it lacks copies may be as it was a second ago.
 
-    def outlooks(self, files: Iterable[tuple[bytes, int, int]], now: float) -> list[Outlook]:
-        """How files stand now; of each its id, size and wanted copies."""
-        hosts = self._hosts(now)
-        found = []
-        for file_id, size, wanted in files:
-            view = self._view(file_id, size, wanted, now, None)
-            why = explain(view, hosts, self._policy, now)
-            found.append(Outlook(standing(view, hosts), why.text if why is not None else ""))
-        return found
+        `quickly`: without a look at which hosts are busy with other copies.
+        """
+        now = trio.current_time()
+        view = self._view(file_id, size, wanted, now)
+        stand = standing(view, {host_id: self._host(self._registry.room(host_id, now)) for host_id in view.copies})
+        if not stand.missing:
+            return Outlook(stand, "")
+        if self._placing is None or now - self._placing[0] >= OUTLOOK_S:
+            self._placing = (now, Placing(self._hosts(now), self._policy, now))
+        placing = self._placing[1]
+        why = placing.hint(view) if quickly else placing.why_not(view)
+        return Outlook(stand, why.text if why is not None else "")
 
     def arriving(self, host_id: str) -> int:
         """Ordered copies that a host fetches or is asked to."""
@@ -171,7 +182,7 @@ class Reconciler:
         return self._to_move.get(host_id)
 
     def why_stays(self, host_id: str) -> str:
-        """Why a file on a draining host gets no other copy now, in words; empty: there is no such reason."""
+        """Why some file on a draining host gets no other copy, in words; empty: there is no such reason."""
         return self._why_stays.get(host_id, "")
 
     # The rounds
@@ -181,10 +192,10 @@ class Reconciler:
         swept_at = float("-inf")
         while True:
             began = trio.current_time()
-            if not self._is_blind(began):
+            if not self._awaited.look(self._registry.rooms(began), began):
                 is_due = began - swept_at >= SWEEP_S
                 try:
-                    await self._round(sweep=is_due)
+                    await self.reconcile(sweep=is_due)
                     swept_at = began if is_due else swept_at
                 except (NoSpace, StorageFailed) as e:
                     log.warning("cannot look what is wanted", reason=str(e))
@@ -193,113 +204,127 @@ class Reconciler:
                 await self._wake.wait()
             await trio.sleep_until(now + max(COALESCE_S, (now - began) * (1 / MAX_SHARE - 1)))
 
-    def _is_blind(self, now: float) -> bool:
-        """Whether some host has not said yet what it holds: after a restart of the master all files seem to be lost.
+    async def reconcile(self, *, sweep: bool) -> None:
+        """One round: look at what has changed and at what is not as wanted, or at everything; do what can be done.
 
-        That goes for hosts that are up, and after a start for all that were up, as far as is known, when the master was
-        last; none is waited for longer than the grace time, after which its copies would not count anyway.
+        Raises:
+          NoSpace, StorageFailed: the catalogue cannot be read; the next round looks at what this one did not.
         """
-        unknown = {room.host_id: room for room in self._registry.rooms(now) if not room.is_known}
-        if self._is_new:
-            newest = max((room.heard_at for room in unknown.values()), default=now)
-            since = newest - self._registry.grace_s - LAST_SEEN_EVERY_S
-            self._unknown_since = {host: now for host, room in unknown.items() if room.heard_at >= since}
-            self._is_new = False
-        for host, room in unknown.items():
-            if room.state in ("live", "draining"):
-                self._unknown_since.setdefault(host, now)
-        self._unknown_since = {host: at for host, at in self._unknown_since.items() if host in unknown}
-        return any(now - at < self._registry.grace_s for at in self._unknown_since.values())
-
-    async def _round(self, *, sweep: bool) -> None:
-        now = trio.current_time()
         self._wake = trio.Event()
-        self._touch_changed_hosts(now)
+        self._touch_changed_hosts(trio.current_time(), all_seen=sweep)
         touched, self._touched = self._touched, set()
-        draining = {room.host_id for room in self._registry.rooms(now) if room.state == "draining"}
-        if sweep:
-            await self._sweep()
-        await self._look_up(touched)
-        await self._reconcile(draining)
+        try:
+            await self._look_up(await self._sweep() if sweep else touched)
+        except (NoSpace, StorageFailed):
+            self._touched |= touched
+            raise
+        self._act(await self._find_work())
 
-    def _touch_changed_hosts(self, now: float) -> None:
+    def _touch_changed_hosts(self, now: float, *, all_seen: bool) -> None:
         states = {room.host_id: room.state for room in self._registry.rooms(now)}
         for host_id, state in states.items():
-            if self._states.get(host_id) != state:
+            if not all_seen and self._states.get(host_id) != state:
                 self._touched.update(self._registry.files_of(host_id))
         self._states = states
 
-    async def _sweep(self) -> None:
-        """Look at the whole catalogue."""
-        after = b""
+    async def _sweep(self) -> set[bytes]:
+        """Look at the whole catalogue; return what is looked after and not in it."""
+        after, astray, hosts = b"", set(self._unsettled), self._hosts(trio.current_time())
         while page := await self._stored(self._catalogue.wanted_after, after, PAGE_FILES):
-            self._sort_out(page)
+            self._sort_out(page, hosts)
+            astray.difference_update([wanted.file_id for wanted in page])
             after = page[-1].file_id
+        return astray
 
     async def _look_up(self, file_ids: set[bytes]) -> None:
-        asked = list(file_ids)
+        asked, hosts = list(file_ids), self._hosts(trio.current_time())
         for start in range(0, len(asked), PAGE_FILES):
             page = asked[start : start + PAGE_FILES]
             found = await self._stored(self._catalogue.wanted, page)
             for file_id in set(page) - {wanted.file_id for wanted in found}:
                 self._settle(file_id)
-            self._sort_out(found)
+            self._sort_out(found, hosts)
 
-    def _sort_out(self, page: Iterable[Wanted]) -> None:
-        """Keep what is not as wanted for the rest of the round, and those to come."""
+    def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView]) -> None:
+        """Keep what is not as wanted for the rest of the round, and those to come.
+
+        A host that has changed since `hosts` was made is noticed in the next round.
+        """
         now = trio.current_time()
-        hosts = self._hosts(now)
+        counting = {host_id for host_id, host in hosts.items() if host.state in ("live", "suspect")}
         for wanted in page:
-            if not self._registry.held(wanted.file_id) and wanted.file_id not in self._unsettled:
-                continue  # nobody has anything of it: nothing can be done before somebody announces some
-            view = self._view(wanted.file_id, wanted.size, wanted.replicas, now, None)
-            if standing(view, hosts).is_settled and wanted.file_id not in self._unsettled:
-                continue
-            self._unsettled[wanted.file_id] = wanted
+            is_held = bool(self._registry.held(wanted.file_id))  # else nothing can be done before it is announced
+            if wanted.file_id in self._unsettled or (is_held and not self._is_settled(wanted, hosts, counting, now)):
+                self._unsettled[wanted.file_id] = wanted
 
-    async def _reconcile(self, draining: set[str]) -> None:
-        views, to_move, stuck = list[FileView](), Counter[str](), dict[str, str]()
-        lacking: dict[bytes, tuple[Standing, list[str]]] = {}
-        hosts = self._hosts(trio.current_time())
-        up = {host_id for host_id in self._connections if host_id in hosts}
-        for count, wanted in enumerate(list(self._unsettled.values())):
-            if count % PAGE_FILES == PAGE_FILES - 1:
+    def _is_settled(self, wanted: Wanted, hosts: Mapping[str, HostView], counting: set[str], now: float) -> bool:
+        held = self._registry.held(wanted.file_id)
+        if len(held) == wanted.replicas and held.keys() <= counting:  # nearly always, and sooner seen than counted
+            for holding in held.values():
+                if holding.state != "complete":
+                    break
+            else:
+                return True
+        return standing(self._view(wanted.file_id, wanted.size, wanted.replicas, now), hosts).is_settled
+
+    async def _find_work(self) -> list[Wanted]:
+        """Take in what has become of all that is not as wanted; return what something can be done about.
+
+        Of files that lack copies it returns only the most urgent, and of those that have too many not all at once.
+        """
+        hosts, up = self._hosts_and_up()
+        placing = Placing(hosts, self._policy, trio.current_time())
+        draining = {host_id for host_id, host in hosts.items() if host.state == "draining"}
+        await trio.lowlevel.checkpoint()
+        lacking: list[tuple[tuple[int, int, bytes], Wanted]] = []
+        crowded: list[Wanted] = []
+        to_move, stuck = Counter[str](), dict[str, str]()
+        for count, wanted in enumerate(list(self._unsettled.values()), start=1):
+            if count % SLICE_FILES == 0:
+                lacking = nsmallest(MAX_LOOKED_AFTER, lacking)
                 await trio.lowlevel.checkpoint()
             view, stand = self._consider(wanted, hosts, up)
-            if stand.is_settled or not view.copies:
+            is_over = stand.is_settled or not view.copies
+            if is_over and not self._orders.is_releasing(wanted.file_id):
                 self._settle(wanted.file_id)
                 continue
-            views.append(view)
-            if draining and stand.complete < stand.wanted:
-                there = [host for host in draining & view.copies.keys() if view.copies[host] in ("own", "ordered")]
-                lacking[view.file_id] = (stand, there)
-        hosts = self._hosts(now := trio.current_time())
-        made = plan(views, hosts, self._policy, now)
-        for action in made.actions:
-            self._perform(action)
-        for file_id, (stand, there) in lacking.items():
-            why = made.why_not.get(file_id)
-            if not stand.complete or why is None or why.obstacle != "no-host":  # else nobody is left who could take it
+            why = placing.obstacle(view) if stand.missing else None
+            if stand.missing and why is None:
+                lacking.append((urgency(view, stand), wanted))
+            elif len(crowded) < MAX_LOOKED_AFTER and releases(view, stand, hosts, self._policy, trio.current_time()):
+                crowded.append(wanted)
+            nobody_else = why is not None and why.obstacle == "no-host" and stand.complete > 0
+            if draining and stand.complete < stand.wanted and not nobody_else:
+                there = [host for host in draining & view.copies.keys() if view.copies[host] in COMPLETE]
                 to_move.update(there)
                 if why is not None and why.obstacle not in _SHORT_WAITS:
-                    stuck.update(dict.fromkeys(there, f"{printable(self._unsettled[file_id].name)}: {why.text}"))
+                    stuck.update(dict.fromkeys(there, f"{printable(wanted.name)}: {why.text}"))
+        self._why_stays = stuck
+        self._tell_drained(draining, to_move)
+        return [wanted for _, wanted in nsmallest(MAX_LOOKED_AFTER, lacking)] + crowded
+
+    def _tell_drained(self, draining: set[str], to_move: Counter[str]) -> None:
         for host_id in draining:
-            self._why_stays[host_id] = stuck.get(host_id, "")
             if not to_move[host_id] and self._to_move.get(host_id) != 0:
                 self._events.add("drained", host=host_id, reason="it can be switched off")
             self._to_move[host_id] = to_move[host_id]
 
+    def _act(self, work: Iterable[Wanted]) -> None:
+        """Plan and carry out, without a pause: as things are in this moment."""
+        hosts, up = self._hosts_and_up()
+        views = [self._consider(wanted, hosts, up)[0] for wanted in work]
+        for action in plan(views, hosts, self._policy, trio.current_time()).actions:
+            self._perform(action)
+
     def _consider(self, wanted: Wanted, hosts: Mapping[str, HostView], up: set[str]) -> tuple[FileView, Standing]:
         """Take in what has become of a file, and see how it stands."""
-        now = trio.current_time()
-        for ended in self._orders.notice(wanted.file_id, self._registry.held(wanted.file_id), up, now):
+        file_id, now = wanted.file_id, trio.current_time()
+        for ended in self._orders.notice(file_id, self._registry.held(file_id), up, now):
             self._end(wanted, ended, now)
-        copies = self._orders.copies(wanted.file_id, self._registry.held(wanted.file_id), now)
-        view = FileView(wanted.file_id, wanted.size, wanted.replicas, copies)
+        view = self._view(file_id, wanted.size, wanted.replicas, now)
         stand = standing(view, hosts)
-        since = self._orders.surplus_since(wanted.file_id, now, has_surplus=stand.has_surplus)
-        refused = self._orders.refused_by(wanted.file_id, now)
-        return FileView(wanted.file_id, wanted.size, wanted.replicas, copies, since, refused), stand
+        since = self._orders.surplus_since(file_id, now, has_surplus=stand.has_surplus)
+        return (replace(view, surplus_since=since) if since is not None else view), stand
 
     def _settle(self, file_id: bytes) -> None:
         self._unsettled.pop(file_id, None)
@@ -331,19 +356,23 @@ class Reconciler:
 
     # What the decisions are made from
 
+    def _hosts_and_up(self) -> tuple[dict[str, HostView], set[str]]:
+        hosts = self._hosts(trio.current_time())
+        return hosts, hosts.keys() & self._connections.keys()
+
     def _hosts(self, now: float) -> dict[str, HostView]:
+        return {room.host_id: self._host(room) for room in self._registry.rooms(now)}
+
+    def _host(self, room: Room) -> HostView:
         orders = self._orders
-        return {
-            room.host_id: HostView(
-                room.name,
-                room.zone,
-                self._state(room),
-                room.free - orders.asked_bytes(room.host_id),
-                orders.arriving(room.host_id),
-                orders.rests_until(room.host_id),
-            )
-            for room in self._registry.rooms(now)
-        }
+        return HostView(
+            room.name,
+            room.zone,
+            self._state(room),
+            room.free - orders.asked_bytes(room.host_id),
+            orders.arriving(room.host_id),
+            orders.rests_until(room.host_id),
+        )
 
     def _state(self, room: Room) -> HostState:
         """A host's state as copies count: one that drains and is not up is as good as gone."""
@@ -351,9 +380,9 @@ class Reconciler:
             return "gone"
         return room.state if room.host_id in self._connections or room.state != "live" else "suspect"
 
-    def _view(self, file_id: bytes, size: int, wanted: int, now: float, since: float | None) -> FileView:
+    def _view(self, file_id: bytes, size: int, wanted: int, now: float) -> FileView:
         copies = self._orders.copies(file_id, self._registry.held(file_id), now)
-        return FileView(file_id, size, wanted, copies, since, self._orders.refused_by(file_id, now))
+        return FileView(file_id, size, wanted, copies, None, self._orders.refused_by(file_id, now))
 
 
 def _counted(wanted: Wanted) -> str:

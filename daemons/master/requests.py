@@ -139,22 +139,14 @@ class Requests:
 
     async def _list_files(self, asked: ListFiles) -> FilePage:
         page, more = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS)
-        now = trio.current_time()
-        copies = self._fleet.registry.copies([info.file_id for info in page], now)
-        outlooks = self._fleet.reconciler.outlooks(
-            [(info.file_id, info.size, info.replicas_wanted) for info in page], now
-        )
-        rows = [
-            FileRow(
-                info,
-                outlook.standing.complete,
-                copies[info.file_id].partial,
-                outlook.standing.under_way,
-                outlook.why_not[:MAX_NOTE_LENGTH],
-            )
-            for info, outlook in zip(page, outlooks, strict=True)
-        ]
+        copies = self._fleet.registry.copies([info.file_id for info in page], trio.current_time())
+        rows = [self._file_row(info, copies[info.file_id].partial) for info in page]
         return FilePage(asked.request, rows, more)
+
+    def _file_row(self, info: FileInfo, partial: int) -> FileRow:
+        outlook = self._fleet.reconciler.outlook(info.file_id, info.size, info.replicas_wanted, quickly=True)
+        stand = outlook.standing
+        return FileRow(info, stand.complete, partial, stand.under_way, outlook.why_not[:MAX_NOTE_LENGTH])
 
     def _list_hosts(self, asked: ListHosts) -> HostPage:
         """A page of hosts: what the registry knows, and how they stand with the copies that they are to hold."""

@@ -24,6 +24,7 @@ STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piec
 MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
 MAX_REST_S: Final = 3600.0  # and no longer than this
 DOUBT_S: Final = 3600.0  # that a copy does not count which the host could not show
+MAX_DECLINES: Final = 8  # of single files in a row, before a host counts as failing altogether
 _COPIES: Final[dict[tuple[str, bool], Copy]] = {
     ("complete", False): "own",
     ("complete", True): "ordered",
@@ -57,8 +58,9 @@ class _Watched:
 
 @dataclass(slots=True)
 class _Failures:
-    in_a_row: int
-    rests_until: float
+    in_a_row: int = 0
+    declines: int = 0  # of single files, in a row
+    rests_until: float = float("-inf")
 
 
 class Orders:
@@ -86,7 +88,7 @@ class Orders:
     def declined(self, file_id: bytes, host_id: str, *, rest_s: float, whole_host: bool, now: float) -> None:
         """A host will not hold a copy: it is not asked for this file for `rest_s`, or as long as a failure rests it.
 
-        `whole_host`: nor for others.
+        `whole_host`: nor for others; nor is one that declines `MAX_DECLINES` files in a row.
         """
         self._unwatch(file_id, host_id)
         self._fail(file_id, host_id, now, rest_s=rest_s, whole_host=whole_host)
@@ -101,12 +103,22 @@ class Orders:
         for file_id in file_ids if self._doubted else ():
             self._doubted.pop((file_id, host_id), None)
 
-    def lost(self, host_id: str) -> None:
-        """A host's connection is gone, and with it what it had not answered."""
-        for file_id in [
-            f for f, watched in self._watched.items() if (w := watched.get(host_id)) and w.stage == "asked"
-        ]:
+    def lost(self, host_id: str, now: float) -> list[bytes]:
+        """A host's connection is gone, and with it what it had not answered: return these files.
+
+        It has failed with them, so that one which comes and goes is not asked anew each time.
+        """
+        if not self._arriving[host_id]:
+            return []
+        unanswered = [
+            file_id
+            for file_id, watched in self._watched.items()
+            if (one := watched.get(host_id)) is not None and one.stage == "asked"
+        ]
+        for file_id in unanswered:
             self._unwatch(file_id, host_id)
+            self._fail(file_id, host_id, now)
+        return unanswered
 
     def forget_file(self, file_id: bytes) -> None:
         """There is nothing to be done for a file any more."""
@@ -120,6 +132,8 @@ class Orders:
         for file_id in [file_id for file_id, watched in self._watched.items() if host_id in watched]:
             self._unwatch(file_id, host_id)
         self._failures.pop(host_id, None)
+        for file_id in [file_id for file_id, refused in self._refused.items() if host_id in refused]:
+            del self._refused[file_id][host_id]
 
     # What is seen
 
@@ -143,7 +157,9 @@ class Orders:
             for host_id in copies:
                 if self._doubted.get((file_id, host_id), now) > now:
                     copies[host_id] = "stuck"
-        for host_id, watched in self._watched.get(file_id, {}).items():
+        if (all_watched := self._watched.get(file_id)) is None:
+            return copies
+        for host_id, watched in all_watched.items():
             if watched.stage == "asked":
                 copies.setdefault(host_id, "arriving")
             elif host_id in copies and (watched.stage == "releasing" or now - watched.since >= STALLED_S):
@@ -160,7 +176,7 @@ class Orders:
                 self._unwatch(file_id, host_id)
         elif copy in ("arriving", "coming"):
             is_ordered = copy == "arriving"
-            if watched is None or watched.stage == "asked":
+            if watched is None or watched.stage == "asked" or watched.ordered != is_ordered:
                 self._watch(file_id, host_id, _Watched("arriving", is_ordered, now, holding.pieces))
             elif watched.pieces != holding.pieces or host_id not in up:
                 watched.pieces, watched.since = holding.pieces, now
@@ -187,6 +203,10 @@ class Orders:
             reason = unanswered if watched.stage == "asked" else "it has given the copy up"
             ended.append(Ended(host_id, "failed", reason))
             self._fail(file_id, host_id, now)
+
+    def is_releasing(self, file_id: bytes) -> bool:
+        """Whether some host was told to give its copy up, and has not answered."""
+        return any(watched.stage == "releasing" for watched in self._watched.get(file_id, {}).values())
 
     def surplus_since(self, file_id: bytes, now: float, *, has_surplus: bool) -> float | None:
         """Note whether a file has copies too many; return since when it has had them without a break."""
@@ -229,12 +249,16 @@ class Orders:
     # Inside
 
     def _fail(self, file_id: bytes, host_id: str, now: float, *, rest_s: float = 0.0, whole_host: bool = True) -> None:
-        failures = self._failures.setdefault(host_id, _Failures(0, float("-inf")))
-        failures.in_a_row += whole_host
-        rest = min(MIN_REST_S * 2.0 ** min(max(failures.in_a_row - 1, 0), 16), MAX_REST_S)
-        if whole_host:
-            failures.rests_until = now + rest
-        self._refused.setdefault(file_id, {})[host_id] = now + max(rest_s, rest)
+        failures = self._failures.setdefault(host_id, _Failures())
+        if not whole_host:
+            failures.declines += 1
+            whole_host = failures.declines % MAX_DECLINES == 0
+        if (
+            whole_host and failures.rests_until <= now
+        ):  # what fails at one time with another order is no further failure
+            failures.in_a_row += 1
+            failures.rests_until = now + _rest_s(failures.in_a_row)
+        self._refused.setdefault(file_id, {})[host_id] = now + max(rest_s, _rest_s(failures.in_a_row))
 
     def _watch(self, file_id: bytes, host_id: str, watched: _Watched) -> None:
         self._unwatch(file_id, host_id)
@@ -266,3 +290,7 @@ class Orders:
                     asked[host_id] += one.size
         assert arriving == self._arriving, "copies on their way are miscounted"
         assert asked == self._asked_bytes, "asked bytes are miscounted"
+
+
+def _rest_s(in_a_row: int) -> float:
+    return min(MIN_REST_S * 2.0 ** min(max(in_a_row - 1, 0), 16), MAX_REST_S)

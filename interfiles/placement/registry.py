@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from interfiles.errors import RemoteProtocolError, UnknownHost
+from interfiles.placement.host_facts import Copies, Room, StateChange
 from interfiles.wire.master_messages import (
     MAX_HEARTBEAT_HOLDINGS,
     PAGE_ROWS,
@@ -39,47 +40,12 @@ class _Host:
     heard_at: float
     up: bool
     draining: bool = False
-    has_announced: bool = False  # all that it holds, since the master started or it came back
+    has_announced: bool = False  # all that it holds, since the master started
     used: int = 0
     free: int = 0
     holdings: dict[bytes, Holding] = field(default_factory=dict)
+    unconfirmed: set[bytes] = field(default_factory=set)  # holdings from before it began to announce all anew
     told: HostState | None = None  # what `state_changes` last saw it in; None: not looked at yet
-
-
-@dataclass(frozen=True, slots=True)
-class StateChange:
-    """A host is in another state than before; `silent_s`: not heard from for so long."""
-
-    host_id: str
-    name: str
-    before: HostState
-    after: HostState
-    silent_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """A host as a place for copies; `free` bytes, as it announced. `is_known`: so is what it holds.
-
-    `heard_at`: when it was heard from last; `draining`: it is to be emptied, be it up or not.
-    """
-
-    host_id: str
-    name: str
-    zone: str
-    state: HostState
-    free: int
-    is_known: bool
-    heard_at: float
-    draining: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """How many hosts that are not gone hold a file whole, and how many a part of it. Those that drain do not count."""
-
-    complete: int
-    partial: int
 
 
 class Registry:
@@ -153,12 +119,18 @@ class Registry:
     def rooms(self, now: float) -> Iterator[Room]:
         """Every host."""
         for host in self._hosts.values():
-            yield Room(
-                *(host.host_id, host.name, host.zone, self._state(host, now), host.free),
-                is_known=host.has_announced,
-                heard_at=host.heard_at,
-                draining=host.draining,
-            )
+            yield self._room(host, now)
+
+    def room(self, host_id: str, now: float) -> Room:
+        return self._room(self._host(host_id), now)
+
+    def _room(self, host: _Host, now: float) -> Room:
+        return Room(
+            *(host.host_id, host.name, host.zone, self._state(host, now), host.free),
+            is_known=host.has_announced,
+            heard_at=host.heard_at,
+            draining=host.draining,
+        )
 
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count."""
@@ -196,26 +168,32 @@ class Registry:
     # Holdings
 
     def apply(self, host_id: str, holdings: Sequence[Holding], *, replace: bool) -> set[bytes]:
-        """A host tells what changed in its holdings, or with `replace` all of them.
+        """A host tells what changed in its holdings, or with `replace` all of them: what does not fit in follows.
+
+        What it held before and does not name counts until it has told all, so that one with many files which comes
+        back is not taken to have lost them.
 
         Raises:
           RemoteProtocolError: it announces too many files; nothing is applied then.
         """
         host = self._host(host_id)
         told = {holding.file_id: holding if holding.state != "none" else None for holding in holdings}
-        if replace:
-            told = {**dict.fromkeys(host.holdings), **told}
-            host.has_announced = False
+        unconfirmed = (set(host.holdings) if replace else host.unconfirmed) - told.keys()
+        is_last = len(holdings) < MAX_HEARTBEAT_HOLDINGS
+        if is_last:
+            told.update(dict.fromkeys(unconfirmed))
+            unconfirmed = set()
         gained = sum(holding is not None and file_id not in host.holdings for file_id, holding in told.items())
         dropped = sum(holding is None and file_id in host.holdings for file_id, holding in told.items())
-        if len(host.holdings) + gained - dropped > MAX_HOLDINGS:
+        if len(host.holdings) + gained - dropped - len(unconfirmed) > MAX_HOLDINGS:
             raise RemoteProtocolError(f"{host.name} announces more than {MAX_HOLDINGS:,} files")
+        host.unconfirmed = unconfirmed
+        host.has_announced = host.has_announced or is_last
         changed = set()
         for file_id, holding in told.items():
             if _role(host.holdings.get(file_id)) != _role(holding):
                 changed.add(file_id)
             self._set(host, file_id, holding)
-        host.has_announced = host.has_announced or len(holdings) < MAX_HEARTBEAT_HOLDINGS
         return changed
 
     def forget_file(self, file_id: bytes) -> list[str]:
@@ -349,6 +327,7 @@ class Registry:
             host.holdings[file_id] = holding
             self._holders.setdefault(file_id, {})[host.host_id] = holding
         elif host.holdings.pop(file_id, None) is not None:
+            host.unconfirmed.discard(file_id)
             held = self._holders[file_id]
             del held[host.host_id]
             if not held:
@@ -366,7 +345,8 @@ class Registry:
         assert all(self._holders.values()), "a file without holders is kept"
         for host_id, host in self._hosts.items():
             assert host.host_id == host_id, "a host is filed under another id"
-            assert len(host.holdings) <= MAX_HOLDINGS, "a host has too many holdings"
+            assert host.unconfirmed <= host.holdings.keys(), "what is not held is to be confirmed"
+            assert len(host.holdings) - len(host.unconfirmed) <= MAX_HOLDINGS, "a host has too many holdings"
             for file_id, holding in host.holdings.items():
                 assert holding.file_id == file_id, "a holding is filed under another file"
                 assert holding.state != "none", "nothing is kept as a holding"

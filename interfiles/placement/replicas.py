@@ -14,23 +14,27 @@ A zone whose hosts are all busy with other copies is waited for, rather than to 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from heapq import nsmallest
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from interfiles.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from interfiles.wire.master_messages import HostState
 
-MAX_LOOKED_AFTER: Final = 256  # files of one plan: more would not be ordered at once anyway
+MAX_LOOKED_AFTER: Final = 128  # files of one plan: more would not be ordered at once anyway
+
+_PRIME: Final = (1 << 64) - 59
+_FACTOR: Final = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 6.4): scatters what differs in a few bits
+_MASK: Final = (1 << 64) - 1
 
 # What a host has of a file: all of it, by its own wish or by order; some of it, on its way by order or by its own wish;
 # or something that is not on its way (paused, damaged, waiting for a source).
 Copy: TypeAlias = Literal["own", "ordered", "arriving", "coming", "stuck"]
-_COMPLETE: Final = frozenset({"own", "ordered"})
+COMPLETE: Final = frozenset({"own", "ordered"})
 _BY_ORDER: Final = frozenset({"ordered", "arriving"})
 
 Obstacle: TypeAlias = Literal["no-source", "no-host", "no-room", "resting", "busy", "turn"]
@@ -150,9 +154,10 @@ def standing(file: FileView, hosts: Mapping[str, HostView]) -> Standing:
         host = hosts.get(host_id)
         if host is None or copy == "stuck":
             continue
-        counts = host.state in ("live", "suspect")
-        if copy in _COMPLETE:
-            left += host.state != "gone"
+        state = host.state
+        counts = state == "live" or state == "suspect"
+        if copy in COMPLETE:
+            left += state != "gone"
             complete += counts
         else:
             under_way += counts
@@ -165,142 +170,200 @@ def urgency(file: FileView, stand: Standing) -> tuple[int, int, bytes]:
     return stand.left, -stand.missing, file.file_id
 
 
-def plan(
-    files: Iterable[FileView], hosts: Mapping[str, HostView], policy: Policy, now: float, *, waiting: int = 0
-) -> Plan:
-    """Say what to do for these files, at most `MAX_LOOKED_AFTER` of those that lack copies.
+def plan(files: Iterable[FileView], hosts: Mapping[str, HostView], policy: Policy, now: float) -> Plan:
+    """Say what to do for these files; the most urgent come first, until no more can be ordered at once.
 
-    `now`: seconds on the clock of `rests_until` and the rest. `waiting`: further files that are known to lack copies.
-    The same arguments give the same answer.
+    At most `MAX_LOOKED_AFTER` that have too few copies are placed, and as many that have too many are trimmed; those
+    that no host could hold take up nobody's place. `now`: seconds on the clock of `rests_until` and the rest. The same
+    arguments give the same answer.
     """
-    lacking, actions = [], list[Action]()
+    lacking, crowded = [], list[tuple[FileView, Standing]]()
     for file in files:
         stand = standing(file, hosts)
         if stand.missing:
-            lacking.append((urgency(file, stand), file, stand))
+            lacking.append((urgency(file, stand), file))
         elif stand.has_surplus:
-            actions += _releases(file, stand, hosts, policy, now)
-    chosen = nsmallest(MAX_LOOKED_AFTER, lacking, key=lambda entry: entry[0])
-    placing = _Placing(hosts, policy, now)
-    why_not = {}
-    for _, file, stand in chosen:
-        for _ in range(stand.missing):
-            found = placing.place(file)
-            if isinstance(found, WhyNot):
-                why_not[file.file_id] = found
-                break
-            actions.append(found)
-    ahead = len(chosen)
-    behind = len(lacking) + waiting - ahead
-    for _, file, _ in lacking if behind else ():
-        why_not.setdefault(file.file_id, WhyNot("turn", f"{format_count(ahead, 'file')} that lack more are ahead"))
-    ordered = {action.file_id for action in actions if isinstance(action, Order)}
-    return Plan(actions, {file_id: why for file_id, why in why_not.items() if file_id not in ordered})
+            crowded.append((file, stand))
+    trims = [released for file, stand in crowded if (released := releases(file, stand, hosts, policy, now))]
+    actions: list[Action] = [release for released in trims[:MAX_LOOKED_AFTER] for release in released]
+    placing, why_not, ahead = Placing(hosts, policy, now), dict[bytes, WhyNot](), 0
+    heapify(lacking)
+    while lacking and ahead < MAX_LOOKED_AFTER and not placing.is_full:
+        (_, negated, _), file = heappop(lacking)
+        orders, why = placing.place_all(file, -negated)
+        actions += orders
+        if why is not None and not orders:
+            why_not[file.file_id] = why
+        ahead += bool(orders) or (why is not None and why.obstacle in ("busy", "turn"))
+    if lacking:
+        ahead_of = WhyNot("turn", f"{format_count(ahead, 'file')} that lack more are ahead")
+        turn = placing.why_full if placing.is_full else ahead_of
+        why_not |= {file.file_id: placing.obstacle(file) or turn for _, file in lacking}
+    return Plan(actions, why_not)
 
 
-def explain(file: FileView, hosts: Mapping[str, HostView], policy: Policy, now: float) -> WhyNot | None:
-    """Why a file has fewer copies than wanted, finished or on their way; None: it does not lack any, or is about to
-    get one.
-    """
-    if not standing(file, hosts).missing:
-        return None
-    found = _Placing(hosts, policy, now).place(file)
-    return found if isinstance(found, WhyNot) else None
-
-
-class _Placing:
+class Placing:
     """The orders of one plan, each with its share of the hosts' room and of what may be on its way at once."""
 
     def __init__(self, hosts: Mapping[str, HostView], policy: Policy, now: float) -> None:
         self._hosts = hosts
         self._policy = policy
         self._now = now
-        self._arriving = {host_id: host.arriving for host_id, host in hosts.items()}
-        self._left = policy.max_arriving - sum(self._arriving.values())
-        self._free = {host_id: host.free for host_id, host in hosts.items()}
-        self._live = [host_id for host_id, host in hosts.items() if host.state == "live"]
-        self._placed: dict[bytes, list[str]] = {}
+        live = {host_id: host for host_id, host in hosts.items() if host.state == "live"}
+        self._arriving = {host_id: host.arriving for host_id, host in live.items()}
+        self._left = policy.max_arriving - sum(host.arriving for host in hosts.values() if host.state != "gone")
+        self._free = {host_id: host.free for host_id, host in live.items()}
+        self._rank = {host_id: self._ranked(host_id) for host_id in live}
+        self._most_free = sorted(live, key=self._free.__getitem__, reverse=True)
+        self._zones: dict[str, list[str]] = {}  # of hosts that do not rest
+        for host_id, host in live.items():
+            if host.rests_until <= now:
+                self._zones.setdefault(host.zone, []).append(host_id)
+        self._mixed = {host_id: int.from_bytes(host_id.encode(), "big") % _PRIME for host_id in live}
+        cap = policy.max_arriving_per_host
+        self._ready = sum(self._arriving[host_id] < cap for zone in self._zones.values() for host_id in zone)
 
-    def place(self, file: FileView) -> Order | WhyNot:
-        """Choose the host of one more copy, and count it as ordered there."""
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more can be ordered, of whatever file."""
+        return self._left <= 0 or not self._ready
+
+    @property
+    def why_full(self) -> WhyNot:
+        """Why nothing more can be ordered."""
+        if self._left <= 0:
+            return WhyNot(
+                "turn", f"as many copies are under way as there may be at once ({self._policy.max_arriving:,})"
+            )
+        return WhyNot("turn", "no live host can be given another order now")
+
+    def place_all(self, file: FileView, count: int) -> tuple[list[Order], WhyNot | None]:
+        """Choose the hosts of `count` more copies, and count them as ordered there; if there are fewer, say why."""
+        copies, orders = dict(file.copies), list[Order]()
+        while len(orders) < count:
+            found = self.look(replace(file, copies=copies))
+            if isinstance(found, WhyNot):
+                return orders, found
+            copies[found] = "arriving"
+            orders.append(Order(file.file_id, found))
+            self._order(file, found)
+        return orders, None
+
+    def _order(self, file: FileView, host_id: str) -> None:
+        self._left -= 1
+        self._arriving[host_id] += 1
+        self._ready -= self._arriving[host_id] == self._policy.max_arriving_per_host
+        self._free[host_id] -= file.size
+        self._rank[host_id] = self._ranked(host_id)
+        self._most_free.sort(key=self._free.__getitem__, reverse=True)
+
+    def _ranked(self, host_id: str) -> tuple[int, int]:
+        return self._free[host_id].bit_length(), -self._arriving[host_id]
+
+    def look(self, file: FileView) -> str | WhyNot:
+        """The host that is to get the next copy of a file, or why there is none."""
+        if (why := self.obstacle(file)) is not None:
+            return why
+        in_zone = self._in_zone(file)
+        for count in sorted({in_zone.get(zone, 0) for zone in self._zones}):
+            able = [
+                host_id
+                for zone, its_hosts in self._zones.items()
+                if in_zone.get(zone, 0) == count
+                for host_id in its_hosts
+                if self._free[host_id] >= file.size and host_id not in file.copies
+            ]
+            if file.refused_by:
+                able = [host_id for host_id in able if file.refused_by.get(host_id, self._now) <= self._now]
+            if able:
+                return self._best(able, file)
+        raise AssertionError("a host that no obstacle keeps from it is in no zone")
+
+    def _best(self, able: list[str], file: FileView) -> str | WhyNot:
+        ready = [host_id for host_id in able if self._arriving[host_id] < self._policy.max_arriving_per_host]
+        if not ready:
+            names = ", ".join(sorted(self._hosts[host_id].name for host_id in able)[:3])
+            more = f" and {len(able) - 3:,} more" if len(able) > 3 else ""
+            return WhyNot("busy", f"waits for {names}{more} to finish other copies")
+        if self._left <= 0:
+            return self.why_full
+        file_mixed = int.from_bytes(file.file_id[:8], "big")
+        top = max([self._rank[host_id] for host_id in ready])
+        alike = [host_id for host_id in ready if self._rank[host_id] == top]
+        return max(alike, key=lambda host_id: (self._mixed[host_id] ^ file_mixed) * _FACTOR & _MASK)
+
+    def why_not(self, file: FileView) -> WhyNot | None:
+        """Why a file that lacks copies gets none; None: it is about to get one."""
+        found = self.look(file)
+        return found if isinstance(found, WhyNot) else None
+
+    def hint(self, file: FileView) -> WhyNot | None:
+        """As `why_not`, but quickly: which hosts are busy with other copies is not looked at."""
+        return self.obstacle(file) or (self.why_full if self.is_full else None)
+
+    def obstacle(self, file: FileView) -> WhyNot | None:
+        """Why no host could hold one more copy of a file, be it after others; quick, as it is asked often."""
         if (why := self._no_source(file)) is not None:
             return why
-        placed = self._placed.setdefault(file.file_id, [])
-        able, why = self._able(file, placed)
-        if why is not None:
-            return why
-        in_zone = self._zones(file, placed)
-        fewest = min(in_zone[self._hosts[host_id].zone] for host_id in able)
-        best = [host_id for host_id in able if in_zone[self._hosts[host_id].zone] == fewest]
-        ready = [host_id for host_id in best if self._arriving[host_id] < self._policy.max_arriving_per_host]
-        if not ready or self._left <= 0:
-            return self._busy(best if not ready else None)
-        chosen = max(ready, key=lambda host_id: self._rank(host_id, file.file_id))
-        placed.append(chosen)
-        self._arriving[chosen] += 1
-        self._left -= 1
-        self._free[chosen] -= file.size
-        return Order(file.file_id, chosen)
+        others = 0
+        for host_id in self._most_free:
+            if host_id in file.copies:
+                continue
+            if self._free[host_id] < file.size:
+                break
+            if self._rests_until(host_id, file) <= self._now:
+                return None
+            others += 1
+        return self._resting(file, others) if others else self._no_room(file)
 
     def _no_source(self, file: FileView) -> WhyNot | None:
-        holders = [self._hosts[host_id] for host_id, copy in file.copies.items() if copy in _COMPLETE]
-        if any(host.state in ("live", "draining") for host in holders):
-            return None
+        for host_id, copy in file.copies.items():
+            if copy in COMPLETE and _state(self._hosts, host_id) in ("live", "draining"):
+                return None
+        holders = [
+            host.name
+            for host_id, copy in file.copies.items()
+            if copy in COMPLETE and (host := self._hosts.get(host_id)) is not None
+        ]
         if not holders:
             return WhyNot("no-source", "no host has all of it")
-        names = ", ".join(sorted(host.name for host in holders)[:3])
+        names = ", ".join(sorted(holders)[:3])
         return WhyNot("no-source", f"no host that is up has all of it ({names} had it last)")
 
-    def _able(self, file: FileView, placed: Sequence[str]) -> tuple[list[str], WhyNot | None]:
-        """The hosts that could hold a copy, now or when they have fetched others; if there are none, why."""
-        others = [host_id for host_id in self._live if host_id not in file.copies and host_id not in placed]
-        if not others:
-            held = len(file.copies) + len(placed)
-            return [], WhyNot("no-host", f"no other host is live ({format_count(held, 'host')} with some of it)")
-        roomy = [host_id for host_id in others if self._free[host_id] >= file.size]
-        if not roomy:
-            most = max(others, key=lambda host_id: self._free[host_id])
-            return [], WhyNot(
-                "no-room",
-                f"no other live host has room for {format_bytes(file.size)} "
-                f"({self._hosts[most].name} has the most: {format_bytes(max(0, self._free[most]))})",
+    def _no_room(self, file: FileView) -> WhyNot:
+        most = next((host_id for host_id in self._most_free if host_id not in file.copies), None)
+        if most is None:
+            return WhyNot(
+                "no-host", f"no other host is live ({format_count(len(file.copies), 'host')} with some of it)"
             )
-        rests = {host_id: self._rests_until(host_id, file) for host_id in roomy}
-        able = [host_id for host_id in roomy if rests[host_id] <= self._now]
-        if not able:
-            first = min(roomy, key=lambda host_id: rests[host_id])
-            left = format_duration(max(1.0, rests[first] - self._now))
-            count = format_count(len(roomy), "host")
-            return [], WhyNot(
-                "resting", f"{count} with room failed lately; {self._hosts[first].name} is tried again in {left}"
-            )
-        return able, None
+        return WhyNot(
+            "no-room",
+            f"no other live host has room for {format_bytes(file.size)} "
+            f"({self._hosts[most].name} has the most: {format_bytes(max(0, self._free[most]))})",
+        )
+
+    def _resting(self, file: FileView, count: int) -> WhyNot:
+        roomy = [host for host in self._most_free if host not in file.copies][:count]
+        first = min(roomy, key=lambda host_id: self._rests_until(host_id, file))
+        left = format_duration(max(1.0, self._rests_until(first, file) - self._now))
+        text = (
+            f"{format_count(count, 'host')} with room failed lately; {self._hosts[first].name} is tried again in {left}"
+        )
+        return WhyNot("resting", text)
 
     def _rests_until(self, host_id: str, file: FileView) -> float:
         return max(self._hosts[host_id].rests_until, file.refused_by.get(host_id, float("-inf")))
 
-    def _busy(self, hosts: Sequence[str] | None) -> WhyNot:
-        if hosts is None:
-            most = format_count(self._policy.max_arriving, "copy", "copies")
-            return WhyNot("turn", f"{most} are under way, as many as there may be at once")
-        names = ", ".join(sorted(self._hosts[host_id].name for host_id in hosts)[:3])
-        more = f" and {len(hosts) - 3:,} more" if len(hosts) > 3 else ""
-        return WhyNot("busy", f"waits for {names}{more} to finish other copies")
-
-    def _zones(self, file: FileView, placed: Sequence[str]) -> Counter[str]:
+    def _in_zone(self, file: FileView) -> dict[str, int]:
         """How many copies of the file each zone has, those on their way included."""
-        zones = Counter(self._hosts[host_id].zone for host_id in placed)
+        zones: dict[str, int] = {}
         for host_id, copy in file.copies.items():
             if copy != "stuck" and (host := self._hosts.get(host_id)) and host.state in ("live", "suspect"):
-                zones[host.zone] += 1
+                zones[host.zone] = zones.get(host.zone, 0) + 1
         return zones
 
-    def _rank(self, host_id: str, file_id: bytes) -> tuple[int, int, int]:
-        mixed = int.from_bytes(file_id[:8], "big") ^ int.from_bytes(host_id.encode()[:8], "big")
-        return self._free[host_id].bit_length(), -self._arriving[host_id], mixed * 0x9E3779B97F4A7C15 & (1 << 64) - 1
 
-
-def _releases(
+def releases(
     file: FileView, stand: Standing, hosts: Mapping[str, HostView], policy: Policy, now: float
 ) -> list[Action]:
     """Which copies of a file that has too many are given up: those on their way first, then of the fullest zones.
@@ -310,20 +373,15 @@ def _releases(
     if file.surplus_since is None or now - file.surplus_since < policy.trim_after_s:
         return []
     live = {host_id: copy for host_id, copy in file.copies.items() if _state(hosts, host_id) == "live"}
-    complete = sum(copy in _COMPLETE for copy in live.values())
+    complete = sum(copy in COMPLETE for copy in live.values())
     if complete < file.wanted:
         return []
     arriving = sorted(host_id for host_id, copy in live.items() if copy == "arriving")
     released = arriving[: stand.complete + stand.under_way - file.wanted]
-    zones = Counter(hosts[host_id].zone for host_id, copy in live.items() if copy in _COMPLETE)
+    zones = Counter(hosts[host_id].zone for host_id, copy in live.items() if copy in COMPLETE)
     spare = [host_id for host_id, copy in live.items() if copy == "ordered"]
     while spare and complete > file.wanted:
-        most: Callable[[str], tuple[int, int, str]] = lambda host_id: (  # noqa: E731
-            -zones[hosts[host_id].zone],
-            hosts[host_id].free,
-            host_id,
-        )
-        chosen = min(spare, key=most)
+        chosen = min(spare, key=lambda host_id: (-zones[hosts[host_id].zone], hosts[host_id].free, host_id))
         spare.remove(chosen)
         zones[hosts[chosen].zone] -= 1
         complete -= 1

@@ -6,8 +6,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from interfiles.errors import RemoteProtocolError, UnknownHost
 from interfiles.placement import registry as registry_module
-from interfiles.placement.registry import Copies, Registry
-from interfiles.wire.master_messages import PAGE_ROWS, Holding, HoldingState
+from interfiles.placement.host_facts import Copies
+from interfiles.placement.registry import Registry
+from interfiles.wire.master_messages import MAX_HEARTBEAT_HOLDINGS, PAGE_ROWS, Holding, HoldingState
 
 HEARTBEAT_S = 10.0
 GRACE_S = 120.0
@@ -114,6 +115,22 @@ class TestHoldings:
         registry.apply("a", [holding("complete", 4), holding("complete", 4, OTHER)], replace=True)
         assert registry.apply("a", [holding("complete", 4)], replace=True) == {OTHER}
         assert registry.holders(OTHER) == []
+        registry.check_invariants()
+
+    def test_a_host_of_many_files_that_announces_them_anew_keeps_them_until_it_has_told_all(self) -> None:
+        registry = fleet("a")
+        files = [number.to_bytes(32, "big") for number in range(MAX_HEARTBEAT_HOLDINGS + 2)]
+        all_held = [holding("complete", 4, file_id) for file_id in files]
+        full, rest = all_held[:MAX_HEARTBEAT_HOLDINGS], all_held[MAX_HEARTBEAT_HOLDINGS:]
+        registry.apply("a", full, replace=True)
+        assert not any(room.is_known for room in registry.rooms(0)), "more is to come"
+        registry.apply("a", rest, replace=False)
+        assert registry.apply("a", full, replace=True) == set()
+        assert len(registry.files_of("a")) == MAX_HEARTBEAT_HOLDINGS + 2
+        assert all(room.is_known for room in registry.rooms(0))
+        registry.check_invariants()
+        assert registry.apply("a", rest[:1], replace=False) == {files[-1]}
+        assert registry.files_of("a") == files[:-1]
         registry.check_invariants()
 
     def test_copies_count_hosts_that_are_not_gone(self) -> None:

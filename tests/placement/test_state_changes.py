@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interfiles.placement.registry import Registry, StateChange
+from interfiles.placement.host_facts import StateChange
+from interfiles.placement.registry import Registry
 from tests.placement.test_registry import GRACE_S, HEARTBEAT_S, fleet
 
 

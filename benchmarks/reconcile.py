@@ -1,0 +1,181 @@
+"""How long a master takes to compare what its fleet has with what it should have, and for how long nothing else runs.
+
+    python -m benchmarks.reconcile [--files 100000] [--hosts 1000] [--gone 10] [--rounds 7] [--json FILE]
+
+A real catalogue in a temporary directory, a real registry with a holding for every copy, and the real reconciler; the
+connections of hosts only count what is said to them. Three rounds are measured, each over everything: nothing is to be
+done; some hosts have just been found gone, so all their files lack a copy, and as many orders are given as may be; and
+the round after that one, when these are on their way. The longest step is how long a heartbeat may have to wait.
+"""
+
+import argparse
+import json
+import os
+import random
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+import trio
+
+from benchmarks.pair import machine
+from daemons.master.connection import Connection
+from daemons.master.events import Events
+from daemons.master.reconciler import MAX_SHARE, Reconciler
+from interfiles.placement.registry import Registry
+from interfiles.storage.catalogue import Catalogue
+from interfiles.storage.executor import ThreadExecutor
+from interfiles.wire.codec import Message
+from interfiles.wire.master_messages import Holding
+
+COPIES: Final = 3
+ZONES: Final = 20
+FILE_BYTES: Final = 1 << 30
+GRACE_S: Final = 0.01  # so that a lost host is soon gone
+ROOM_BYTES: Final = 1 << 44
+
+
+class Deaf:
+    """A connection that counts the orders given on it."""
+
+    is_busy = False
+
+    def __init__(self) -> None:
+        self.said: Counter[str] = Counter()
+
+    def push(self, message: Message) -> None:
+        """Say something to nobody."""
+        self.said[type(message).__name__] += 1
+
+
+class Steps(trio.abc.Instrument):
+    """Times each step of the loop: while one runs nothing else does."""
+
+    def __init__(self) -> None:
+        self.longest_s = self.total_s = 0.0
+        self._began = time.perf_counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """A task runs."""
+        self._began = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """It waits again, or lets others run."""
+        took = time.perf_counter() - self._began
+        self.longest_s = max(self.longest_s, took)
+        self.total_s += took
+
+
+def fill(catalogue: Path, registry: Registry, files: int, hosts: int) -> None:
+    """Put files into the catalogue and their copies on hosts, as a placement by zone would."""
+    rng, names = random.Random(1), [f"{number:032x}" for number in range(hosts)]
+    now = trio.current_time()
+    held: dict[str, list[Holding]] = {name: [] for name in names}
+    rows = []
+    for number in range(files):
+        file_id = rng.randbytes(32)
+        rows.append((file_id, f"file-{number}", 0, 1, FILE_BYTES, 1 << 20, 1024, 0, "uploader", COPIES))
+        for copy, zone in enumerate(rng.sample(range(ZONES), COPIES)):
+            host = names[zone + ZONES * rng.randrange((hosts - 1 - zone) // ZONES + 1)]
+            held[host].append(Holding(file_id, "complete", 1024, 0, 0, "", copy > 0))
+    with closing(sqlite3.connect(catalogue)) as database, database:
+        marks = ", ".join("?" * len(rows[0]))
+        columns = "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas"
+        database.executemany(f"INSERT INTO files ({columns}) VALUES ({marks})", rows)
+    for number, name in enumerate(names):
+        registry.admit(name, f"host-{number}", f"zone-{number % ZONES}", "", heard_at=now)
+        registry.register(name, f"host-{number}", f"zone-{number % ZONES}", "", now)
+        registry.set_room(name, used=0, free=ROOM_BYTES)
+        for start in range(0, len(held[name]) + 1, 100):
+            registry.apply(name, held[name][start : start + 100], replace=start == 0)
+
+
+async def measured(reconciler: Reconciler) -> dict[str, float]:
+    """One look at everything; milliseconds."""
+    steps, began, used = Steps(), time.perf_counter(), time.process_time()
+    trio.lowlevel.add_instrument(steps)
+    await reconciler.reconcile(sweep=True)
+    trio.lowlevel.remove_instrument(steps)
+    took, used = time.perf_counter() - began, time.process_time() - used
+    return {
+        "wall_ms": took * 1e3,
+        "cpu_ms": used * 1e3,
+        "loop_ms": steps.total_s * 1e3,
+        "longest_step_ms": steps.longest_s * 1e3,
+    }
+
+
+async def rounds(asked: argparse.Namespace, directory: Path) -> dict[str, dict[str, float]]:
+    """Medians by what there was to do."""
+    path, database = directory / "catalogue.sqlite", ThreadExecutor(1)
+    registry = Registry(heartbeat_s=10.0, grace_s=GRACE_S)
+    Catalogue(path, new_fleet_id="f" * 32, now=0.0).close()
+    fill(path, registry, asked.files, asked.hosts)
+    found: dict[str, list[dict[str, float]]] = {}
+    with closing(Catalogue(path, new_fleet_id="f" * 32, now=0.0)) as catalogue:
+        for _ in range(asked.rounds):
+            reconciler, connections = _reconciler(catalogue, database, registry)
+            await reconciler.reconcile(sweep=True)  # the first one sees every host for the first time
+            found.setdefault("nothing to do", []).append(await measured(reconciler))
+            lost = list(connections)[: asked.gone]
+            for host in lost:
+                connections.pop(host)
+                registry.lose(host)
+            await trio.sleep(2 * GRACE_S)
+            found.setdefault(f"{asked.gone} hosts gone", []).append(await measured(reconciler))
+            orders = sum((cast("Deaf", connection).said for connection in connections.values()), Counter[str]())
+            found[f"{asked.gone} hosts gone"][-1]["orders"] = orders["Order"]
+            found.setdefault("the round after", []).append(await measured(reconciler))
+            for host in lost:
+                registry.register(host, registry.name(host), _zone(host), "", trio.current_time())
+    return {
+        case: {key: round(statistics.median(one[key] for one in several), 1) for key in several[0]}
+        for case, several in found.items()
+    }
+
+
+def _zone(host: str) -> str:
+    return f"zone-{int(host, 16) % ZONES}"
+
+
+def _reconciler(
+    catalogue: Catalogue, database: ThreadExecutor, registry: Registry
+) -> tuple[Reconciler, dict[str, Connection]]:
+    connections = {host: cast("Connection", Deaf()) for host in registry.heard_at()}
+
+    async def stored(function: Callable[..., object], *args: object) -> object:
+        return await database.run(lambda: function(*args))
+
+    events = Events(registry, wall_clock=time.time, secret=os.urandom)
+    return Reconciler(catalogue, stored, registry, connections, events), connections  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description="How long a master takes to look at every file.")
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--gone", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    asked = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    with tempfile.TemporaryDirectory(prefix="interfiles-benchmark-") as directory:
+        found = trio.run(rounds, asked, Path(directory))
+    for case, figures in found.items():
+        print(f"{case:20}", "  ".join(f"{key} {value:,.1f}" for key, value in figures.items()))
+    if asked.json:
+        shape = {"files": asked.files, "hosts": asked.hosts, "copies": COPIES, "rounds": asked.rounds}
+        result = {**shape, "max_share": MAX_SHARE, "medians": found, "machine": machine()}
+        asked.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Two hundred hosts in virtual time, and what becomes of their copies when racks, networks and hosts fail."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from interfiles.wire import master_messages as m
+from tests.sim.scripted_hosts import GRACE_S, TAKES_S, TRIM_S, Answer, scripted_fleet
+
+ROUND_S = 2.0
+AT_ONCE = 32  # copies that may be under way
+
+
+def waves(copies: int) -> float:
+    """For how long so many copies are made at most, as many at once as may be."""
+    return (copies + AT_ONCE - 1) // AT_ONCE * (TAKES_S + 3 * ROUND_S)
+
+
+async def test_a_rack_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        rack = fleet.hosts[:20]
+        lost = sum(len(host.held) for host in rack)
+        for host in rack:
+            host.disconnect()
+        await trio.sleep(GRACE_S - 5)
+        assert fleet.told(m.Order) == 0, "within the grace time nothing moves"
+        assert min(fleet.copies()) == 2
+        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=5 + waves(lost), keep=fleet.keep_caps)
+        assert fleet.told(m.Order) == lost, "each copy is made once"
+        await trio.sleep(ROUND_S)
+        assert fleet.happened("ordered") == fleet.happened("complete") == lost
+        assert fleet.most_in_a_zone() == 1
+        for host in rack:
+            host.connect()
+        await trio.sleep(TRIM_S - 5)
+        assert fleet.told(m.Release) == 0
+        await trio.sleep(60)
+        assert fleet.copies() == [3] * len(fleet.files)
+        assert fleet.most_in_a_zone() == 1
+
+
+async def test_all_hosts_are_restarted_one_after_the_other(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        for host in fleet.hosts:
+            host.disconnect()
+            await trio.sleep(3)
+            host.connect()
+        await trio.sleep(GRACE_S + 70)
+        assert not any(host.said for host in fleet.hosts)
+
+
+async def test_a_host_takes_nearly_the_grace_time_to_restart(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        for host in fleet.hosts[:20]:
+            host.disconnect()
+        await trio.sleep(GRACE_S - 5)
+        for host in fleet.hosts[:20]:
+            host.connect()
+        await trio.sleep(TRIM_S)
+        assert not any(host.said for host in fleet.hosts)
+
+
+async def test_a_partition_heals(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        away = fleet.hosts[100:]
+        own = [(host, file_id) for host in fleet.hosts for file_id, one in host.held.items() if not one.ordered]
+        for host in away:
+            host.disconnect()
+        reachable = [file_id for file_id in fleet.files if fleet.sources(file_id)]
+        lost = sum(3 - len(fleet.sources(file_id)) for file_id in reachable)
+
+        def is_whole() -> bool:
+            return all(len(fleet.sources(file_id)) == 3 for file_id in reachable)
+
+        await fleet.until(is_whole, within_s=GRACE_S + 5 + waves(lost), keep=fleet.keep_caps)
+        assert fleet.told(m.Order) == lost
+        for host in away:
+            host.connect()
+        assert sum(fleet.copies()) == 600 + lost
+        await trio.sleep(TRIM_S - 5)
+        assert fleet.told(m.Release) == 0, "what is too much is kept for a while"
+
+        def keep() -> None:
+            assert min(fleet.copies()) >= 3
+
+        await fleet.until(lambda: fleet.copies() == [3] * len(fleet.files), within_s=120, keep=keep)
+        await trio.sleep(ROUND_S)
+        assert fleet.told(m.Release) == fleet.happened("released") == lost
+        assert all(file_id in host.held for host, file_id in own)
+        assert fleet.most_in_a_zone() == 1
+
+
+async def test_a_host_that_comes_and_goes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        flapping = fleet.hosts[0]
+        for number in range(200):  # more than fits into one announcement
+            flapping.held[b"%032d" % number] = m.Holding(b"%032d" % number, "complete", 1, 0, 0, "", False)
+        for _ in range(150):
+            flapping.disconnect()
+            await trio.sleep(2)
+            flapping.connect()
+            await trio.sleep(2)
+        assert not any(host.said for host in fleet.hosts)
+
+
+async def test_orders_go_past_a_host_that_comes_and_goes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It is the one with the most room, and never there long enough to answer."""
+    async with scripted_fleet(tmp_path) as fleet:
+        flapping = fleet.hosts[0]
+        flapping.free, flapping.answers = 1 << 50, "silent"
+        for host in fleet.hosts[180:]:
+            host.disconnect()
+        for _ in range(150):
+            flapping.disconnect()
+            await trio.sleep(2)
+            flapping.connect()
+            await trio.sleep(2)
+        assert min(fleet.copies()) == 3
+        assert 1 <= flapping.told(m.Order) <= 8
+        assert fleet.happened("failed") <= flapping.told(m.Order)
+
+
+@pytest.mark.parametrize(("answers", "most_orders"), [("silent", 8), ("full", 8), ("decline", 32)])
+async def test_a_host_that_does_not_do_what_it_is_told(
+    answers: Answer, most_orders: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        bad = fleet.hosts[0]
+        bad.free, bad.answers = 1 << 50, answers
+        for host in fleet.hosts[140:]:
+            host.disconnect()
+        await fleet.until(lambda: bool(fleet.reconciler.why_no_orders(bad.host_id)), within_s=GRACE_S + 100)
+        why = fleet.reconciler.why_no_orders(bad.host_id)
+        assert why.startswith("it failed and is given no copies for "), "for a minute, the first time"
+        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=GRACE_S + waves(180) + 60, keep=fleet.keep_caps)
+        assert 1 <= bad.told(m.Order) <= most_orders
+
+
+async def test_a_host_that_has_not_what_it_says(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Until it is challenged the master counts its copies; what others do not get from it, they get from the rest.
+
+    A challenge that the host does not meet ends this: it belongs here, beside the orders that follow from it.
+    """
+    async with scripted_fleet(tmp_path) as fleet:
+        liar = fleet.hosts[0]
+        liar.lies = set(liar.held)
+        for host in fleet.hosts[180:]:
+            host.disconnect()
+        await trio.sleep(GRACE_S + 5 + waves(60))
+        assert [len(fleet.sources(file_id)) for file_id in liar.lies] == [2] * len(liar.lies)
+        assert sorted(set(fleet.copies())) == [2, 3]
+        assert not fleet.under_way()
+
+
+@pytest.mark.parametrize("away_s", [5.0, GRACE_S - 5, 5 * GRACE_S])
+async def test_the_master_is_away_and_hosts_come_back_little_by_little(
+    away_s: float, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        fleet.stop_master()
+        await trio.sleep(away_s)
+        fleet.restart_master()
+        for host in fleet.hosts:
+            await trio.sleep(0.2)
+            host.connect()
+        await trio.sleep(TRIM_S + 100)
+        assert not any(host.said for host in fleet.hosts)
+
+
+async def test_the_master_is_restarted_while_copies_are_made(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        for host in fleet.hosts[:20]:
+            host.disconnect()
+        await fleet.until(lambda: fleet.under_way().total() == AT_ONCE, within_s=GRACE_S + 10)
+        fleet.stop_master()
+        await trio.sleep(10)
+        fleet.restart_master()
+        for host in fleet.hosts[20:]:
+            await trio.sleep(0.05)
+            host.connect()
+        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=2 * GRACE_S + waves(60), keep=fleet.keep_caps)
+        assert fleet.told(m.Order) == 60, "what was under way is not ordered anew"
