@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from daemons.client.notice import Notice
     from interfiles.manifest import FileId
 
-Errand: TypeAlias = m.Order | m.Release | m.Challenge
+Errand: TypeAlias = m.Order | m.Release | m.Challenge | m.Forget
 
 
 @dataclass(frozen=True, slots=True)

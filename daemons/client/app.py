@@ -38,6 +38,7 @@ from daemons.client.uploads import Uploader
 from daemons.supervision import contain
 from interfiles.errors import AlreadyJoined, InterFilesError, NotJoined
 from interfiles.identity.token import JoinToken
+from interfiles.manifest import FileId
 from interfiles.storage.executor import Executor
 from interfiles.storage.jobs import JobStore
 from interfiles.storage.open_files import OpenFiles
@@ -45,6 +46,7 @@ from interfiles.storage.records import Identity
 from interfiles.transport.base import Address, Listener, Network, Transport
 from interfiles.transport.listeners import serve
 from interfiles.transport.reach import Reach
+from interfiles.wire.master_messages import Forget
 
 MAX_PEER_CONNECTIONS: Final = 512
 MAX_CONTROL_CONNECTIONS: Final = 64
@@ -220,12 +222,16 @@ async def _serve(
         with suppress(trio.WouldBlock):  # it goes unanswered, so it is said again
             to_replicas.send_nowait(errand)
 
+    def forget(file_id: FileId, *, delete: bool) -> None:
+        transfers.forget(file_id, delete=delete)
+        take_in(Forget(file_id, delete))  # what is left over of it goes, too
+
     link = MasterLink(
         network,
         membership,
         reach,
         Announcements(library, allowance),
-        transfers.forget,
+        forget,
         take_in,
         listen_port=listener.address.port,
         advertise=str(config.advertise) if config.advertise else "",

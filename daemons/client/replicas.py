@@ -25,7 +25,7 @@ from interfiles.manifest import FileId
 from interfiles.piece_set import PieceSet
 from interfiles.storage.existing import matches_existing
 from interfiles.storage.failures import translated
-from interfiles.storage.leftovers import put_aside, remove_older, take_back
+from interfiles.storage.leftovers import put_aside, remove_leftover, remove_older, take_back
 from interfiles.storage.part_store import PartStore, part_path
 from interfiles.storage.piece_store import keyed_digest
 from interfiles.storage.records import FileRecord, encode_stamps
@@ -124,6 +124,8 @@ class Replicas:
                 await self._release(FileId(message.file_id))
             case m.Challenge():
                 await self._answer(message)
+            case m.Forget():
+                await self._disk.run(remove_leftover, self._leftovers, message.file_id)
 
     # Orders
 

@@ -160,11 +160,10 @@ class Fleet:
         # From here on a heartbeat that names the file finds the tombstone; those that came before are in the registry.
         concerned = self.registry.holders(file_id)
         holders = self.registry.forget_file(file_id)
-        for host_id in concerned:
+        for host_id in {*concerned, *self.reconciler.forget_file(file_id)}:
             if (connection := self.connections.get(host_id)) is not None:
                 connection.handouts.pop(file_id, None)
                 connection.push(Forget(file_id, delete))
-        self.reconciler.touch([file_id])
         had = format_count(len(holders), "host had some of it", "hosts had some of it")
         self.events.add(kind, host=host, file=file_id, file_name=name, reason=had, delete=delete)
         return len(holders)

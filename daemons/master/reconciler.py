@@ -54,6 +54,7 @@ COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
 PAGE_FILES: Final = 500  # of the catalogue, that are looked at before others have their turn
 SLICE_FILES: Final = 100  # likewise, of those that are not as wanted: each takes longer
+MAX_LEFT_OVER: Final = 10_000  # files of which it is known who has given them up
 OUTLOOK_S: Final = 1.0  # that the reasons which people are told may be old
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
 
@@ -97,6 +98,7 @@ class Reconciler:
         self._placing: tuple[float, Placing] | None = None  # for outlooks, and when it was made
         self._to_move: dict[str, int] = {}
         self._why_stays: dict[str, str] = {}
+        self._left_over: dict[bytes, set[str]] = {}  # hosts that have given a file up, and may have it lying about
 
     # What others tell
 
@@ -184,6 +186,11 @@ class Reconciler:
     def why_stays(self, host_id: str) -> str:
         """Why some file on a draining host gets no other copy, in words; empty: there is no such reason."""
         return self._why_stays.get(host_id, "")
+
+    def forget_file(self, file_id: bytes) -> set[str]:
+        """A file is out of the catalogue; return the hosts that have given a copy of it up, as far as is known."""
+        self.touch([file_id])
+        return self._left_over.pop(file_id, set())
 
     # The rounds
 
@@ -350,6 +357,10 @@ class Reconciler:
         connection.push(m.Release(file_id))
 
     def _end(self, wanted: Wanted, ended: Ended, now: float) -> None:
+        if ended.outcome == "released":
+            if len(self._left_over) >= MAX_LEFT_OVER:
+                del self._left_over[next(iter(self._left_over))]
+            self._left_over.setdefault(wanted.file_id, set()).add(ended.host_id)
         self._events.add(ended.outcome, host=ended.host_id, file=wanted.file_id, reason=ended.reason)
         if ended.stalled and (connection := self._connections.get(ended.host_id)) is not None:
             self._release(wanted.file_id, ended.host_id, connection, now)

@@ -87,6 +87,13 @@ def make_room(directory: Path, needed: int, *, besides: bytes = b"") -> int:
     return freed
 
 
+def remove_leftover(directory: Path, file_id: bytes) -> None:
+    """Remove what is left over of a file, if anything is."""
+    for leftover in leftovers_in(directory):
+        if leftover.file_id == file_id:
+            shutil.rmtree(leftover.path, ignore_errors=True)
+
+
 def remove_older(directory: Path, before: float) -> int:
     """Remove the leftovers from before a moment (Unix seconds); return how many."""
     old = [leftover for leftover in leftovers_in(directory) if leftover.since < before]

@@ -79,6 +79,19 @@ async def test_surplus_copies_are_trimmed_late_and_taken_back(tmp_path: Path, au
         assert sent_by(fleet, hosts[0], hosts) - sent < report.size / 10, "what was left over is taken back"
 
 
+async def test_rm_takes_what_is_left_over_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=2, grace_s=GRACE_S) as (_, [a, _b]):
+        path = content(a)
+        report, _ = await a.upload(path)
+        await until_copies(a, report.id, 2)
+        await a.upload(path, replicas=1)
+        await trio.sleep(TRIM_S + 30)
+        assert list(tmp_path.glob("b/state/leftovers/*"))
+        await a.ask(c.Remove(report.id, local=False, delete=False), RemoveReport)
+        await trio.sleep(5)
+        assert not list(tmp_path.glob("b/state/leftovers/*"))
+
+
 async def test_a_leftover_that_went_bad_is_fetched_anew(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running_fleet(tmp_path, "a b", replicas=2, grace_s=GRACE_S) as (fleet, [a, _]):
         path = content(a)
