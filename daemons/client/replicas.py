@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from daemons.client.cancellable import run_cancellable
 from daemons.client.local_file import COMPLETE_STATES
 from daemons.supervision import contain
 from interfiles.errors import InterFilesError, NoSpace, NotPermitted, Refused, StorageFailed
 from interfiles.manifest import FileId
 from interfiles.piece_set import PieceSet
-from interfiles.storage.existing import matches_existing
 from interfiles.storage.failures import translated
 from interfiles.storage.leftovers import put_aside, remove_leftover, remove_older, take_back
 from interfiles.storage.part_store import PartStore, part_path
 from interfiles.storage.piece_store import keyed_digest
-from interfiles.storage.records import FileRecord, encode_stamps
-from interfiles.storage.seed_store import SeedStore
+from interfiles.storage.records import FileRecord
 from interfiles.units import DAY, HOUR, format_count
 from interfiles.wire import master_messages as m
 
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
     from interfiles.manifest import Manifest
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import JobStore
-    from interfiles.storage.scan import Stamp
     from interfiles.wire.codec import Message
 
 MAX_INBOX: Final = 64  # of what the master wants: what does not fit is ordered again, as it is not answered
@@ -152,47 +148,23 @@ class Replicas:
         raise Refused(f"{known.label} is {known.doing} on this host")
 
     async def _hold(self, file_id: FileId, size: int) -> None:
-        """Begin to fetch, or take back what is left over."""
+        """Begin to fetch."""
         with self._allowance.replicating(size):
             source = await self._sources.find(file_id.hex(), b"")
             manifest = source.manifest
             await self._allowance.clear(manifest.size, besides=file_id)
-            place = self._place / file_id.hex()
-            with translated(place, "written"):
-                await self._disk.run(lambda: _make_place(place))
-            if not await self._take_back(source, place):
-                await self._begin(source, place)
+            await self._begin(source, self._place / file_id.hex())
         log.info("replica begun", file=manifest.name, id=file_id[:6], size=size)
 
-    async def _take_back(self, source: Source, place: Path) -> bool:
-        """Hold what is left over of a file, if that is still what it was."""
-        file_id, manifest = source.manifest.file_id, source.manifest
-        await self._disk.run(place.rmdir)
-        if not await self._disk.run(take_back, self._leftovers, file_id, place):
-            await self._disk.run(_make_place, place)
-            return False
-        found = await run_cancellable(
-            self._disk,
-            lambda cancelled: matches_existing(
-                place / manifest.name, manifest, progress=lambda _: None, cancelled=cancelled
-            ),
-        )
-        if found.stamps is None:
-            await self._disk.run(_make_place, place)
-            return False
-        record = self._record(source, place, None, found.stamps)
-        store = SeedStore(place / manifest.name, manifest, found.stamps, self._library.open_files)
-        await self._library.add(record, manifest, store)
-        return True
-
     async def _begin(self, source: Source, place: Path) -> None:
+        """Have a replica fetched; what is left over of the file is the beginning, hashed before it counts."""
         manifest, files = source.manifest, self._library.open_files
-        part = part_path(place, manifest)
-        none = PieceSet(manifest.piece_count)
+        part, none = part_path(place, manifest), PieceSet(manifest.piece_count)
         try:
+            await self._disk.run(_make_place, place, self._leftovers, manifest, part)
             store = await self._disk.run(lambda: PartStore.open(part, manifest, none, files))
             try:
-                await self._library.add(self._record(source, place, part, ()), manifest, store)
+                await self._library.add(self._record(source, place, part), manifest, store)
             except BaseException:
                 store.close()
                 raise
@@ -201,23 +173,22 @@ class Replicas:
                 await self._disk.run(lambda: shutil.rmtree(place, ignore_errors=True))
             raise
 
-    def _record(self, source: Source, place: Path, part: Path | None, stamps: tuple[Stamp, ...]) -> FileRecord:
-        manifest, count = source.manifest, source.manifest.piece_count
-        is_here = part is None
+    def _record(self, source: Source, place: Path, part: Path) -> FileRecord:
+        manifest = source.manifest
         return FileRecord(
             file_id=manifest.file_id,
             manifest=manifest.encode(),
             path=os.fsencode(place / manifest.name),
-            part=os.fsencode(part) if part is not None else None,
-            state="complete" if is_here else "downloading",
+            part=os.fsencode(part),
+            state="downloading",
             overwrite=False,
             uploaded_at=source.uploaded_at,
             uploaded_by=source.uploaded_by,
             replicas=source.replicas,
             published=True,
-            stamps=encode_stamps(list(stamps)),
-            durable=(PieceSet.full(count) if is_here else PieceSet(count)).to_bytes(),
-            bytes_local=manifest.size if is_here else 0,
+            stamps=b"",
+            durable=PieceSet(manifest.piece_count).to_bytes(),
+            bytes_local=0,
             bytes_from_peers={},
             pieces_rejected=0,
             seconds=0.0,
@@ -325,11 +296,18 @@ class Replicas:
         self._tell(m.Proof(challenge.number, digest, text))
 
 
-def _make_place(place: Path) -> None:
-    """An empty directory for one replica, whatever a crash has left there."""
+def _make_place(place: Path, leftovers: Path, manifest: Manifest, part: Path) -> None:
+    """A directory for one replica, whatever a crash has left there; with what is left over of it, as its part.
+
+    Raises:
+      NotPermitted, NoSpace, StorageFailed: the file system refuses.
+    """
     shutil.rmtree(place, ignore_errors=True)
     with translated(place, "written"):
-        place.mkdir(mode=0o700, parents=True)
+        if take_back(leftovers, manifest.file_id, place) and os.path.lexists(place / manifest.name):
+            os.rename(place / manifest.name, part)
+        else:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def remove_strays(directory: Path, used: set[Path]) -> None:
