@@ -376,6 +376,8 @@ NOT_OURS: Final = frozenset(
     | {
         "admin_reports",
         "master_messages",
+        "catalogue_messages",
+        "replica_messages",
         "peer_messages",
         "control_messages",
         "part_layout",
