@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 
 MAX_INBOX: Final = 64  # of what the master wants: what does not fit is ordered again, as it is not answered
 MAX_AT_ONCE: Final = 4  # of it that is being done
-LOOK_S: Final = 1.0  # between two looks at how replicas are doing
+LOOK_S: Final = (
+    1.0  # after a change, until a look at how replicas are doing: the master hears of it before it is mended
+)
+LOOK_AGAIN_S: Final = 60.0  # between two looks where nothing changes
 LEFTOVER_S: Final = 7.0 * DAY  # that a leftover is kept at most
 CLEAR_S: Final = float(HOUR)  # between two looks at how old leftovers are
 UNWANTED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here
@@ -226,7 +229,10 @@ class Replicas:
     # What becomes of them
 
     async def _look_after(self) -> None:
+        seen = 0
         while True:
+            with trio.move_on_after(LOOK_AGAIN_S):  # what could not be done is tried again
+                seen = await self._library.announcements.later_than(seen)
             await trio.sleep(LOOK_S)
             for file in self._library:
                 if file.record.ordered:

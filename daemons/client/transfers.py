@@ -174,7 +174,7 @@ class Transfers:
                 error = first_leaf(group)
                 assert isinstance(error, InterFilesError)
                 file.note, file.failure = str(error), error
-                file.changed.tell()
+                self._library.phase_changed(file)
                 raise
 
         try:
