@@ -141,6 +141,7 @@ async def test_removing_the_file_ends_its_copies(
                 await world.daemon.wait(content.manifest)
 
         nursery.start_soon(wait)
+        await trio.sleep(0.1)  # it has asked by then, and the copy takes longer
         await world.daemon.remove(content.manifest)
     assert not os.listdir(other)
     assert content.root.read_bytes() == content.data
