@@ -1,4 +1,4 @@
-"""Whom the master waits for before it orders anything: after a restart, all files seem to be lost at first.
+"""Whom the master waits for before it orders anything: when it was cut off or restarted, all files seem to be lost.
 
 Times are seconds on one clock, given as `now`.
 """
@@ -12,26 +12,32 @@ LAST_SEEN_EVERY_S: Final = 60.0  # what the catalogue knows of when hosts were u
 
 
 class Awaited:
-    """Hosts that have not said yet what they hold: those that are up, and those that were when the master was last.
+    """Hosts that have not said yet what they hold, and those that were there before a moment when nobody was.
 
-    None is awaited for longer than `grace_s`, after which its copies would not count anyway.
+    Such a moment is the master's start, and the end of any time in which it heard of no host, as when its own network
+    fails: then it is not the hosts that are gone. None is awaited for longer than `grace_s` after the first is back.
     """
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
-        self._is_new = True
+        self._is_dark = True
+        self._newest = float("-inf")  # when somebody was heard from last, while it is dark
         self._since: dict[str, float] = {}
 
     def look(self, rooms: Iterable[Room], now: float) -> bool:
-        """Look at all hosts; return whether one of them is awaited. The first look is that at the master's start."""
-        unknown = {room.host_id: room for room in rooms if not room.is_known}
-        if self._is_new:
-            newest = max((room.heard_at for room in unknown.values()), default=now)
-            recent = newest - self._grace_s - LAST_SEEN_EVERY_S
-            self._since = {host: now for host, room in unknown.items() if room.heard_at >= recent}
-            self._is_new = False
-        for host, room in unknown.items():
-            if room.state in ("live", "draining"):
-                self._since.setdefault(host, now)
-        self._since = {host: at for host, at in self._since.items() if host in unknown}
+        """Look at all hosts; return whether one of them is awaited."""
+        known = {room.host_id: room for room in rooms}
+        up = {host for host, room in known.items() if room.state in ("live", "draining")}
+        if not up:
+            self._is_dark = True
+            self._newest = max([room.heard_at for room in known.values()], default=self._newest)
+            return bool(known)
+        if self._is_dark:
+            recent = self._newest - self._grace_s - LAST_SEEN_EVERY_S
+            self._since = {host: now for host, room in known.items() if host not in up and room.heard_at >= recent}
+            self._is_dark = False
+        here = {host for host in up if known[host].is_known}
+        self._since = {host: at for host, at in self._since.items() if host in known and host not in here}
+        for host in up - here:
+            self._since.setdefault(host, now)
         return any(now - at < self._grace_s for at in self._since.values())
