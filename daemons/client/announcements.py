@@ -47,11 +47,11 @@ class Announcements:
     def changed_holdings(self) -> list[Holding]:
         """What changed since the last call.
 
-        An upload is announced once it is published: the master may remember that the same content was removed before,
-        and would have it forgotten. A download that was begun anew is told as gone before it is told again, else the
-        master, which has told this host of its peers, would not tell it once more.
+        A new upload is announced once it is published: the master may remember that the same content was removed
+        before, and would have it forgotten. A download that was begun anew is told as gone before it is told again,
+        else the master, which has told this host of its peers, would not tell it once more.
         """
-        now, waiting = trio.current_time(), {p.file_id for p in self.unpublished()}
+        now, waiting = trio.current_time(), {p.file_id for p in self.unpublished()} - self._told.keys()
         current = {file.file_id: _Told(file, file.holding(now)) for file in self._library}
         anew = {file_id for file_id, told in current.items() if self._is_begun_anew(told)}
         for file_id in waiting | anew:
@@ -73,7 +73,7 @@ class Announcements:
         return [
             Publication(
                 *(file.file_id, file.record.manifest, file.record.uploaded_at),
-                *(file.record.replicas, file.record.expires_at),
+                *(file.record.replicas, file.record.expires_at, file.record.again),
             )
             for file in self._library
             if not file.record.published and file.record.state in COMPLETE_STATES

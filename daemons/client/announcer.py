@@ -23,6 +23,7 @@ class Publication:
     uploaded_at: int
     replicas: int
     expires_at: int
+    again: bool
 
 
 class Forget(Protocol):

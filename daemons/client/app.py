@@ -274,6 +274,8 @@ async def _serve(
 
     await library.load()
     await copier.load()
+    if joined_now:
+        await replicas.start_anew()
     await scrubber.load()
     for own in (copies, replicas_place):
         await disk.run(remove_strays, own, library.owned_roots())

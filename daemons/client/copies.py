@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,10 +17,11 @@ from interfiles.errors import ContentChanged, DestinationExists, InterFilesError
 from interfiles.manifest import FileId, short_id
 from interfiles.piece_set import PieceSet
 from interfiles.storage.part_store import PartStore, check_left_over, discard_part, part_path
-from interfiles.storage.records import CopyRecord
+from interfiles.storage.records import CopyRecord, encode_stamps
+from interfiles.storage.seed_store import SeedStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from daemons.client.library import Library
     from daemons.client.local_file import LocalFile
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from interfiles.storage.executor import Executor
     from interfiles.storage.jobs import JobStore
     from interfiles.storage.places import Place
+    from interfiles.storage.scan import Stamp
 
 MAX_COPIES: Final = 64  # under way at once
 
@@ -203,8 +205,29 @@ class Copier:
             raise ContentChanged(f"{copy.file.label} changed while it was copied; run interfiles verify on it")
         await disk.run(store.sync)
         with trio.CancelScope(shield=True):  # what has its name is no part any more
-            await disk.run(lambda: store.finish(copy.destination, overwrite=copy.record.overwrite))
+            stamps = await disk.run(lambda: store.finish(copy.destination, overwrite=copy.record.overwrite))
             copy.has_part = False
+            if copy.file.record.ordered:
+                await self._take_the_place(copy, stamps)
+
+    async def _take_the_place(self, copy: Copy, stamps: Sequence[Stamp]) -> None:
+        """The copy of a replica, which is nobody's, is the person's: it is served from there, and the replica goes."""
+        made, file = copy.record, copy.file
+        async with self._library.claimed(file.file_id):
+            if self._library.find(file.file_id) is not file or not file.record.ordered:
+                return
+            record = replace(
+                file.record,
+                path=made.destination,
+                stamps=encode_stamps(stamps),
+                owned=False,
+                ordered=False,
+                owner=made.owner,
+                place=made.place,
+                priority="normal",
+            )
+            store = SeedStore(copy.destination, file.manifest, stamps, self._library.open_files, record.rights)
+            await self._library.add(record, file.manifest, store)
 
 
 def _progress(file: LocalFile) -> HashingProgress:

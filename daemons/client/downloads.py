@@ -200,7 +200,8 @@ class Downloader:
             return known
         disk = self._library.disks.of(None)
         async with self._transfers.halted(known):
-            if known.is_complete and (order.owner is not None or await disk.run(os.path.lexists, destination)):
+            is_taken = not order.overwrite and await disk.run(os.path.lexists, destination)
+            if known.is_complete and (order.owner is not None or is_taken):
                 return known
             part = await disk.run(take_over, known, destination) if order.owner is None else None
             if part is None and known.is_complete:

@@ -363,7 +363,7 @@ class MasterLink:
         """
         p = publication
         answer, _ = await self.request(
-            lambda n: m.Publish(n, p.file_id, p.uploaded_at, p.replicas, p.expires_at),
+            lambda n: m.Publish(n, p.file_id, p.uploaded_at, p.replicas, p.expires_at, p.again),
             m.Published,
             payload=p.manifest,
         )

@@ -53,7 +53,8 @@ LOOK_S: Final = (
 LOOK_AGAIN_S: Final = 60.0  # between two looks where nothing changes
 LEFTOVER_S: Final = 7.0 * DAY  # that a leftover is kept at most
 CLEAR_S: Final = float(HOUR)  # between two looks at how old leftovers are
-UNWANTED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here
+REMOVED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here,
+UNFIT_REST_S: Final = 600.0  # or for what is paused, damaged or withdrawn here
 _DISK_TROUBLE: Final = (NoSpace, NotPermitted, StorageFailed)
 
 log = structlog.get_logger()
@@ -104,6 +105,12 @@ class Replicas:
                 await room.acquire()
                 nursery.start_soon(self._carry_out, message, room)
 
+    async def start_anew(self) -> None:
+        """The host has joined anew: what it was ordered to hold before is left over."""
+        for file in self._library:
+            if file.record.ordered:
+                await self._give_up(file, "this host has joined anew", keep=file.is_complete)
+
     async def keep_away(self, file_id: FileId) -> None:
         """A person has removed a file from this host: it is no place for a replica of it."""
         await self._database.run(self._jobs.keep_away, file_id)
@@ -132,23 +139,20 @@ class Replicas:
         file_id = FileId(order.file_id)
         if (known := self._library.find(file_id)) is not None and known.record.ordered:
             await self._look_at(known)  # what is wrong with it, if anything, is mended or out of the way then
+            known = self._library.find(file_id)
         if known is None and await self._database.run(self._jobs.is_unwanted, file_id):
-            self._decline(file_id, Refused("it was removed from this host by hand"), rest_s=UNWANTED_REST_S)
+            self._decline(file_id, Refused("it was removed from this host by hand"), rest_s=REMOVED_REST_S)
+            return
+        if known is not None and not (known.is_complete or known.is_fetching):
+            self._decline(file_id, Refused(f"it is {known.doing} on this host"), rest_s=UNFIT_REST_S)
             return
         try:
             async with self._library.claimed(file_id):
-                if not self._is_taken_care_of(self._library.find(file_id)):
+                if self._library.find(file_id) is None:  # else it is here, or on its way
                     await self._hold(file_id, order.size)
         except InterFilesError as e:
             self._decline(file_id, e)
             raise
-
-    def _is_taken_care_of(self, known: LocalFile | None) -> bool:
-        if known is None:
-            return False
-        if known.is_complete or known.is_fetching:
-            return True
-        raise Refused(f"{known.label} is {known.doing} on this host")
 
     async def _hold(self, file_id: FileId, size: int) -> None:
         """Begin to fetch."""

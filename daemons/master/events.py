@@ -31,6 +31,7 @@ _SAID: Final[dict[EventKind, str]] = {  # in the daemon's log
     "failed": "replica failed",
     "released": "released replica",
     "corrupt": "replica is corrupt",
+    "lost": "copy is lost",
 }
 
 log = structlog.get_logger()

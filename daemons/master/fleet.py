@@ -139,7 +139,12 @@ class Fleet:
         """
         bad = [holding for holding in holdings if holding.state == "damaged"]
         known = [self.registry.held(holding.file_id).get(host_id) for holding in bad]
-        self.touch(self.registry.apply(host_id, holdings, replace=replace))
+        lost: dict[bytes, str] = {}
+        self.touch(self.registry.apply(host_id, holdings, replace=replace, lost=lost))
+        for file_id, note in lost.items():
+            if not self.reconciler.is_releasing(file_id, host_id):
+                reason = printable(note) or "it is not on the host any more"
+                self.events.add("lost", host=host_id, file=file_id, reason=reason)
         self.reconciler.announced(host_id, holdings)
         for holding, before in zip(bad, known, strict=True):
             if before is None or before.state != "damaged":

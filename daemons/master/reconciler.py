@@ -33,7 +33,6 @@ from interfiles.placement.replicas import (
     standing,
     urgency,
 )
-from interfiles.units import format_duration
 from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
@@ -172,16 +171,15 @@ class Reconciler:
 
     def why_no_orders(self, host_id: str) -> str:
         """Why a host is given no orders, in words; empty: there is no such reason."""
-        left = self._orders.rests_until(host_id) - trio.current_time()
-        if left <= 0:
-            return ""
-        times = self._orders.failures_in_a_row(host_id)
-        failed = "failed" if times == 1 else f"failed {times:,} times"
-        return f"it {failed} and is given no copies for {format_duration(left)}"
+        return self._orders.why_rests(host_id, trio.current_time())
 
     def to_move(self, host_id: str) -> int | None:
         """How many files should get another copy before a draining host goes; None: it is not known yet."""
         return self._to_move.get(host_id)
+
+    def is_releasing(self, file_id: bytes, host_id: str) -> bool:
+        """Whether a host was told to give its copy up."""
+        return self._orders.is_releasing(file_id, host_id)
 
     def why_stays(self, host_id: str) -> str:
         """Why some file on a draining host gets no other copy, in words; empty: there is no such reason."""
@@ -189,6 +187,7 @@ class Reconciler:
 
     def forget_file(self, file_id: bytes) -> set[str]:
         """A file is out of the catalogue; return the hosts that have given a copy of it up, as far as is known."""
+        self._orders.forget_file(file_id)
         self.touch([file_id])
         return self._left_over.pop(file_id, set())
 
@@ -281,7 +280,7 @@ class Reconciler:
         """
         hosts, up = self._hosts_and_up()
         placing = Placing(hosts, self._policy, trio.current_time())
-        draining = {host_id for host_id, host in hosts.items() if host.state == "draining"}
+        draining = {room.host_id for room in self._registry.rooms(trio.current_time()) if room.draining}
         await trio.lowlevel.checkpoint()
         lacking: list[tuple[tuple[int, int, bytes], Wanted]] = []
         crowded: list[Wanted] = []
@@ -335,7 +334,7 @@ class Reconciler:
 
     def _settle(self, file_id: bytes) -> None:
         self._unsettled.pop(file_id, None)
-        self._orders.forget_file(file_id)
+        self._orders.settle(file_id)
 
     # What is done
 

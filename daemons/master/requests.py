@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from daemons.master.connection import Connection
 from daemons.master.fleet import Fleet
-from interfiles.errors import InterFilesError, InvalidManifest, LocalProtocolError
+from interfiles.errors import InterFilesError, InvalidManifest, LocalProtocolError, UnknownFile
 from interfiles.manifest import Manifest
 from interfiles.storage.executor import Executor
+from interfiles.units import format_count
 from interfiles.wire.fields import MAX_TEXT_LENGTH
 from interfiles.wire.master_messages import (
     MAX_NOTE_LENGTH,
@@ -19,9 +20,11 @@ from interfiles.wire.master_messages import (
     FileInfo,
     FilePage,
     FileRow,
+    Forget,
     HolderPage,
     Holding,
     HostPage,
+    HostRow,
     ListFiles,
     ListHolders,
     ListHosts,
@@ -99,8 +102,14 @@ class Requests:
         try:
             described = await self._compute.run(_describe, payload, asked, connection.name, replicas)
             info = await self._fleet.stored(
-                self._fleet.catalogue.publish, described, payload, keep_replicas=asked.replicas == 0
+                self._fleet.catalogue.publish,
+                *(described, payload),
+                keep_replicas=asked.replicas == 0,
+                again=asked.again,
             )
+        except UnknownFile:
+            connection.push(Forget(asked.file_id, False))
+            raise
         finally:
             connection.publishing.discard(asked.file_id)
         # who publishes holds it all: said at once, so that a `stat` right after the upload counts it
@@ -148,6 +157,15 @@ class Requests:
         stand = outlook.standing
         return FileRow(info, stand.complete, partial, stand.under_way, outlook.why_not[:MAX_NOTE_LENGTH])
 
+    def _note_on(self, row: HostRow) -> str:
+        """What else there is to say of a host: that it drains though it is not up, or why it is given no orders."""
+        registry, reconciler = self._fleet.registry, self._fleet.reconciler
+        if registry.is_draining(row.host_id) and row.state != "draining":
+            left = reconciler.to_move(row.host_id)
+            files = "looking what is to be moved" if left is None else f"{format_count(left, 'file')} to move"
+            return f"it drains, and is not up: {files}"
+        return reconciler.why_no_orders(row.host_id)
+
     def _list_hosts(self, asked: ListHosts) -> HostPage:
         """A page of hosts: what the registry knows, and how they stand with the copies that they are to hold."""
         reconciler = self._fleet.reconciler
@@ -157,7 +175,7 @@ class Requests:
                 row,
                 arriving=reconciler.arriving(row.host_id),
                 to_move=reconciler.to_move(row.host_id) if row.state == "draining" else None,
-                note=reconciler.why_no_orders(row.host_id),
+                note=self._note_on(row),
             )
             for row in rows
         ]

@@ -26,6 +26,7 @@ EventKind = Literal[
     "failed",
     "released",
     "corrupt",
+    "lost",
 ]
 MAX_EVENTS: Final = 10_000  # some 5 MiB, with reasons of the usual length
 MAX_REASON_LENGTH: Final = 300

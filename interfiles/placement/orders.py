@@ -23,6 +23,7 @@ ANSWER_S: Final = 30.0  # for a host to take or decline an order, or to give up 
 STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piece
 MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
 MAX_REST_S: Final = 3600.0  # and no longer than this
+MAX_REFUSED_FILES: Final = 10_000  # of which it is remembered who would not hold them
 DOUBT_S: Final = 3600.0  # that a copy does not count which the host could not show
 MAX_DECLINES: Final = 8  # of single files in a row, before a host counts as failing altogether
 _COPIES: Final[dict[tuple[str, bool], Copy]] = {
@@ -72,6 +73,7 @@ class Orders:
         self._asked_bytes: Counter[str] = Counter()
         self._surplus: dict[bytes, float] = {}
         self._refused: dict[bytes, dict[str, float]] = {}
+        self._unwilling: dict[bytes, dict[str, float]] = {}
         self._failures: dict[str, _Failures] = {}
         self._doubted: dict[tuple[bytes, str], float] = {}
 
@@ -86,12 +88,16 @@ class Orders:
         self._watch(file_id, host_id, _Watched("releasing", True, now))
 
     def declined(self, file_id: bytes, host_id: str, *, rest_s: float, whole_host: bool, now: float) -> None:
-        """A host will not hold a copy: it is not asked for this file for `rest_s`, or as long as a failure rests it.
+        """A host will not hold a copy. `rest_s` above 0: it does not want this file, and is no place for it so long.
 
-        `whole_host`: nor for others; nor is one that declines `MAX_DECLINES` files in a row.
+        Otherwise it has failed, and is not asked for this file for a while. `whole_host`: nor for others, as after
+        `MAX_DECLINES` files in a row.
         """
         self._unwatch(file_id, host_id)
-        self._fail(file_id, host_id, now, rest_s=rest_s, whole_host=whole_host)
+        if rest_s > 0:
+            _keep(self._unwilling, file_id, host_id, now + rest_s)
+        else:
+            self._fail(file_id, host_id, now, whole_host=whole_host)
 
     def doubt(self, file_id: bytes, host_id: str, now: float) -> None:
         """A host could not show what it claims to hold: its copy does not count for a while, or until it is another."""
@@ -120,20 +126,26 @@ class Orders:
             self._fail(file_id, host_id, now)
         return unanswered
 
-    def forget_file(self, file_id: bytes) -> None:
-        """There is nothing to be done for a file any more."""
+    def settle(self, file_id: bytes) -> None:
+        """There is nothing to be done for a file now; who would not hold it is remembered."""
         for host_id in list(self._watched.get(file_id, ())):
             self._unwatch(file_id, host_id)
         self._surplus.pop(file_id, None)
+
+    def forget_file(self, file_id: bytes) -> None:
+        """A file is not in the catalogue any more."""
+        self.settle(file_id)
         self._refused.pop(file_id, None)
+        self._unwilling.pop(file_id, None)
 
     def forget_host(self, host_id: str) -> None:
         """A host is not of the fleet any more."""
         for file_id in [file_id for file_id, watched in self._watched.items() if host_id in watched]:
             self._unwatch(file_id, host_id)
         self._failures.pop(host_id, None)
-        for file_id in [file_id for file_id, refused in self._refused.items() if host_id in refused]:
-            del self._refused[file_id][host_id]
+        for refusals in (self._refused, self._unwilling):
+            for by_host in refusals.values():
+                by_host.pop(host_id, None)
 
     # What is seen
 
@@ -157,6 +169,9 @@ class Orders:
             for host_id in copies:
                 if self._doubted.get((file_id, host_id), now) > now:
                     copies[host_id] = "stuck"
+        for host_id, until in self._unwilling.get(file_id, {}).items():
+            if until > now:
+                copies.setdefault(host_id, "stuck")
         if (all_watched := self._watched.get(file_id)) is None:
             return copies
         for host_id, watched in all_watched.items():
@@ -204,9 +219,10 @@ class Orders:
             ended.append(Ended(host_id, "failed", reason))
             self._fail(file_id, host_id, now)
 
-    def is_releasing(self, file_id: bytes) -> bool:
-        """Whether some host was told to give its copy up, and has not answered."""
-        return any(watched.stage == "releasing" for watched in self._watched.get(file_id, {}).values())
+    def is_releasing(self, file_id: bytes, host_id: str = "") -> bool:
+        """Whether a host, or any at all, was told to give its copy up, and has not answered."""
+        watched = self._watched.get(file_id, {})
+        return any(one.stage == "releasing" for host, one in watched.items() if host_id in ("", host))
 
     def surplus_since(self, file_id: bytes, now: float, *, has_surplus: bool) -> float | None:
         """Note whether a file has copies too many; return since when it has had them without a break."""
@@ -235,6 +251,14 @@ class Orders:
         failures = self._failures.get(host_id)
         return failures.in_a_row if failures is not None else 0
 
+    def why_rests(self, host_id: str, now: float) -> str:
+        """Why a host is given no orders, in words; empty: there is no such reason."""
+        failures = self._failures.get(host_id)
+        if failures is None or failures.rests_until <= now:
+            return ""
+        failed = "failed" if failures.in_a_row == 1 else f"failed {failures.in_a_row:,} times"
+        return f"it {failed} and is given no copies for {format_duration(failures.rests_until - now)}"
+
     def refused_by(self, file_id: bytes, now: float) -> Mapping[str, float]:
         """The hosts that are not asked for a file, and until when."""
         refused = self._refused.get(file_id)
@@ -248,7 +272,7 @@ class Orders:
 
     # Inside
 
-    def _fail(self, file_id: bytes, host_id: str, now: float, *, rest_s: float = 0.0, whole_host: bool = True) -> None:
+    def _fail(self, file_id: bytes, host_id: str, now: float, *, whole_host: bool = True) -> None:
         failures = self._failures.setdefault(host_id, _Failures())
         if not whole_host:
             failures.declines += 1
@@ -258,7 +282,7 @@ class Orders:
         ):  # what fails at one time with another order is no further failure
             failures.in_a_row += 1
             failures.rests_until = now + _rest_s(failures.in_a_row)
-        self._refused.setdefault(file_id, {})[host_id] = now + max(rest_s, _rest_s(failures.in_a_row))
+        _keep(self._refused, file_id, host_id, now + _rest_s(failures.in_a_row))
 
     def _watch(self, file_id: bytes, host_id: str, watched: _Watched) -> None:
         self._unwatch(file_id, host_id)
@@ -290,6 +314,13 @@ class Orders:
                     asked[host_id] += one.size
         assert arriving == self._arriving, "copies on their way are miscounted"
         assert asked == self._asked_bytes, "asked bytes are miscounted"
+
+
+def _keep(refusals: dict[bytes, dict[str, float]], file_id: bytes, host_id: str, until: float) -> None:
+    """Remember until when a host is not asked for a file; of too many files the one longest known is forgotten."""
+    if file_id not in refusals and len(refusals) >= MAX_REFUSED_FILES:
+        del refusals[next(iter(refusals))]
+    refusals.setdefault(file_id, {})[host_id] = until
 
 
 def _rest_s(in_a_row: int) -> float:

@@ -167,11 +167,14 @@ class Registry:
 
     # Holdings
 
-    def apply(self, host_id: str, holdings: Sequence[Holding], *, replace: bool) -> set[bytes]:
+    def apply(
+        self, host_id: str, holdings: Sequence[Holding], *, replace: bool, lost: dict[bytes, str] | None = None
+    ) -> set[bytes]:
         """A host tells what changed in its holdings, or with `replace` all of them: what does not fit in follows.
 
         What it held before and does not name counts until it has told all, so that one with many files which comes
-        back is not taken to have lost them.
+        back is not taken to have lost them. Files that it had all of, and has nothing of any more, are put into `lost`,
+        with what it notes on them.
 
         Raises:
           RemoteProtocolError: it announces too many files; nothing is applied then.
@@ -190,9 +193,13 @@ class Registry:
         host.unconfirmed = unconfirmed
         host.has_announced = host.has_announced or is_last
         changed = set()
+        notes = {holding.file_id: holding.note for holding in holdings} if lost is not None else {}
         for file_id, holding in told.items():
-            if _role(host.holdings.get(file_id)) != _role(holding):
+            before = host.holdings.get(file_id)
+            if _role(before) != _role(holding):
                 changed.add(file_id)
+            if lost is not None and holding is None and before is not None and before.state == "complete":
+                lost[file_id] = notes.get(file_id, "")
             self._set(host, file_id, holding)
         return changed
 

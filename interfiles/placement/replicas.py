@@ -333,9 +333,8 @@ class Placing:
     def _no_room(self, file: FileView) -> WhyNot:
         most = next((host_id for host_id in self._most_free if host_id not in file.copies), None)
         if most is None:
-            return WhyNot(
-                "no-host", f"no other host is live ({format_count(len(file.copies), 'host')} with some of it)"
-            )
+            live = format_count(len(self._most_free), "live host")
+            return WhyNot("no-host", f"no other host could hold one ({live}, all with some of it or set against it)")
         return WhyNot(
             "no-room",
             f"no other live host has room for {format_bytes(file.size)} "

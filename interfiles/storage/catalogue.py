@@ -119,14 +119,21 @@ class Catalogue:
         """Close it; closing twice is allowed."""
         self._database.close()
 
-    def publish(self, info: FileInfo, manifest: bytes, *, keep_replicas: bool) -> FileInfo:
+    def publish(self, info: FileInfo, manifest: bytes, *, keep_replicas: bool, again: bool = False) -> FileInfo:
         """Put a file into the catalogue, or keep what is there of it; return the entry. A removed file is back.
+
+        `again`: it is not; it was published before.
 
         `keep_replicas`: an entry that is there keeps its number of replicas; otherwise it gets that of `info`. It keeps
         its time to expire where `info` has none.
+
+        Raises:
+          UnknownFile: `again`, and it was removed.
         """
         self._page_ends.clear()
         with self._database.transaction():
+            if again and info.file_id in self.removed([info.file_id]):
+                raise UnknownFile(f"{printable(info.name)} was removed from the fleet; upload it anew to share it")
             self._database.rows(
                 f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET replicas = iif(?, replicas, excluded.replicas), "

@@ -14,7 +14,7 @@ from interfiles.storage.places import Place
 from interfiles.storage.records import CopyRecord, FileRecord, FileState, Identity, KnownPeer, ScrubRecord
 
 _APPLICATION_ID: Final = 0x49464A42  # "IFJB"
-_FLAGS: Final = frozenset({"overwrite", "published", "owned", "in_place", "ordered"})
+_FLAGS: Final = frozenset({"overwrite", "published", "owned", "in_place", "ordered", "again"})
 
 # What is large and does not change (manifest) and what changes often (progress) have their own tables: SQLite writes a
 # whole row for a change in any of it.
@@ -73,12 +73,13 @@ _SCHEMA: Final = (
     """,
     """
     ALTER TABLE files ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE files ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
     """,
 )
 _LOAD_ALL: Final = """
     SELECT file_id, manifest, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published, stamps,
            durable, bytes_local, bytes_from_peers, pieces_rejected, seconds, note, owned,
-           in_place, owner, place, priority, ordered, expires_at
+           in_place, owner, place, priority, ordered, expires_at, again
     FROM files JOIN manifests USING (file_id) JOIN stamps USING (file_id) JOIN progress USING (file_id)
     ORDER BY number
 """
@@ -163,7 +164,7 @@ class JobStore:
         with self.transaction():
             self.save_identity(identity)
             self._change("DELETE FROM revoked")
-            self._change("UPDATE files SET published = 0 WHERE in_place = 1 OR owned = 1")
+            self._change("UPDATE files SET published = 0, again = 1 WHERE (in_place = 1 OR owned = 1) AND ordered = 0")
 
     def load_revoked(self) -> set[str]:
         """Ids of the hosts that are not of the fleet any more, as far as this host was told."""
@@ -186,12 +187,13 @@ class JobStore:
             self._change(
                 """
                 INSERT INTO files (file_id, path, part, state, overwrite, uploaded_at, uploaded_by, replicas, published,
-                                   note, owned, in_place, owner, place, priority, ordered, expires_at)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                   note, owned, in_place, owner, place, priority, ordered, expires_at,
+                                   again)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
                 *(r.file_id, r.path, r.part, r.state, r.overwrite, r.uploaded_at, r.uploaded_by, r.replicas),
                 *(r.published, r.note, r.owned, r.in_place),
-                *(_encoded(r.owner), _encoded(r.place), r.priority, r.ordered, r.expires_at),
+                *(_encoded(r.owner), _encoded(r.place), r.priority, r.ordered, r.expires_at, r.again),
             )
             self._change("DELETE FROM unwanted WHERE file_id = ?", r.file_id)
             self._change("INSERT INTO manifests VALUES (?, ?)", r.file_id, r.manifest)

@@ -46,7 +46,7 @@ class FileRecord:
     ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
     user has shown a right to write. `priority`: of its download. `ordered`: the master has it held, under the state
     directory; nobody of this host asked for it. `expires_at`: when it is to be removed from the fleet, in Unix seconds,
-    0: its upload says nothing of that.
+    0: its upload says nothing of that. `again`: it was published before this host joined anew.
     """
 
     file_id: bytes
@@ -73,6 +73,7 @@ class FileRecord:
     priority: Priority = "normal"
     ordered: bool = False
     expires_at: int = 0
+    again: bool = False
 
     @property
     def rights(self) -> Owner | None:

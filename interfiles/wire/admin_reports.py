@@ -103,7 +103,7 @@ class EventReport(Report, frozen=True, kw_only=True):
     """Something that happened in the fleet. `sequence`: its number; they begin anew when the master restarts.
 
     `at`: seconds since 1970, UTC. `kind`: of a host joined, live, suspect, gone, removed, draining, drained, undrained;
-    of a file published, file-removed, expired; of a file on a host ordered, complete, failed, released, corrupt.
+    of a file published, file-removed, expired; of a file on a host ordered, complete, failed, released, corrupt, lost.
     `host` and `file` are ids, empty where it is about none; a name is empty where it is not known any more.
     """
 

@@ -75,7 +75,8 @@ class FileInfo(Part, frozen=True):
 class Publish(Message, frozen=True, tag=24):
     """Puts a file into the catalogue; the payload is its manifest. Answered by `Published` or `RequestFailed`.
 
-    `replicas` 0: the master's default. `expires_at` as in `FileInfo`; 0: as it was.
+    `replicas` 0: the master's default. `expires_at` as in `FileInfo`; 0: as it was. `again`: the host has joined anew
+    since it was uploaded; if it was removed from the fleet meanwhile, that stays so.
     """
 
     max_payload: ClassVar[int] = MAX_MANIFEST_BYTES
@@ -85,6 +86,7 @@ class Publish(Message, frozen=True, tag=24):
     uploaded_at: UnixSeconds
     replicas: Annotated[int, Meta(ge=0, le=MAX_REPLICAS, description="copies")]
     expires_at: UnixSeconds
+    again: bool
 
 
 class Published(Message, frozen=True, tag=25):

@@ -164,10 +164,14 @@ class TestFailing:
         assert orders.rests_until("a") < 0
         assert orders.refused_by(FILE, o.MIN_REST_S) == {}
 
-    def test_a_host_may_say_for_how_long(self) -> None:
+    def test_a_host_that_does_not_want_a_file_is_no_place_for_it(self) -> None:
         orders = Orders()
         self.decline(orders, 0, whole_host=False, rest_s=86_400)
-        assert orders.refused_by(FILE, 1) == {"a": 86_400}
+        assert orders.copies(FILE, {}, 86_399) == {"a": "stuck"}
+        orders.settle(FILE)
+        assert orders.copies(FILE, {}, 86_399) == {"a": "stuck"}, "nor is it asked later"
+        assert orders.copies(FILE, {}, 86_400) == {}
+        assert orders.refused_by(FILE, 1) == {}, "it has not failed"
 
     def test_a_host_that_declines_everything_rests_in_the_end(self) -> None:
         orders = Orders()

@@ -112,7 +112,7 @@ class TestWhyNot:
         assert why_not(file("a=coming"), hosts("a b")) == ("no-source", "no host has all of it")
 
     def test_no_host(self) -> None:
-        text = "no other host is live (2 hosts with some of it)"
+        text = "no other host could hold one (2 live hosts, all with some of it or set against it)"
         assert why_not(file("a=own b=ordered"), hosts("a b c=gone")) == ("no-host", text)
 
     def test_no_room(self) -> None:

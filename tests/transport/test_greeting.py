@@ -203,7 +203,7 @@ class TestFailing:
         client = MessageStream(peer, WELCOME)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Stream(own, FROM_CLIENT).fail, "refused", "not today")
-            await client.send(Publish(1, bytes(32), 0, 0, 0), bytes(8 << 20))
+            await client.send(Publish(1, bytes(32), 0, 0, 0, False), bytes(8 << 20))
             assert await client.receive() == Failure("refused", "not today")
             client.close()
 

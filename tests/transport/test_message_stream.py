@@ -314,7 +314,7 @@ class TestSlowPeers:
     ) -> None:
         peer, own = await ends()
         stream = Stream(own, FROM_CLIENT)
-        await peer.send_all(encode_frame(Publish(1, bytes(32), 0, 0, 0), Publish.max_payload))
+        await peer.send_all(encode_frame(Publish(1, bytes(32), 0, 0, 0, False), Publish.max_payload))
         await stream.receive()
         taken: list[int] = []
 

@@ -137,7 +137,7 @@ class Client:
 
     async def publish(self, published: Manifest, *, replicas: int = 0, file_id: bytes | None = None) -> m.FileInfo:
         def make(number: int) -> Message:
-            return m.Publish(number, file_id or published.file_id, 1_700_000_000, replicas, 0)
+            return m.Publish(number, file_id or published.file_id, 1_700_000_000, replicas, 0, False)
 
         answer, _ = await self.ask(m.Published, make, published.encode())
         return answer.info

@@ -36,7 +36,7 @@ FROM_CLIENT: list[Message] = [
     m.Register("honest", "", "", 4851),
     m.Renew(1, request_for(new_key())),
     m.Heartbeat(1, 0, 0, True, []),
-    m.Publish(1, manifest().file_id, 0, 0, 0),
+    m.Publish(1, manifest().file_id, 0, 0, 0, False),
     m.Resolve(1, "weights", True),
     m.ListHolders(1, bytes(32), 0),
     m.ListFiles(1, 0),

@@ -125,7 +125,7 @@ async def test_what_a_host_may_not_say_ends_its_connection_and_does_nothing(
         m.ListFiles(1, 0),
         m.ListHosts(1, 0),
         m.Remove(1, manifest().file_id, True),
-        m.Publish(1, manifest().file_id, 0, 0, 0),
+        m.Publish(1, manifest().file_id, 0, 0, 0, False),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -224,7 +224,7 @@ async def test_a_host_that_reads_nothing_while_many_files_are_removed_is_cut_off
 async def test_a_payload_that_never_ends_is_given_up(fleet: Fleet, autojump_clock: MockClock) -> None:
     honest, hostile = await fleet.join("honest"), await fleet.join("hostile")
     transport = hostile.stream.transport
-    await transport.send_all(encode_frame(m.Publish(1, bytes(32), 0, 0, 0), 2 << 20))
+    await transport.send_all(encode_frame(m.Publish(1, bytes(32), 0, 0, 0, False), 2 << 20))
     began = trio.current_time()
 
     async def trickle() -> None:

@@ -58,7 +58,7 @@ class TestPublishing:
         publisher = await fleet.join("publisher")
         for payload in (b"", b"\x00" * 1000, manifest().encode()[:-1]):
             with pytest.raises(InvalidManifest):
-                await publisher.ask(m.Published, lambda number: m.Publish(number, bytes(32), 0, 0, 0), payload)
+                await publisher.ask(m.Published, lambda number: m.Publish(number, bytes(32), 0, 0, 0, False), payload)
         assert (await publisher.publish(manifest())).name == "weights"
 
     async def test_large_manifests_wait_for_one_another(
@@ -202,7 +202,7 @@ class TestRemoval:
         client = await fleet.join("client")
         await client.publish(manifest())
         await client.remove(manifest().file_id)
-        await client.send(m.Publish(77, manifest().file_id, 0, 0, 0), manifest().encode())
+        await client.send(m.Publish(77, manifest().file_id, 0, 0, 0, False), manifest().encode())
         await client.announce(holding(manifest().file_id))
         await trio.sleep(1)
         await client.announce()
