@@ -116,6 +116,7 @@ class Requests:
         holding = Holding(asked.file_id, "complete", info.pieces, 0, 0, "", False)
         if connection.reason is None:
             self._fleet.touch(self._fleet.registry.apply(connection.host_id, [holding], replace=False))
+        self._fleet.reconciler.touch([asked.file_id])  # it may want another number of copies
         self._fleet.events.add(
             "published", host=connection.host_id, file=info.file_id, file_name=info.name, size=info.size
         )

@@ -64,6 +64,7 @@ RECORD = FileRecord(
     place=Place(2**64 - 1, 7),
     priority="high",
     ordered=True,
+    again=True,
     expires_at=1_764_100_000,
 )
 

@@ -78,19 +78,22 @@ def test_those_removed_are_replaced_as_a_whole_or_not_at_all(path: Path, jobs: J
 def test_a_newcomer_starts_anew_and_publishes_what_it_has_again(jobs: JobStore) -> None:
     jobs.save_identity(replace(IDENTITY, removed="removed"))
     jobs.save_revoked(HOSTS, replace=True)
-    seeded = replace(RECORD, published=True, owned=True, in_place=False)
-    in_place = replace(RECORD, file_id=TWO, published=True, owned=False, in_place=True)
-    fetched = replace(RECORD, file_id=b"\x03" * 32, published=True, owned=False, in_place=False)
-    for record in (seeded, in_place, fetched):
+    plain = replace(RECORD, published=True, owned=False, in_place=False, ordered=False, again=False)
+    seeded = replace(plain, owned=True)
+    in_place = replace(plain, file_id=TWO, in_place=True)
+    fetched = replace(plain, file_id=b"\x03" * 32)
+    replica = replace(plain, file_id=b"\x04" * 32, owned=True, ordered=True)
+    for record in (seeded, in_place, fetched, replica):
         jobs.add(record)
     newcomer = replace(IDENTITY, fleet="8b", host_id="1" * 32)
     jobs.save_newcomer(newcomer)
     assert jobs.load_identity() == newcomer
     assert jobs.load_revoked() == set(), "those were of another time, or of another fleet"
-    assert {record.file_id: record.published for record in jobs.load_all()} == {
-        ONE: False,
-        TWO: False,
-        b"\x03" * 32: True,
+    assert {record.file_id: (record.published, record.again) for record in jobs.load_all()} == {
+        ONE: (False, True),
+        TWO: (False, True),
+        b"\x03" * 32: (True, False),
+        b"\x04" * 32: (True, False),
     }
 
 
