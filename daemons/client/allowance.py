@@ -96,12 +96,19 @@ class Allowance:
             yield
 
     async def clear(self, size: int, *, besides: bytes) -> None:
-        """Remove leftovers, the oldest first, until there is room for `size` more bytes; those of one file stay."""
-        needed = size - self._disk_room()
+        """Remove leftovers, the oldest first, until there is room for what is reserved and `size` more bytes.
+
+        Those of one file, `besides`, stay.
+        """
+        needed = size + self._reserved - self._disk_room()
         if self._quota is not None:
-            needed = max(needed, size + self.owned_bytes() + self._left_over() - self._quota)
+            needed = max(needed, size + self._reserved + self.owned_bytes() + self._left_over() - self._quota)
         if needed > 0:
             await self._disk.run(lambda: make_room(self._leftovers, needed, besides=besides))
+
+    async def clear_all(self, size: int) -> bool:
+        """Remove leftovers, the oldest first, of `size` bytes: a person needs the room. Whether there were any."""
+        return bool(await self._disk.run(lambda: make_room(self._leftovers, size)))
 
     @contextmanager
     def _reserving(self, size: int) -> Iterator[None]:

@@ -254,7 +254,7 @@ async def _serve(
         wall_clock=environment.wall_clock,
     )
     copier = Copier(library, jobs, environment.database)
-    downloader = Downloader(library, transfers, copier)
+    downloader = Downloader(library, transfers, copier, allowance)
     address = str(config.advertise or listener.address)
     reporter = Reporter(
         *(library, copier, link, identity, limits, allowance),
@@ -274,6 +274,7 @@ async def _serve(
 
     await library.load()
     await copier.load()
+    await replicas.load()
     if joined_now:
         await replicas.start_anew()
     await scrubber.load()

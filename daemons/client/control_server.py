@@ -361,9 +361,9 @@ class ControlServer:
         deleted = file is not None and (file.record.owned or (request.delete and not file.record.in_place))
         if file is not None:
             await self._copier.stop(file.file_id)
-            await self._transfers.remove(file, delete=request.delete, everywhere=not request.local)
             if request.local:
                 await self._replicas.keep_away(file.file_id)
+            await self._transfers.remove(file, delete=request.delete, everywhere=not request.local)
         return RemoveReport(
             id=manifest.file_id.hex(), name=manifest.name, hosts=hosts, deleted=deleted, path=path, ordered=ordered
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +25,7 @@ from interfiles.errors import (
     ContentChanged,
     DestinationExists,
     InterFilesError,
+    NoSpace,
     NotPermitted,
     PathNotFound,
     Refused,
@@ -39,6 +42,7 @@ from interfiles.storage.seed_store import SeedStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from daemons.client.allowance import Allowance
     from daemons.client.copies import Copier, Copy
     from daemons.client.library import Library
     from daemons.client.transfers import Transfers
@@ -88,8 +92,9 @@ class Downloader:
     finds the download taken on, whatever moment it left at.
     """
 
-    def __init__(self, library: Library, transfers: Transfers, copier: Copier) -> None:
+    def __init__(self, library: Library, transfers: Transfers, copier: Copier, allowance: Allowance) -> None:
         self._library = library
+        self._allowance = allowance
         self._copier = copier
         self._transfers = transfers
         self._under_way: Counter[int] = Counter()  # by user: one whose disk does not answer must not fill the memory
@@ -156,7 +161,14 @@ class Downloader:
         manifest, disk = order.source.manifest, self._library.disks.of(order.owner)
         directory = await disk.run(_checked_directory, order.directory) if order.place is None else order.directory
         destination = directory / manifest.name
-        known = await self._taken_over(order, destination)
+        known = self._library.find(manifest.file_id)
+        if known is None or not known.record.ordered:
+            return await self._take_here(order, destination, known)
+        async with self._transfers.halted(known):
+            return await self._take_replica(order, destination, known)
+
+    async def _take_here(self, order: _Order, destination: Path, known: LocalFile | None) -> Taken:
+        disk = self._library.disks.of(order.owner)
         owns_known = known is not None and Caller(order.owner).owns(known)
         if known is not None and not owns_known:
             _check_free(known)
@@ -189,37 +201,37 @@ class Downloader:
             return Taken(known, destination, is_here=True, copy=copy)
         return Taken(await self._begin(order, destination, overwrite=overwrite), destination, is_here=False)
 
-    async def _taken_over(self, order: _Order, destination: Path) -> LocalFile | None:
-        """This host's file. A replica, which is nobody's, becomes the person's: on its way, it goes there; whole, too.
+    async def _take_replica(self, order: _Order, destination: Path, replica: LocalFile) -> Taken:
+        """A replica, which is nobody's, becomes the person's: on its way, it goes there; whole, too.
 
-        What cannot be moved is copied if it is whole, and else fetched anew; so is what another user may not have.
+        What cannot be moved is copied if it is whole, and else fetched anew; so is what another user may not have. If
+        the request is refused, the replica stays as it is.
         """
-        manifest = order.source.manifest
-        known = self._library.find(manifest.file_id)
-        if known is None or not known.record.ordered:
-            return known
         disk = self._library.disks.of(None)
-        async with self._transfers.halted(known):
-            is_taken = not order.overwrite and await disk.run(os.path.lexists, destination)
-            if known.is_complete and (order.owner is not None or is_taken):
-                return known
-            part = await disk.run(take_over, known, destination) if order.owner is None else None
-            if part is None and known.is_complete:
-                return known
-            if part is None:
-                await self._library.remove(known, delete=False, why="it is fetched to another place")
-                return None
-            record = self._record(order, destination, part, "downloading", overwrite=order.overwrite, stamps=())
-            r = known.record
-            record = replace(
-                record,
-                durable=known.durable.to_bytes(),
-                bytes_local=r.bytes_local,
-                bytes_from_peers=r.bytes_from_peers,
-                pieces_rejected=r.pieces_rejected,
-                seconds=r.seconds,
-            )
-            return await self._library.add(record, manifest, None)
+        is_free = order.overwrite or not await disk.run(os.path.lexists, destination)
+        if is_free and order.owner is None and (moved := await self._moved(order, destination, replica)) is not None:
+            return Taken(moved, destination, is_here=False)
+        taken = await self._take_here(order, destination, replica if replica.is_complete else None)
+        if self._library.find(replica.file_id) is not replica:  # another record is in its place, so nothing names this
+            place = Path(os.fsdecode(replica.record.path)).parent
+            await disk.run(lambda: shutil.rmtree(place, ignore_errors=True))
+        return taken
+
+    async def _moved(self, order: _Order, destination: Path, replica: LocalFile) -> LocalFile | None:
+        """Make what there is of a replica the part of the person's download; None where it cannot be moved there."""
+        part = await self._library.disks.of(None).run(take_over, replica, destination)
+        if part is None:
+            return None
+        r = replica.record
+        record = replace(
+            self._record(order, destination, part, "downloading", overwrite=order.overwrite, stamps=()),
+            durable=replica.durable.to_bytes(),
+            bytes_local=r.bytes_local,
+            bytes_from_peers=r.bytes_from_peers,
+            pieces_rejected=r.pieces_rejected,
+            seconds=r.seconds,
+        )
+        return await self._library.add(record, replica.manifest, None)
 
     async def _existing(self, order: _Order, destination: Path) -> Sequence[Stamp] | None:
         """The stamps of what is at the destination, if it is the very content that is wanted."""
@@ -269,7 +281,13 @@ class Downloader:
         is_new = not await disk.run(os.path.lexists, part)
         await disk.run(check_left_over, part, manifest)
         none, files = PieceSet(manifest.piece_count), self._library.open_files
-        store = await disk.run(lambda: PartStore.open(part, manifest, none, files, order.owner, order.place))
+        make = partial(PartStore.open, part, manifest, none, files, order.owner, order.place)
+        try:
+            store = await disk.run(make)
+        except NoSpace:
+            if not await self._allowance.clear_all(manifest.size):  # leftovers give way to people
+                raise
+            store = await disk.run(make)
         record = self._record(order, destination, part, "downloading", overwrite=overwrite, stamps=())
         try:
             return await self._library.add(record, manifest, store)  # the transfer goes on with it

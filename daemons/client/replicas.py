@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,12 +29,11 @@ from interfiles.storage.leftovers import put_aside, remove_leftover, remove_olde
 from interfiles.storage.part_store import PartStore, part_path
 from interfiles.storage.piece_store import keyed_digest
 from interfiles.storage.records import FileRecord
-from interfiles.units import DAY, HOUR, format_count
+from interfiles.units import DAY, HOUR
 from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from daemons.client.allowance import Allowance
     from daemons.client.announcer import Errand
@@ -100,10 +101,20 @@ class Replicas:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_after)
             nursery.start_soon(self._clear)
-            room = trio.Semaphore(MAX_AT_ONCE)
-            async for message in self._inbox:
-                await room.acquire()
-                nursery.start_soon(self._carry_out, message, room)
+            room, room_to_answer = trio.Semaphore(MAX_AT_ONCE), trio.Semaphore(MAX_AT_ONCE)
+            async for errand in self._inbox:
+                if not isinstance(errand, m.Challenge):
+                    await room.acquire()
+                    nursery.start_soon(self._carry_out, errand, room)
+                elif room_to_answer.value:  # a disk that hangs must keep no orders waiting
+                    await room_to_answer.acquire()
+                    nursery.start_soon(self._carry_out, errand, room_to_answer)
+
+    async def load(self) -> None:
+        """Bring to its place what a crash has left between two steps; to be called before transfers begin."""
+        for file in self._library:
+            if file.record.ordered and file.record.part is not None:
+                await self._disk.run(_to_part, Path(os.fsdecode(file.record.path)), Path(os.fsdecode(file.record.part)))
 
     async def start_anew(self) -> None:
         """The host has joined anew: what it was ordered to hold before is left over."""
@@ -112,8 +123,8 @@ class Replicas:
                 await self._give_up(file, "this host has joined anew", keep=file.is_complete)
 
     async def keep_away(self, file_id: FileId) -> None:
-        """A person has removed a file from this host: it is no place for a replica of it."""
-        await self._database.run(self._jobs.keep_away, file_id)
+        """A person removes a file from this host: it is no place for a replica of it, for a while."""
+        await self._database.run(self._jobs.keep_away, file_id, self._wall_clock())
 
     async def _carry_out(self, message: Errand, room: trio.Semaphore) -> None:
         try:
@@ -138,30 +149,37 @@ class Replicas:
     async def _order(self, order: m.Order) -> None:
         file_id = FileId(order.file_id)
         if (known := self._library.find(file_id)) is not None and known.record.ordered:
-            await self._look_at(known)  # what is wrong with it, if anything, is mended or out of the way then
-            known = self._library.find(file_id)
-        if known is None and await self._database.run(self._jobs.is_unwanted, file_id):
-            self._decline(file_id, Refused("it was removed from this host by hand"), rest_s=REMOVED_REST_S)
-            return
-        if known is not None and not (known.is_complete or known.is_fetching):
-            self._decline(file_id, Refused(f"it is {known.doing} on this host"), rest_s=UNFIT_REST_S)
-            return
+            await self._look_at(known)  # what is wrong with it, if anything, is mended then
         try:
             async with self._library.claimed(file_id):
-                if self._library.find(file_id) is None:  # else it is here, or on its way
-                    await self._hold(file_id, order.size)
+                refusal = await self._refusal(file_id)
+                if refusal is None and self._library.find(file_id) is None:  # else it is here, or on its way
+                    await self._hold(file_id)
         except InterFilesError as e:
             self._decline(file_id, e)
             raise
+        if refusal is not None:
+            self._decline(file_id, Refused(refusal[0]), rest_s=refusal[1])
 
-    async def _hold(self, file_id: FileId, size: int) -> None:
+    async def _refusal(self, file_id: FileId) -> tuple[str, float] | None:
+        """Why a person of this host does not want a replica of a file, and for how long it need not be asked for."""
+        known = self._library.find(file_id)
+        if known is not None:
+            return None if known.is_complete or known.is_fetching else (f"it is {known.doing} here", UNFIT_REST_S)
+        since = self._wall_clock() - REMOVED_REST_S
+        is_unwanted = await self._database.run(self._jobs.is_unwanted, file_id, since)
+        return ("it was removed from this host by hand", REMOVED_REST_S) if is_unwanted else None
+
+    async def _hold(self, file_id: FileId) -> None:
         """Begin to fetch."""
-        with self._allowance.replicating(size):
-            source = await self._sources.find(file_id.hex(), b"")
-            manifest = source.manifest
-            await self._allowance.clear(manifest.size, besides=file_id)
+        source = await self._sources.find(file_id.hex(), b"")
+        manifest = source.manifest
+        if manifest.file_id != file_id:
+            raise Refused("the master has another file under this id")
+        with self._allowance.replicating(manifest.size):
+            await self._allowance.clear(0, besides=file_id)
             await self._begin(source, self._place / file_id.hex())
-        log.info("replica begun", file=manifest.name, id=file_id[:6], size=size)
+        log.info("replica begun", file=manifest.name, id=file_id[:6], size=manifest.size)
 
     async def _begin(self, source: Source, place: Path) -> None:
         """Have a replica fetched; what is left over of the file is the beginning, hashed before it counts."""
@@ -225,7 +243,8 @@ class Replicas:
             place = self._place / file.file_id.hex()
             if keep:
                 now, size = self._wall_clock(), file.manifest.size
-                await self._disk.run(put_aside, place, self._leftovers, file.file_id, size, now)
+                with suppress(StorageFailed):  # they may be on different disks: then nothing is kept
+                    await self._disk.run(put_aside, place, self._leftovers, file.file_id, size, now)
             await self._library.remove(file, delete=False, why=why)
             await self._disk.run(lambda: shutil.rmtree(place, ignore_errors=True))
         log.info("replica given up", file=file.label, reason=why)
@@ -245,42 +264,33 @@ class Replicas:
 
     async def _look_at(self, file: LocalFile) -> None:
         if file.is_fetching and isinstance(file.failure, _DISK_TROUBLE):
-            trouble = file.failure
-            await self._give_up(file, str(trouble), keep=False)
-            self._decline(file.file_id, trouble)
-        elif file.record.state == "withdrawn":
-            await self._give_up(file, file.note, keep=False)
-        elif file.record.state in COMPLETE_STATES and not file.durable.is_full:
-            await self._repair(file)
+            self._decline(file.file_id, file.failure)
+            await self._give_up(file, str(file.failure), keep=False)
+        elif _is_unsound(file):
+            await self._mend(file)
 
-    async def _repair(self, file: LocalFile) -> None:
-        """Fetch the bad pieces of a replica again: what is good of it becomes the part of a download.
+    async def _mend(self, file: LocalFile) -> None:
+        """Fetch what is bad or missing of a replica: what there is of it becomes the part of a download, and is hashed.
 
-        All of it is hashed first: what harms one piece seldom harms one only.
+        So nothing that is good is fetched or lost, whatever has become of the rest. The record comes first: after a
+        crash `load` does what it says.
         """
-        good = await self._library.check(file, file.durable.copy())
-        if bad := [piece for piece in file.durable if piece not in good]:
-            await self._library.report_bad(file, bad)
         async with self._transfers.stopped(file):
-            if self._library.find(file.file_id) is not file or file.durable.is_full:
-                return
-            lost = file.manifest.piece_count - len(file.durable)
-            log.warning("repairing replica", file=file.label, bad=format_count(lost, "piece"))
-            await self._reopen(file, self._place / file.file_id.hex())
-
-    async def _reopen(self, file: LocalFile, place: Path) -> None:
-        content, part = place / file.manifest.name, part_path(place, file.manifest)
-        with translated(content, "moved"):
-            await self._disk.run(os.rename, content, part)
-        record = replace(
-            file.record,
-            part=os.fsencode(part),
-            state="downloading",
-            durable=file.durable.to_bytes(),
-            stamps=b"",
-            note=file.note,
-        )
-        await self._library.add(record, file.manifest, None)
+            if self._library.find(file.file_id) is not file or not _is_unsound(file):
+                return  # paused, restored or removed meanwhile
+            log.warning("mending replica", file=file.label, reason=file.note)
+            place = self._place / file.file_id.hex()
+            content, part = place / file.manifest.name, part_path(place, file.manifest)
+            record = replace(
+                file.record,
+                path=os.fsencode(content),
+                part=os.fsencode(part),
+                state="downloading",
+                durable=PieceSet(file.manifest.piece_count).to_bytes(),
+                stamps=b"",
+            )
+            await self._library.add(record, file.manifest, None)
+            await self._disk.run(_to_part, content, part)
 
     async def _clear(self) -> None:
         while True:
@@ -320,11 +330,37 @@ def _make_place(place: Path, leftovers: Path, manifest: Manifest, part: Path) ->
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def _to_part(content: Path, part: Path) -> None:
+    """Make a part of a replica's content, unless there is one.
+
+    Raises:
+      NotPermitted, NoSpace, StorageFailed: the file system refuses.
+    """
+    with translated(content, "moved"):
+        part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.path.lexists(part) and os.path.lexists(content):
+            os.rename(content, part)
+
+
+def _is_unsound(file: LocalFile) -> bool:
+    """Whether a replica that was complete is not what it was: pieces are bad, or somebody has changed or moved it."""
+    is_damaged = file.record.state in COMPLETE_STATES and not file.durable.is_full
+    return file.record.ordered and (is_damaged or file.record.state == "withdrawn")
+
+
 def remove_strays(directory: Path, used: set[Path]) -> None:
-    """Remove what lies in the daemon's own directory and no record names: a crash came before there was one."""
-    for place in directory.iterdir() if directory.is_dir() else ():
-        if place not in used:
-            shutil.rmtree(place, ignore_errors=True)
+    """Remove what lies in the daemon's own directory and no record names: a crash came before there was one.
+
+    Where records name nothing of what is there, the directory may have been moved, and nothing is removed.
+    """
+    known = {os.path.realpath(place) for place in used}
+    places = list(directory.iterdir()) if directory.is_dir() else []
+    strays = [place for place in places if os.path.realpath(place) not in known]
+    if known and len(strays) == len(places) and places:
+        log.warning("not cleared", directory=str(directory), reason="no record names anything in it; was it moved?")
+        return
+    for place in strays:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def take_over(file: LocalFile, destination: Path) -> Path | None:

@@ -207,6 +207,7 @@ class Uploader:
         """
         place = self._copies / os.urandom(8).hex() / found.name
         with self._allowance.copying(found.size, printable(found.name)):
+            await self._allowance.clear(0, besides=b"")
             progress.copying = True
             try:
                 await make(place)

@@ -63,7 +63,9 @@ _SCHEMA: Final = (
     """,
     """
     ALTER TABLE files ADD COLUMN ordered INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE unwanted (file_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;  -- removed here by hand
+    CREATE TABLE unwanted (  -- removed here by hand
+        file_id BLOB PRIMARY KEY, removed_at REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
     """,
     """
     CREATE TABLE scrubs (
@@ -208,13 +210,14 @@ class JobStore:
         """Forget a file and its peers; nothing happens where there is none."""
         self._change("DELETE FROM files WHERE file_id = ?", file_id)
 
-    def keep_away(self, file_id: bytes) -> None:
-        """Keep that a file was removed here by hand, until it is added again: it is no place for a replica."""
-        self._change("INSERT OR IGNORE INTO unwanted VALUES (?)", file_id)
+    def keep_away(self, file_id: bytes, now: float) -> None:
+        """Keep that a file was removed here by hand at this moment (Unix seconds), until it is added again."""
+        self._change("REPLACE INTO unwanted VALUES (?, ?)", file_id, now)
 
-    def is_unwanted(self, file_id: bytes) -> bool:
-        """Whether a file was removed here by hand."""
-        with self._lock:
+    def is_unwanted(self, file_id: bytes, since: float) -> bool:
+        """Whether a file was removed here by hand since then (Unix seconds); what was removed before is forgotten."""
+        with self.transaction():
+            self._change("DELETE FROM unwanted WHERE removed_at < ?", since)
             return self._database.row("SELECT 1 FROM unwanted WHERE file_id = ?", file_id) is not None
 
     def load_all(self) -> list[FileRecord]:
