@@ -368,7 +368,7 @@ class Library:
         """Store that the master has the file in its catalogue; if that fails, it is published again after a restart."""
         if file := self.find(FileId(info.file_id)):
             await self._best_effort.store("published", lambda: self._jobs.set_published(file.file_id, True))
-            file.update(published=True, replicas=info.replicas_wanted)
+            file.update(published=True, replicas=info.replicas_wanted, expires_at=info.expires_at)
             self._told(file)
 
     async def set_peers(self, handout: Handout) -> None:

@@ -20,8 +20,8 @@ class UploadReport(Report, frozen=True, kw_only=True):
     """`tracker`: the path that the tracker file was written to, set by whoever wrote it.
 
     `published`: the master has it in its catalogue; False while the master is away. `hosts`: so many could hold a copy
-    now, 0 while that is not known. `expires_at`: when this upload has it removed from the fleet, as in `StatReport`; 0:
-    it says nothing of that.
+    now, 0 while that is not known. `expires_at`: when it is removed from the fleet, as in `StatReport`, by this
+    upload or an earlier one; 0: never, or, while the master is away, as before.
     """
 
     id: str
