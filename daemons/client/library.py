@@ -303,7 +303,9 @@ class Library:
         with file.using():
             changed = await self.disk_of(file).run(file.store.changed)
         if changed is not None:
-            reason = f"{printable(changed[0])} {changed[1]}; put it back, or upload or download it again"
+            mended = "it is the fleet's copy, and is made anew by itself"
+            remedy = mended if file.record.ordered else "put it back, or upload or download it again"
+            reason = f"{printable(changed[0])} {changed[1]}; {remedy}"
             if file.record.state != "paused":  # that it stays: what is put back would be served
                 file.content_changed(reason)
             raise ContentChanged(f"{file.label} is no longer served: {reason}")

@@ -288,7 +288,8 @@ class RemoveReport(Report, frozen=True, kw_only=True):
 class VerifyReport(Report, frozen=True, kw_only=True):
     """`checked`: of `pieces`, how many this host has; `complete`: the file is at its `path`, all of it.
 
-    `bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well.
+    `bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well. `ordered`: this host holds it by
+    the master's order, and mends it by itself.
     """
 
     id: str
@@ -300,6 +301,7 @@ class VerifyReport(Report, frozen=True, kw_only=True):
     complete: bool
     bad_pieces: list[int]
     seconds: float
+    ordered: bool = False
 
 
 class TransferStateReport(Report, frozen=True, kw_only=True):

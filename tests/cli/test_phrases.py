@@ -104,6 +104,11 @@ def test_found_bad(bad: list[int], start: str) -> None:
     assert sentence == start + "`interfiles download` fetches what is missing"
 
 
+def test_bad_pieces_of_a_replica_were_for_people_to_fetch_again() -> None:
+    sentence = phrases.found_bad(msgspec.structs.replace(VERIFIED, bad_pieces=[7], ordered=True))
+    assert sentence.endswith("is no longer served; it is the fleet's copy, and is mended by itself")
+
+
 @pytest.mark.parametrize(
     ("done", "total", "shown"),
     [(0, 10, "0 %"), (9_999, 10_000, "99 %"), (10, 10, "100 %"), (0, 0, "100 %"), (10**18, 10**18 + 1, "99 %")],
