@@ -177,7 +177,7 @@ def removed(report: "RemoveReport", *, local: bool) -> str:
     if local:
         what = f"Removed {name} from this host alone"
         if report.ordered:
-            what += "; it was the fleet's copy, and the master has another one made elsewhere"
+            what += "; it was the fleet's copy, and the master makes another elsewhere if it can"
     else:
         others = "no other host had any of it"
         if report.hosts:

@@ -74,8 +74,8 @@ def test_uploaded() -> None:
             {"ordered": True, "deleted": True},
             True,
             (
-                "Removed weights from this host alone; it was the fleet's copy, and the master has another one made "
-                "elsewhere. /data/weights is deleted."
+                "Removed weights from this host alone; it was the fleet's copy, and the master makes another elsewhere "
+                "if it can. /data/weights is deleted."
             ),
         ),
     ],
