@@ -42,11 +42,13 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Read `64KiB`, `1.5GB` or `300B`; return bytes.
+    """Read `64KiB`, `1.5GB` or `300B`, or `0`, which needs no unit; return bytes.
 
     Raises:
       UsageError: it is not such a size, or does not fit in 63 bits.
     """
+    if text.strip() == "0":
+        return 0
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"'{printable(text)}' is not a size; write 64KiB, 300MB or 1.5GB")

@@ -47,6 +47,9 @@ def test_durations(text: str, seconds: float) -> None:
         ("10TB", 10**13),
         ("9007199254740993B", 2**53 + 1),
         ("0.1kB", 100),
+        ("0", 0),
+        (" 0 ", 0),
+        ("0B", 0),
     ],
 )
 def test_sizes(text: str, size: int) -> None:
@@ -78,7 +81,9 @@ def test_what_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize("text", ["", "10", "10Gb", "10iB", "-1B", "1.5.5GB", "10EB", "9223372036854775808B", "MB"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "00", "0.0", "-0", "10Gb", "10iB", "-1B", "1.5.5GB", "10EB", "9223372036854775808B", "MB"]
+)
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match=r"^'.*' (is not a size|has an i|is too large)"):
         parse_size(text)

@@ -339,6 +339,7 @@ class ControlServer:
             complete=whole,
             bad_pieces=list(map(int, bad)),
             seconds=round(trio.current_time() - began, 3),
+            ordered=file.record.ordered,
         )
 
     # Commands that are quick

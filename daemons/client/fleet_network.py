@@ -48,7 +48,7 @@ class FleetNetwork:
         self._network = network
         self._reach = reach
         self._wall_clock = wall_clock
-        self._revoked = set(revoked)
+        self._revoked = frozenset(revoked)
         self._connections: defaultdict[str, WeakSet[TlsTransport]] = defaultdict(WeakSet)
         self._retired: list[str] = []  # CAs, since this daemon started: for connections that are older
         self.credentials = credentials
@@ -74,6 +74,11 @@ class FleetNetwork:
     def host_id(self) -> str:
         """This host's own."""
         return self.certified.subject.host_id
+
+    @property
+    def revoked(self) -> frozenset[str]:
+        """Ids of the hosts that are refused."""
+        return self._revoked
 
     async def dial_master(self, address: Address) -> TlsTransport:
         """Connect to the fleet's master.
@@ -119,7 +124,7 @@ class FleetNetwork:
 
     def revoke(self, host_ids: Iterable[str], *, replace: bool) -> None:
         """Hosts are not of the fleet any more, beside or in place of those known before: cut what connects them."""
-        told = set(host_ids)
+        told = frozenset(host_ids)
         self._revoked = told if replace else self._revoked | told
         for host_id in told:
             cut = self._connections.pop(host_id, ())

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from daemons.client.best_effort import BestEffort
 from daemons.client.cancellable import run_cancellable
 from daemons.client.disks import Disks
 from daemons.client.local_file import LocalFile
 from daemons.client.notice import Notice
 from daemons.client.rounds import rounds
-from interfiles.errors import AmbiguousFile, ContentChanged, InterFilesError, NotPermitted, printable
+from interfiles.errors import AmbiguousFile, ContentChanged, NotPermitted, printable
 from interfiles.manifest import FileId, Manifest
 from interfiles.piece_set import PieceSet
 from interfiles.storage.part_store import discard_part
@@ -65,6 +66,7 @@ class Library:
         self.work: Final = Notice()
         self._jobs = jobs
         self._database = database
+        self._best_effort = BestEffort(database)
         self._disk = disk
         self._files: dict[FileId, LocalFile] = {}
         self._replaced: set[FileId] = set()  # another file of this id is being stored
@@ -301,7 +303,9 @@ class Library:
         with file.using():
             changed = await self.disk_of(file).run(file.store.changed)
         if changed is not None:
-            reason = f"{printable(changed[0])} {changed[1]}; put it back, or upload or download it again"
+            mended = "it is the fleet's copy, and is made anew by itself"
+            remedy = mended if file.record.ordered else "put it back, or upload or download it again"
+            reason = f"{printable(changed[0])} {changed[1]}; {remedy}"
             if file.record.state != "paused":  # that it stays: what is put back would be served
                 file.content_changed(reason)
             raise ContentChanged(f"{file.label} is no longer served: {reason}")
@@ -363,10 +367,10 @@ class Library:
         return {Path(os.fsdecode(file.record.path)).parent for file in self._files.values() if file.record.owned}
 
     async def set_published(self, info: FileInfo) -> None:
-        """Store that the master has the file in its catalogue."""
+        """Store that the master has the file in its catalogue; if that fails, it is published again after a restart."""
         if file := self.find(FileId(info.file_id)):
-            await self._database.run(self._jobs.set_published, file.file_id, True)
-            file.update(published=True, replicas=info.replicas_wanted)
+            await self._best_effort.store("published", lambda: self._jobs.set_published(file.file_id, True))
+            file.update(published=True, replicas=info.replicas_wanted, expires_at=info.expires_at)
             self._told(file)
 
     async def set_peers(self, handout: Handout) -> None:
@@ -380,7 +384,4 @@ class Library:
     async def _save_peers(self, file: LocalFile) -> None:
         """Store the peers handed out, for a restart while the master is away."""
         known = [KnownPeer(peer.host_id, peer.name, peer.address) for peer in file.peers.values()]
-        try:
-            await self._database.run(self._jobs.save_peers, file.file_id, known)
-        except InterFilesError as e:
-            log.warning("peers not kept", file=file.label, reason=str(e))  # the download goes on all the same
+        await self._best_effort.store("peers", lambda: self._jobs.save_peers(file.file_id, known))

@@ -58,6 +58,7 @@ BACKOFF_CAP_S: Final = 10.0  # or a heartbeat's length: a master that is back he
 PUBLISH_RETRY_S: Final = 10.0
 RENEWAL_CHECK_S: Final = 600.0  # the wall clock may be set meanwhile
 RENEWAL_RETRY_S: Final = 60.0
+STORE_RETRY_S: Final = 60.0  # what a full disk did not take
 MAX_REQUESTS: Final = 64  # under way at once
 MAX_UNSENT: Final = 64
 
@@ -238,6 +239,7 @@ class MasterLink:
                 nursery.start_soon(self._announce, outgoing, heartbeat_s)
                 nursery.start_soon(self._publish)
                 nursery.start_soon(self._keep_certified)
+                nursery.start_soon(self._keep_stored)
                 await self._read(stream)
         finally:
             self._outgoing = None
@@ -306,6 +308,7 @@ class MasterLink:
             for batch in _batches(pending):
                 self._sent += 1
                 used, free = self._announcer.room()
+                free = free if self._membership.is_stored else 0  # its disk is full or broken
                 await outgoing.send((m.Heartbeat(self._sent, used, free, replace, batch), b""))
                 replace = False
             told_at = trio.current_time()
@@ -353,6 +356,11 @@ class MasterLink:
             except InterFilesError as e:
                 log.warning("certificate not renewed", reason=str(e))
             await trio.sleep(RENEWAL_RETRY_S)
+
+    async def _keep_stored(self) -> None:
+        while True:
+            await trio.sleep(STORE_RETRY_S)
+            await self._membership.store()
 
     async def publish(self, publication: Publication) -> m.FileInfo:
         """Put one file into the catalogue.

@@ -1,6 +1,7 @@
 """This host's place in its fleet: its certificate, kept fresh, and what the master says of others'.
 
-What is told is durable before it is used, so a restart without the master trusts and refuses the same.
+What is told is in force at once, and stored right away, so a restart without the master trusts and refuses the same.
+What cannot be stored, as the disk is full, is in force all the same, and the master says it again after a restart.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from daemons.client.best_effort import BestEffort
 from interfiles.errors import RemoteProtocolError, StorageFailed, UntrustedPeer
 from interfiles.identity import contexts
 from interfiles.identity.authority import is_issued_by, new_key, read_certificate, request_for
@@ -56,7 +58,10 @@ def check_minted(chain: str, key: str, authorities: Sequence[str]) -> Subject:
 
 
 class Membership:
-    """Owner of this host's identity; it alone changes the credentials of `network`."""
+    """Owner of this host's identity; it alone changes the credentials of `network`.
+
+    `identity` and what `network` has as revoked are what `jobs` has.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,8 @@ class Membership:
         self.identity = identity
         self._network = network
         self._jobs = jobs
-        self._database = database
+        self._best_effort = BestEffort(database)
+        self._stored = (identity, network.revoked)
         self._rng = rng
         self._wall_clock = wall_clock
         self._next_key: str | None = None
@@ -81,6 +87,11 @@ class Membership:
     def renewal_due_in_s(self) -> float:
         """How long until the certificate should be renewed; zero or less: now."""
         return self._renew_at - self._wall_clock()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all that is in force is on the disk."""
+        return self._stored == (self.identity, self._network.revoked)
 
     def renewal_request(self) -> bytes:
         """The signing request for a new key, which is used once the certificate for it has come."""
@@ -92,7 +103,6 @@ class Membership:
 
         Raises:
           RemoteProtocolError: what it has sent is no certificate of this host; the old one stays.
-          StorageFailed, NoSpace: it cannot be kept; the old one stays.
         """
         assert self._next_key is not None
         made = replace(self.identity, key=self._next_key, chain=answer.chain, authorities=tuple(answer.authorities))
@@ -107,7 +117,6 @@ class Membership:
 
         Raises:
           RemoteProtocolError: they are malformed; those known before stay.
-          StorageFailed, NoSpace: they cannot be kept; those known before stay.
         """
         if tuple(certificates) != self.identity.authorities:
             await self._change(replace(self.identity, authorities=tuple(certificates)), at_once=at_once)
@@ -116,23 +125,37 @@ class Membership:
     async def on_revoked(self, message: Revoked) -> None:
         """Hosts are not of the fleet any more."""
         self._network.revoke(message.hosts, replace=message.replace)
-        await self._database.run(lambda: self._jobs.save_revoked(message.hosts, replace=message.replace))
+        await self.store()
 
     async def on_admitted(self, *, removed: str) -> None:
         """Whether the master knows this host: `removed` is empty if so, else what it said."""
         if removed != self.identity.removed:
             self.identity = replace(self.identity, removed=removed)
-            await self._database.run(self._jobs.save_identity, self.identity)
+        await self.store()
+
+    async def store(self) -> None:
+        """Store what is in force and not stored; where that cannot be done now, it goes on from memory.
+
+        The old certificate stays on the disk then, and is good for another renewal after a restart.
+        """
+        identity, revoked = self.identity, self._network.revoked
+        known, refused = self._stored
+        if identity != known and await self._best_effort.store("identity", lambda: self._jobs.save_identity(identity)):
+            self._stored = identity, self._stored[1]
+        if revoked != refused:
+            fresh, replaced = (revoked, True) if refused - revoked else (revoked - refused, False)
+            if await self._best_effort.store("revoked", lambda: self._jobs.save_revoked(fresh, replace=replaced)):
+                self._stored = self._stored[0], revoked
 
     async def _change(self, made: Identity, *, at_once: bool = False) -> None:
         try:
             contexts.dialling(credentials_of(made))  # as a check that TLS takes them
         except StorageFailed as e:
             raise RemoteProtocolError(f"the master sent a certificate that is not good: {e}") from e
-        await self._database.run(self._jobs.save_identity, made)
-        self.identity = made
         self._network.install(credentials_of(made), at_once=at_once)
+        self.identity = made
         self._renew_at = self._choose_renewal()
+        await self.store()
 
     def _choose_renewal(self) -> float:
         certified = self._network.certified

@@ -53,7 +53,7 @@ LOOK_S: Final = (
 )
 LOOK_AGAIN_S: Final = 60.0  # between two looks where nothing changes
 LEFTOVER_S: Final = 7.0 * DAY  # that a leftover is kept at most
-CLEAR_S: Final = float(HOUR)  # between two looks at how old leftovers are
+CLEAR_S: Final = float(HOUR)  # between two looks for leftovers that are too old or over the quota
 REMOVED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here,
 UNFIT_REST_S: Final = 600.0  # or for what is paused, damaged or withdrawn here
 _DISK_TROUBLE: Final = (NoSpace, NotPermitted, StorageFailed)
@@ -295,6 +295,7 @@ class Replicas:
     async def _clear(self) -> None:
         while True:
             await self._disk.run(remove_older, self._leftovers, self._wall_clock() - LEFTOVER_S)
+            await self._allowance.clear(0, besides=b"")  # what a lower quota, or others on the disk, leave no room for
             await trio.sleep(CLEAR_S)
 
     # Challenges

@@ -200,7 +200,9 @@ class Scrubber:
             is_done = await self._read_on(nursery, kept, bad)
         except InterFilesError:
             await self._report(file, bad)
-            raise
+            if self._is_whole(file):
+                raise
+            return  # it went in the middle of it: removed, or taken to be mended
         await self._report(file, bad)
         if is_done:
             kept.scrubbed_at, kept.position = trio.current_time(), 0

@@ -140,9 +140,8 @@ def _ask_first(socket: str | None, source: "Source", *, local: bool, delete: boo
 def _question(report: "StatReport", *, local: bool, delete: bool) -> str:
     what = f"{printable(report.name)} ({phrases.content(report.size, report.entries)}, id {phrases.short(report.id)})"
     if local and report.local.ordered:
-        return (
-            f"Remove {what} from this host? It is the fleet's copy: the master has another one made elsewhere. [y/N] "
-        )
+        other = "the master makes another elsewhere if it can"
+        return f"Remove {what} from this host? It is the fleet's copy: {other}. [y/N] "
     if local:
         where = "from this host"
     else:

@@ -177,7 +177,7 @@ def removed(report: "RemoveReport", *, local: bool) -> str:
     if local:
         what = f"Removed {name} from this host alone"
         if report.ordered:
-            what += "; it was the fleet's copy, and the master has another one made elsewhere"
+            what += "; it was the fleet's copy, and the master makes another elsewhere if it can"
     else:
         others = "no other host had any of it"
         if report.hosts:
@@ -205,14 +205,19 @@ def not_all_there(report: "VerifyReport") -> str:
 
 
 def found_bad(report: "VerifyReport") -> str:
-    """The error of a verification that found bad pieces."""
+    """The error of a verification that found bad pieces, which a replica's host mends by itself."""
     bad = report.bad_pieces
     named = ", ".join(format_count(piece) for piece in bad[:_MAX_PIECES_NAMED])
     more = ", …" if len(bad) > _MAX_PIECES_NAMED else ""
+    remedy = (
+        "it is the fleet's copy, and is mended by itself"
+        if report.ordered
+        else "`interfiles download` fetches what is missing"
+    )
     return (
         f"{printable(report.name)}: {format_count(len(bad))} of {format_count(report.pieces, 'piece')} "
         f"{'does' if len(bad) == 1 else 'do'} not match ({'piece' if len(bad) == 1 else 'pieces'} {named}{more}) and "
-        f"{'is' if len(bad) == 1 else 'are'} no longer served; `interfiles download` fetches what is missing"
+        f"{'is' if len(bad) == 1 else 'are'} no longer served; {remedy}"
     )
 
 

@@ -108,7 +108,7 @@ def upload(
         typer.Option(
             metavar="T",
             parser=parse_duration,
-            help="Remove it from the fleet after so long, as `rm` does: 12h, 7d [default: never].",
+            help="Remove it from the fleet after so long, 1m at least, as `rm` does: 12h, 7d [default: never].",
             show_default=False,
         ),
     ] = None,

@@ -46,7 +46,8 @@ class FileRecord:
     ever removes it. `owner`: the other user on whose behalf it is held, if it is; `place`: the directory in which that
     user has shown a right to write. `priority`: of its download. `ordered`: the master has it held, under the state
     directory; nobody of this host asked for it. `expires_at`: when it is to be removed from the fleet, in Unix seconds,
-    0: its upload says nothing of that. `again`: it was published before this host joined anew.
+    as its upload wishes, and once it is published as the master says; 0: nothing is said of that. `again`: it was
+    published before this host joined anew.
     """
 
     file_id: bytes

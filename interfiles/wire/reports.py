@@ -20,8 +20,8 @@ class UploadReport(Report, frozen=True, kw_only=True):
     """`tracker`: the path that the tracker file was written to, set by whoever wrote it.
 
     `published`: the master has it in its catalogue; False while the master is away. `hosts`: so many could hold a copy
-    now, 0 while that is not known. `expires_at`: when this upload has it removed from the fleet, as in `StatReport`; 0:
-    it says nothing of that.
+    now, 0 while that is not known. `expires_at`: when it is removed from the fleet, as in `StatReport`, by this
+    upload or an earlier one; 0: never, or, while the master is away, as before.
     """
 
     id: str
@@ -288,7 +288,8 @@ class RemoveReport(Report, frozen=True, kw_only=True):
 class VerifyReport(Report, frozen=True, kw_only=True):
     """`checked`: of `pieces`, how many this host has; `complete`: the file is at its `path`, all of it.
 
-    `bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well.
+    `bad_pieces`: the pieces whose bytes on disk do not match; empty when all is well. `ordered`: this host holds it by
+    the master's order, and mends it by itself.
     """
 
     id: str
@@ -300,6 +301,7 @@ class VerifyReport(Report, frozen=True, kw_only=True):
     complete: bool
     bad_pieces: list[int]
     seconds: float
+    ordered: bool = False
 
 
 class TransferStateReport(Report, frozen=True, kw_only=True):

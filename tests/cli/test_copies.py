@@ -133,14 +133,14 @@ def test_rm_asks_on_a_terminal(typed: str, answer: io.StringIO, interfiles: Comm
         assert [type(request) for request, _ in daemon.requests] == [messages.Stat]
 
 
-def test_the_question_says_that_a_replica_is_made_elsewhere(
+def test_the_question_promised_another_replica_elsewhere_where_there_is_nowhere(
     answer: io.StringIO, interfiles: Command, daemon: FakeDaemon
 ) -> None:
     daemon.will(msgspec.structs.replace(STAT, local=msgspec.structs.replace(STAT.local, ordered=True)))
     outcome = interfiles("rm", "-p", "weights", "--local")
     assert outcome.err.startswith(
         "Remove weights (18.4 GB in 231 files, id 9c41e07b2d55) from this host? "
-        "It is the fleet's copy: the master has another one made elsewhere. [y/N] "
+        "It is the fleet's copy: the master makes another elsewhere if it can. [y/N] "
     )
 
 

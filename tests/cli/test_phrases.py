@@ -74,8 +74,8 @@ def test_uploaded() -> None:
             {"ordered": True, "deleted": True},
             True,
             (
-                "Removed weights from this host alone; it was the fleet's copy, and the master has another one made "
-                "elsewhere. /data/weights is deleted."
+                "Removed weights from this host alone; it was the fleet's copy, and the master makes another elsewhere "
+                "if it can. /data/weights is deleted."
             ),
         ),
     ],
@@ -102,6 +102,11 @@ def test_verified() -> None:
 def test_found_bad(bad: list[int], start: str) -> None:
     sentence = phrases.found_bad(msgspec.structs.replace(VERIFIED, bad_pieces=bad))
     assert sentence == start + "`interfiles download` fetches what is missing"
+
+
+def test_bad_pieces_of_a_replica_were_for_people_to_fetch_again() -> None:
+    sentence = phrases.found_bad(msgspec.structs.replace(VERIFIED, bad_pieces=[7], ordered=True))
+    assert sentence.endswith("is no longer served; it is the fleet's copy, and is mended by itself")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from interfiles.errors import DestinationExists, NoSource, TimedOut
+from interfiles.units import MINUTE
 from interfiles.wire import control_messages as messages
+from interfiles.wire.control_messages import MIN_EXPIRE_S
 from interfiles.wire.reports import DownloadReport, TransferStateReport
 from tests.cli.conftest import Command
 from tests.fake_daemon import FakeDaemon
@@ -70,6 +72,11 @@ def test_an_upload_that_would_expire_at_once_is_a_mistake(interfiles: Command, d
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == "interfiles: a file expires in 1 min at the earliest; 59 s is too soon.\n"
     assert daemon.requests == []
+
+
+def test_the_help_of_upload_says_after_how_long_a_file_may_expire(interfiles: Command) -> None:
+    assert MIN_EXPIRE_S == MINUTE
+    assert "after so long, 1m at least" in " ".join(interfiles("upload", "--help").out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(("hosts", "can"), [(2, "2 that can hold a copy, so 2"), (1, "1 that can hold a copy, so 1")])

@@ -133,8 +133,7 @@ async def test_an_upload_that_expires_leaves_the_fleet_and_stays_where_people_ha
         await hosts[2].download(tracker)
         listed = (await hosts[1].ask(c.ListFiles(0), FileListReport)).files
         assert [file.expires_at for file in listed] == [expires_at]
-        again, _ = await hosts[0].upload(path)
-        assert again.expires_at == 0, "this upload says nothing of it"
+        await hosts[0].upload(path)  # this one says nothing of it
         assert (await hosts[1].stat(report.id)).expires_at == expires_at
         await trio.sleep(550)
         assert (await hosts[1].stat(report.id)).replicas.complete == 2
@@ -143,6 +142,17 @@ async def test_an_upload_that_expires_leaves_the_fleet_and_stays_where_people_ha
         assert (await hosts[1].ask(c.ListFiles(0), FileListReport)).files == []
         assert holders(fleet, report.id) == []
         assert path.stat().st_size == (hosts[2].directory / "got/weights").stat().st_size == SIZE
+
+
+async def test_another_upload_of_what_expires_did_not_say_that_it_does(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=1) as (_, hosts):
+        first, _ = await hosts[0].upload(content(hosts[0]), expire_s=600.0)
+        assert first.expires_at
+        for host in hosts:
+            again, _ = await host.upload(content(host))
+            assert (again.id, again.expires_at) == (first.id, first.expires_at)
 
 
 async def test_when_an_upload_expires_is_kept_while_the_master_is_away(

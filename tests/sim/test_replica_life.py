@@ -4,9 +4,11 @@ import os
 import random
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from interfiles.errors import ContentChanged
 from interfiles.geometry import MIN_PIECE_BYTES
 from interfiles.transport.memory_links import Link
 from interfiles.wire import control_messages as c
@@ -124,7 +126,8 @@ async def test_a_bad_piece_of_a_replica_is_fetched_again(tmp_path: Path, autojum
         (replica,) = holders(fleet, report.id)
         flip(replica, 2 * MIN_PIECE_BYTES + 5)
         sent = sent_by(fleet, a, [b])
-        assert (await b.verify(report.id)).bad_pieces == [2]
+        found = await b.verify(report.id)
+        assert (found.bad_pieces, found.ordered) == ([2], True)
         await until_copies(a, report.id, 2)
         assert replica.read_bytes() == path.read_bytes()
         assert sent_by(fleet, a, [b]) - sent < 2 * MIN_PIECE_BYTES, "only the bad piece"
@@ -142,6 +145,22 @@ async def test_a_replica_that_somebody_changed_is_made_anew(tmp_path: Path, auto
         await trio.sleep(70)  # the sweep
         await until_copies(a, report.id, 2)
         assert replica.read_bytes() == path.read_bytes()
+
+
+async def test_verify_of_a_changed_replica_had_people_mend_what_mends_itself(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=2) as (fleet, [a, b]):
+        path = content(a)
+        report, _ = await a.upload(path)
+        await until_copies(a, report.id, 2)
+        (replica,) = holders(fleet, report.id)
+        replica.write_bytes(b"not what it was")
+        with pytest.raises(ContentChanged, match="it is the fleet's copy, and is made anew by itself"):
+            await b.verify(report.id)
+        await trio.sleep(70)
+        await until_copies(a, report.id, 2)
+        assert (await b.verify(report.id)).bad_pieces == []
 
 
 async def test_rm_takes_replicas_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -91,6 +91,12 @@ def test_a_host_name_is_made_from_whatever_the_system_says(
     assert config_of(started).name == name
 
 
+def test_no_room_for_copies_and_none_kept_free_were_no_sizes(started: Started) -> None:
+    """`--keep-free 0` was refused for its want of a unit."""
+    config = config_of(started, "--quota", "0", "--keep-free", "0")
+    assert (config.quota, config.keep_free) == (0, 0)
+
+
 def test_every_option(started: Started, tmp_path: Path) -> None:
     config = config_of(
         started,

@@ -19,6 +19,7 @@ from interfiles.transport.memory import MemoryNetwork
 from interfiles.transport.reach import Reach
 from interfiles.units import DAY
 from interfiles.wire import master_messages as m
+from tests.conftest import LogRecords
 from tests.daemons.client.certificates import CA, MASTER_SUBJECT, OTHER_CA, host_subject, identity
 from tests.daemons.client.setting import DAEMON_IP, EPOCH, FLEET, MASTER, id_of
 
@@ -55,6 +56,10 @@ class Member:
             and self.jobs.load_identity() == expected
             and (in_use.chain, in_use.key, in_use.authorities) == (expected.chain, expected.key, expected.authorities)
         )
+
+
+def full(*_: object) -> None:
+    raise NoSpace("the client's database cannot be written: its disk is full; free some room")
 
 
 def sign(request: bytes, subject: Subject = ME, *, authority: Authority = CA, now: float = EPOCH) -> str:
@@ -153,24 +158,27 @@ async def test_an_answer_to_a_request_that_was_given_up_is_not_taken(tmp_path: P
     assert member.is_all(before)
 
 
-async def test_a_renewal_that_cannot_be_kept_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_renewal_that_a_full_disk_does_not_take_is_used_and_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     member = Member(tmp_path)
     before = member.membership.identity
     chain = sign(member.membership.renewal_request())
-
-    def fail(_: Identity) -> None:
-        raise NoSpace("the disk is full")
-
-    monkeypatch.setattr(member.jobs, "save_identity", fail)
-    with pytest.raises(NoSpace):
+    with monkeypatch.context() as patched:
+        patched.setattr(JobStore, "_change", full)
         await member.membership.on_renewed(m.Renewed(1, chain, [CA.certificate]))
-    assert member.is_all(before)
+    assert member.network.credentials.chain == member.membership.identity.chain == chain
+    assert member.jobs.load_identity() == before, "the old one, to renew with after a restart"
+    assert not member.membership.is_stored
+    await member.membership.on_admitted(removed="")
+    assert member.is_all(member.membership.identity)
+    assert member.membership.is_stored
 
 
 # The CAs that the master names
 
 
-async def test_cas_are_kept_before_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cas_are_kept_and_used(tmp_path: Path) -> None:
     member = Member(tmp_path)
     await member.membership.on_authorities([NEWER.certificate, CA.certificate], at_once=False)
     assert member.membership.identity == replace(identity(), authorities=(NEWER.certificate, CA.certificate))
@@ -217,6 +225,22 @@ async def test_who_was_removed_is_kept(tmp_path: Path) -> None:
     assert member.jobs.load_revoked() == {id_of("a"), id_of("b"), id_of("c")}
     await member.membership.on_revoked(m.Revoked(True, [id_of("d")]))
     assert member.jobs.load_revoked() == {id_of("d")}
+
+
+async def test_who_was_removed_is_refused_though_the_disk_is_full_and_kept_with_the_next_who_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_records: LogRecords
+) -> None:
+    member = Member(tmp_path)
+    await member.membership.on_revoked(m.Revoked(True, [id_of("a"), id_of("b")]))
+    with monkeypatch.context() as patched:
+        patched.setattr(JobStore, "_change", full)
+        await member.membership.on_revoked(m.Revoked(True, [id_of("b"), id_of("c")]))
+        await member.membership.on_revoked(m.Revoked(False, [id_of("d")]))
+        assert member.network.revoked == {id_of("b"), id_of("c"), id_of("d")}
+        assert member.jobs.load_revoked() == {id_of("a"), id_of("b")}
+    assert [record["what"] for record in log_records.records if record["event"] == "not stored"] == ["revoked"]
+    await member.membership.on_revoked(m.Revoked(False, [id_of("e")]))
+    assert member.jobs.load_revoked() == member.network.revoked == {id_of(name) for name in "bcde"}
 
 
 async def test_that_this_host_was_removed_is_kept_until_the_master_knows_it_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from daemons.client.master_link import STORE_RETRY_S
 from interfiles.errors import NoSpace, NotAdmitted, PeerGone
 from interfiles.storage.jobs import JobStore
 from interfiles.transport.message_stream import greet
@@ -166,7 +167,7 @@ async def test_who_was_removed_while_this_host_was_away_is_told_to_it_first(
     assert await honest_copy(world, content) == content.data
 
 
-async def test_a_removal_that_cannot_be_kept_counts_all_the_same_and_is_told_again(
+async def test_a_removal_that_cannot_be_kept_counts_all_the_same_and_is_kept_once_there_is_room(
     world: World, content: Content, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     file_id = await world.seed(content)
@@ -181,15 +182,10 @@ async def test_a_removal_that_cannot_be_kept_counts_all_the_same_and_is_told_aga
         with pytest.raises(NotAdmitted):
             async with fetching(world, file_id, name="removed"):
                 pytest.fail("it was let in")
-        assert len(world.master.connections) > 1, "the link is made anew until it is kept"
-    await until(lambda: _connected(world), within_s=20)
-    await trio.sleep(1)
+        assert len(world.master.connections) == 1, "a new link would not mend the disk"
+    await trio.sleep(STORE_RETRY_S)
     world.master.scope.cancel()
     await world.daemon.restart()
     with pytest.raises(NotAdmitted):
         async with fetching(world, file_id, name="removed"):
             pytest.fail("it was let in")
-
-
-async def _connected(world: World) -> bool:
-    return (await world.daemon.status()).master_state == "connected"

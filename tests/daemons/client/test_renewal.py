@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from daemons.client.master_link import RENEWAL_CHECK_S, RENEWAL_RETRY_S
+from daemons.client.master_link import RENEWAL_CHECK_S, RENEWAL_RETRY_S, STORE_RETRY_S
 from interfiles.errors import InterFilesError, NoSpace
 from interfiles.identity.authority import read_certificate
 from interfiles.identity.contexts import Credentials
@@ -261,7 +261,7 @@ async def test_a_lapsed_host_that_is_not_renewed_tries_for_ever(
     await until(lambda: connected(world), within_s=20)
 
 
-async def test_a_full_disk_keeps_the_old_certificate_until_there_is_room(
+async def test_a_certificate_that_a_full_disk_does_not_take_is_used_and_stored_once_there_is_room(
     world: World, content: Content, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     await world.seed(content)
@@ -272,11 +272,15 @@ async def test_a_full_disk_keeps_the_old_certificate_until_there_is_room(
     with monkeypatch.context() as broken:
         broken.setattr(JobStore, "save_identity", fail)
         pass_days(world, 25)
-        await until(lambda: len(world.master.messages(m.Renew)) >= 3, within_s=RENEWAL_CHECK_S + 200, every_s=0.5)
-        assert (await served_by(world)).not_after == EPOCH + 30 * DAY
+        await until(lambda: world.master.messages(m.Renew), within_s=RENEWAL_CHECK_S + 1, every_s=0.5)
+        await trio.sleep(200)
+        assert len(world.master.messages(m.Renew)) == len(world.master.connections) == 1
+        made = await served_by(world)
+        assert made.not_after > EPOCH + 54 * DAY
         assert await honest_copy(world, content, shown=fetcher_now(world)) == content.data
-    await trio.sleep(RENEWAL_RETRY_S + 1)
-    assert (await served_by(world)).not_after > world.daemon.now + 29 * DAY
+    await trio.sleep(STORE_RETRY_S + 1)
+    await world.daemon.restart()
+    assert (await served_by(world)).not_after == made.not_after
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["before it is kept", "after it is kept"])

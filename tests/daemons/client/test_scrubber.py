@@ -59,6 +59,20 @@ async def test_rot_is_found_withdrawn_and_told(
     assert (report.damaged, report.due, report.finished_at is not None) == (1, 0, True)
 
 
+async def test_a_file_that_goes_while_it_is_scrubbed_was_logged_as_a_failure(
+    world: World, tmp_path: Path, hashed: list[Hashed], log_records: LogRecords, autojump_clock: MockClock
+) -> None:
+    """As a replica does when it is repaired: `failed task="scrubbing …" reason="… has no content on this host"`."""
+    content = a_file(tmp_path / "original" / "weights.bin", size=60 * PIECE)
+    await world.seed(content)
+    await scrubbing(world)
+    await until(lambda: hashed)
+    await world.daemon.remove(content.manifest)
+    await trio.sleep(EVERY)
+    assert 0 < len(hashed) < 60
+    assert [record for record in log_records.records if str(record.get("task", "")).startswith("scrubbing")] == []
+
+
 def _is_at_rest(world: World) -> Callable[[], object]:
     async def look() -> bool:
         report = await scrub_of(world)
