@@ -288,8 +288,8 @@ class Fleet:
             name=host.name,
             state=state,
             draining=host.draining,
-            to_move=self.reconciler.to_move(host.host_id) if is_moving else None,
-            why_not=self.reconciler.why_stays(host.host_id) if is_moving else "",
+            to_move=self.reconciler.drains.to_move(host.host_id) if is_moving else None,
+            why_not=self.reconciler.drains.why_stays(host.host_id) if is_moving else "",
         )
 
     def _tell_change(self, host_id: str, reason: str = "") -> bool:

@@ -104,6 +104,10 @@ class Orders:
         self._doubted = {key: until for key, until in self._doubted.items() if until > now}
         self._doubted[file_id, host_id] = now + DOUBT_S
 
+    def doubts(self, file_id: bytes, host_ids: Iterable[str], now: float) -> bool:
+        """Whether one of these hosts' copies of a file does not count for such a reason."""
+        return bool(self._doubted) and any(self._doubted.get((file_id, host), now) > now for host in host_ids)
+
     def trust(self, host_id: str, file_ids: Iterable[bytes]) -> None:
         """A host says itself that it does not hold these files now: what it holds of them next is another copy."""
         for file_id in file_ids if self._doubted else ():
