@@ -12,6 +12,7 @@ FILE = b"f" * 32
 OTHER = b"o" * 32
 SIZE = 1 << 30
 UP = {"a", "b"}
+MINUTE = 60.0
 UNANSWERED = Ended("a", "failed", "it did not answer within 30 s")
 COMPLETE = Ended("a", "complete")
 
@@ -19,6 +20,17 @@ COMPLETE = Ended("a", "complete")
 def held(state: HoldingState = "fetching", pieces: int = 0, *, ordered: bool = True) -> dict[str, Holding]:
     """What host a announces."""
     return {"a": Holding(FILE, state, pieces, 0, 0, "", ordered)}
+
+
+def stalled_at(pieces: list[int], up: list[set[str]]) -> float | None:
+    """When a copy stalls that is looked at every minute of a day, if it does; the lists are gone through again."""
+    orders = Orders()
+    orders.ordered(FILE, "a", SIZE, 0)
+    for minute in range(24 * 60):
+        found = held("fetching", pieces[minute % len(pieces)])
+        if orders.notice(FILE, found, up[minute % len(up)], minute * MINUTE):
+            return minute * MINUTE
+    return None
 
 
 @pytest.fixture
@@ -104,6 +116,17 @@ class TestStalls:
         for pieces in range(1, 5):
             assert arriving.notice(FILE, held(pieces=pieces), UP, pieces * (o.STALLED_S - 1)) == []
         assert arriving.copies(FILE, held(pieces=4), 4 * o.STALLED_S) == {"a": "arriving"}
+
+    def test_one_that_loses_a_piece_and_gets_it_again_gains_nothing(self) -> None:
+        assert stalled_at([5, 4], [UP]) == o.STALLED_S
+
+    def test_one_that_comes_and_goes_has_its_time_again_a_few_times_only(self) -> None:
+        away = [{"b"}, UP, UP, UP]
+        assert stalled_at([5], away) == 4 * o.MAX_RETURNS * MINUTE + o.STALLED_S
+        assert stalled_at(list(range(24 * 60)), away) is None
+
+    def test_one_that_was_away_for_a_day_has_its_time_again(self) -> None:
+        assert stalled_at([5], [{"b"}] * 20 * 60 + [UP] * 4 * 60) == 20 * 60 * MINUTE + o.STALLED_S - MINUTE
 
     def test_what_a_person_fetches_slowly_is_not_counted_on_and_left_alone(self) -> None:
         orders = Orders()
