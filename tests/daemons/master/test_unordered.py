@@ -4,7 +4,7 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.wire import master_messages as m
-from tests.daemons.master.scripted import Client, Fleet, manifest
+from tests.daemons.master.scripted import Client, Fleet, holding, manifest
 
 FILE = manifest().file_id
 
@@ -39,3 +39,16 @@ async def test_one_host_that_fetches_many_files_does_not_keep_others_from_being_
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
     assert FILE in {order.file_id for order in orders}
+
+
+async def test_a_new_host_that_says_nothing_does_not_hold_up_orders(fleet: Fleet, autojump_clock: MockClock) -> None:
+    client, other = await fleet.join("a"), await fleet.join("b")
+    await trio.sleep(5)
+    mute = await fleet.enrol("mute")
+    await mute.register()
+    await client.publish(manifest(), replicas=2)
+    await client.announce(holding(FILE), replace=True)
+    other.beats += 1
+    await other.send(m.Heartbeat(other.beats, 0, 1 << 40, False, []))
+    with trio.fail_after(5):
+        await other.next(m.Order)
