@@ -319,6 +319,7 @@ class Fleet:
             self.touch(self.registry.expire(now))
             for change in self.registry.state_changes(now):
                 self.events.add_change(change)
+            self.events.tell_left_out()
             await self._remove_expired()
 
     async def _remove_expired(self) -> None:

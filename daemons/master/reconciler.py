@@ -108,12 +108,11 @@ class Reconciler:
             self._wake.set()
 
     def declined(self, host_id: str, answer: m.Declined) -> None:
-        """A host does not hold what it was ordered to; about a file that lacks nothing it need not be told."""
-        if answer.file_id not in self._unsettled:
+        """A host does not hold what it was ordered to; what it was not ordered to it need not decline."""
+        now = trio.current_time()
+        if not self._orders.may_decline(answer.file_id, host_id, now):
             return
-        self._orders.declined(
-            answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=trio.current_time()
-        )
+        self._orders.declined(answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=now)
         self._events.add("failed", host=host_id, file=answer.file_id, reason=printable(answer.text))
         self.touch([answer.file_id])
 

@@ -115,6 +115,13 @@ class Orders:
         else:
             self._fail(file_id, host_id, now, whole_host=whole_host)
 
+    def may_decline(self, file_id: bytes, host_id: str, now: float) -> bool:
+        """Whether a host is asked for a copy, makes one by order, or has just given it up and may say why."""
+        watched = self._watched.get(file_id, {}).get(host_id)
+        if watched is None:
+            return host_id in self.refused_by(file_id, now)
+        return watched.ordered and watched.stage != "releasing"
+
     def doubt(self, file_id: bytes, host_id: str, now: float) -> None:
         """A host could not show what it claims to hold: its copy does not count for a while, or until it is another."""
         self._doubted = {key: until for key, until in self._doubted.items() if until > now}

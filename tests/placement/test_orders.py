@@ -53,6 +53,18 @@ class TestAnOrder:
         assert asked.copies(FILE, {}, 0) == {"a": "arriving"}
         assert (asked.arriving("a"), asked.asked_bytes("a")) == (1, SIZE)
 
+    def test_may_be_declined_by_who_was_given_it(self, arriving: Orders) -> None:
+        assert arriving.may_decline(FILE, "a", 2)
+        assert not arriving.may_decline(FILE, "b", 2)
+        assert not arriving.may_decline(OTHER, "a", 2)
+        arriving.released(FILE, "a", 2)
+        assert not arriving.may_decline(FILE, "a", 2)
+
+    def test_that_was_given_up_may_be_declined_with_a_reason_a_moment_later(self, arriving: Orders) -> None:
+        arriving.notice(FILE, {}, UP, 5)
+        assert arriving.may_decline(FILE, "a", 6)
+        assert not arriving.may_decline(FILE, "a", 5 + o.MIN_REST_S)
+
     def test_takes_room_on_the_host_until_that_counts_it_itself(self, arriving: Orders) -> None:
         assert (arriving.arriving("a"), arriving.asked_bytes("a")) == (1, 0)
 

@@ -3,6 +3,7 @@
 import trio
 from trio.testing import MockClock
 
+from interfiles.placement.event_limit import MAX_EVENTS_A_MINUTE
 from interfiles.wire import master_messages as m
 from tests.daemons.master.scripted import Client, Fleet, holding, manifest
 
@@ -52,3 +53,29 @@ async def test_a_new_host_that_says_nothing_does_not_hold_up_orders(fleet: Fleet
     await other.send(m.Heartbeat(other.beats, 0, 1 << 40, False, []))
     with trio.fail_after(5):
         await other.next(m.Order)
+
+
+async def test_what_was_not_ordered_of_a_host_it_cannot_decline(fleet: Fleet, autojump_clock: MockClock) -> None:
+    client, liar = await fleet.join("a"), await fleet.join("liar")
+    await client.publish(manifest(), replicas=3)
+    await client.announce(holding(FILE), replace=True)
+    await trio.sleep(1)
+    for _ in range(50):
+        await liar.send(m.Declined(FILE, "refused", "no", 0.0, False))
+    await trio.sleep(1)
+    assert "failed" not in {event.kind for event in (await fleet.admin.events(last=256)).events}
+
+
+async def test_a_host_whose_files_go_bad_again_and_again_does_not_fill_the_events(
+    fleet: Fleet, autojump_clock: MockClock
+) -> None:
+    liar = await fleet.join("liar")
+    for _ in range(20):
+        await liar.announce(*[holding(bytes([number]) * 32, "damaged") for number in range(100)])
+        await liar.announce(*[holding(bytes([number]) * 32, "complete") for number in range(100)])
+    await trio.sleep(20)
+    await liar.announce()
+    await trio.sleep(45)
+    told = [event for event in (await fleet.admin.events(last=256)).events if event.kind == "corrupt"]
+    assert len(told) == MAX_EVENTS_A_MINUTE + 1
+    assert (told[-1].host_name, told[-1].file, told[-1].reason) == ("liar", "", "and 1,940 files more within a minute")
