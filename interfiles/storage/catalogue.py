@@ -181,12 +181,18 @@ class Catalogue:
     def find(self, query: str) -> FileInfo:
         """Find the one file of this id, id prefix of at least 4 hex digits, or name.
 
+        A whole id is that of its file, even where another has it for a name: by an id each file can be got at.
+
         Raises:
           UnknownFile: there is none.
           AmbiguousFile: there are several: the sentence says how many, and names a few.
         """
         condition, values = "name = ?", list[Value]((query,))
         digits = query.lower()
+        if re.fullmatch(rf"[0-9a-f]{{{_ID_DIGITS}}}", digits):
+            row = self._database.row(f"SELECT {_FILE_COLUMNS} FROM files WHERE file_id = ?", bytes.fromhex(digits))
+            if row is not None:
+                return _info(row)
         if re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX_DIGITS},{_ID_DIGITS}}}", digits):
             # a name may look like a prefix: either is meant, so what fits both ways is ambiguous too
             condition += " OR file_id BETWEEN ? AND ?"

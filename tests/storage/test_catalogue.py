@@ -136,6 +136,16 @@ class TestFind:
 
 
 class TestRemoval:
+    def test_an_id_is_that_of_its_file_whatever_others_are_called(self, catalogue: Catalogue) -> None:
+        entry = info("abcd")
+        decoy = info("1234", entry.file_id.hex())
+        for one in (entry, decoy):
+            catalogue.publish(one, b"manifest", keep_replicas=False)
+        assert catalogue.find(entry.file_id.hex()) == entry
+        assert catalogue.find(entry.file_id.hex().upper()) == entry
+        catalogue.remove(entry.file_id, delete=False, now=5, is_held=False)
+        assert catalogue.find(entry.file_id.hex()) == decoy
+
     def test_a_removed_file_leaves_a_tombstone(self, catalogue: Catalogue) -> None:
         entry, other = info("9c41"), info("1111", "model")
         publish(catalogue, entry, other)
