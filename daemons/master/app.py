@@ -17,6 +17,7 @@ from daemons.master.fleet import Fleet, Sources
 from daemons.master.hosts import Hosts
 from daemons.master.requests import Requests
 from daemons.state_lock import StateLock
+from daemons.supervision import Backoff, supervise
 from interfiles.errors import printable
 from interfiles.locations import admin_socket
 from interfiles.placement.registry import Registry
@@ -31,6 +32,8 @@ DEFAULT_LISTEN: Final = Address("0.0.0.0", 4850)
 DEFAULT_REPLICAS: Final = 3
 DEFAULT_GRACE_S: Final = 120.0
 SHORTEST_GRACE_S: Final = 3.0
+RETRY_FLOOR_S: Final = 2.0  # before the master looks after copies again when a bug ended that, doubled up to the cap
+RETRY_CAP_S: Final = 60.0
 CATALOGUE_NAME: Final = "catalogue.sqlite"
 CLIENT_DATABASE: Final = "client.db"
 
@@ -127,8 +130,9 @@ async def run(
             nursery.start_soon(fleet.expire)
             nursery.start_soon(fleet.keep_last_seen)
             nursery.start_soon(fleet.handouts.run)
-            nursery.start_soon(fleet.reconciler.run)
-            nursery.start_soon(fleet.challenges.run)
+            for name, work in (("reconciler", fleet.reconciler.run), ("challenges", fleet.challenges.run)):
+                backoff = Backoff(environment.rng, floor_s=RETRY_FLOOR_S, cap_s=RETRY_CAP_S)
+                nursery.start_soon(partial(supervise, name, work, expected=(), backoff=backoff, log=log))
             nursery.start_soon(fleet.trust.run)
             nursery.start_soon(lambda: serve(listener, hosts.handle, max_connections=config.max_connections))
             nursery.start_soon(lambda: serve(admin_listener, admin.handle, max_connections=MAX_CALLERS))

@@ -7,10 +7,11 @@ from typing import Final
 import structlog
 import trio
 
+from interfiles.placement.event_limit import EventLimit
 from interfiles.placement.events import EventKind, EventLog
 from interfiles.placement.host_facts import StateChange
 from interfiles.placement.registry import Registry
-from interfiles.units import format_duration
+from interfiles.units import format_count, format_duration
 from interfiles.wire.master_messages import HostState
 
 _LOG_ID_BYTES: Final = 8
@@ -46,6 +47,7 @@ class Events:
         self._wall_clock = wall_clock
         self._secret = secret
         self._added = trio.Event()
+        self._limit = EventLimit()
 
     @cached_property
     def log_id(self) -> str:
@@ -65,8 +67,21 @@ class Events:
         """Something has happened: to the host of this id, to the file of this id, or to that file on that host.
 
         It is one line of the daemon's log too, with these `facts` more. `file_name` is needed only for a file that is
-        not in the catalogue any more.
+        not in the catalogue any more. Where one host brings about too many it is counted for `tell_left_out` instead.
         """
+        if not self._limit.admits(kind, host, trio.current_time()):
+            return
+        self._add(kind, host, file, file_name, reason, facts)
+
+    def tell_left_out(self) -> None:
+        """Tell how many events of single hosts were too many to be told one by one; to be called now and then."""
+        for left_out in self._limit.over(trio.current_time()):
+            reason = f"and {format_count(left_out.count, 'file')} more within a minute"
+            self._add(left_out.kind, left_out.host_id, b"", "", reason, {})
+
+    def _add(
+        self, kind: EventKind, host: str, file: bytes, file_name: str, reason: str, facts: dict[str, object]
+    ) -> None:
         name = self._registry.name(host)
         self.log.add(
             kind,

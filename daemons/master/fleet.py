@@ -150,18 +150,20 @@ class Fleet:
             if before is None or before.state != "damaged":
                 self.events.add("corrupt", host=host_id, file=holding.file_id, reason=printable(holding.note))
 
-    async def remove_file(
-        self, file_id: bytes, *, delete: bool, host: str = "", kind: EventKind = "file-removed"
-    ) -> int:
+    async def remove_file(self, file_id: bytes, *, delete: bool, host: str = "") -> int:
         """Take a file out of the catalogue and tell every host to forget it; return how many had some of it.
 
-        `host`: the id of the one where that was asked for; `kind`: of event that it is.
+        `host`: the id of the one where that was asked for.
 
         Raises:
           UnknownFile: nobody knows of it.
         """
         is_held = bool(self.registry.holders(file_id))
         name = await self.stored(self.catalogue.remove, file_id, delete=delete, now=self.wall_clock(), is_held=is_held)
+        return self._forget_file(file_id, name, "file-removed", delete=delete, host=host)
+
+    def _forget_file(self, file_id: bytes, name: str, kind: EventKind, *, delete: bool, host: str = "") -> int:
+        """A file is out of the catalogue: have all forget it, and return how many hosts had some of it."""
         # From here on a heartbeat that names the file finds the tombstone; those that came before are in the registry.
         concerned = self.registry.holders(file_id)
         holders = self.registry.forget_file(file_id)
@@ -288,8 +290,8 @@ class Fleet:
             name=host.name,
             state=state,
             draining=host.draining,
-            to_move=self.reconciler.to_move(host.host_id) if is_moving else None,
-            why_not=self.reconciler.why_stays(host.host_id) if is_moving else "",
+            to_move=self.reconciler.drains.to_move(host.host_id) if is_moving else None,
+            why_not=self.reconciler.drains.why_stays(host.host_id) if is_moving else "",
         )
 
     def _tell_change(self, host_id: str, reason: str = "") -> bool:
@@ -319,6 +321,7 @@ class Fleet:
             self.touch(self.registry.expire(now))
             for change in self.registry.state_changes(now):
                 self.events.add_change(change)
+            self.events.tell_left_out()
             await self._remove_expired()
 
     async def _remove_expired(self) -> None:
@@ -328,7 +331,9 @@ class Fleet:
         self._expired_at = trio.current_time()
         try:
             for info in await self.stored(self.catalogue.expired, self.wall_clock(), MAX_EXPIRED):
-                await self.remove_file(info.file_id, delete=False, kind="expired")
+                name = await self.stored(self.catalogue.remove_expired, info.file_id, now=self.wall_clock())
+                if name is not None:
+                    self._forget_file(info.file_id, name, "expired", delete=False)
         except (NoSpace, StorageFailed) as e:
             log.warning("cannot remove what has expired", reason=str(e))
 

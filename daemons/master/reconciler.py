@@ -17,6 +17,7 @@ import trio
 
 from interfiles.errors import NoSpace, StorageFailed, printable
 from interfiles.placement.awaited import Awaited
+from interfiles.placement.drains import Drains
 from interfiles.placement.orders import Orders
 from interfiles.placement.replicas import (
     COMPLETE,
@@ -87,6 +88,7 @@ class Reconciler:
         self._registry = registry
         self._connections = connections
         self._events = events
+        self.drains: Final = Drains()
         self._policy: Final = policy or Policy(trim_after_s=TRIM_GRACES * registry.grace_s)
         self._orders = Orders()
         self._unsettled: dict[bytes, Wanted] = {}
@@ -95,8 +97,6 @@ class Reconciler:
         self._states: dict[str, HostState] = {}
         self._awaited = Awaited(registry.grace_s)
         self._placing: tuple[float, Placing] | None = None  # for outlooks, and when it was made
-        self._to_move: dict[str, int] = {}
-        self._why_stays: dict[str, str] = {}
         self._left_over: dict[bytes, set[str]] = {}  # hosts that have given a file up, and may have it lying about
 
     # What others tell
@@ -108,12 +108,11 @@ class Reconciler:
             self._wake.set()
 
     def declined(self, host_id: str, answer: m.Declined) -> None:
-        """A host does not hold what it was ordered to; about a file that lacks nothing it need not be told."""
-        if answer.file_id not in self._unsettled:
+        """A host does not hold what it was ordered to; what it was not ordered to it need not decline."""
+        now = trio.current_time()
+        if not self._orders.may_decline(answer.file_id, host_id, now):
             return
-        self._orders.declined(
-            answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=trio.current_time()
-        )
+        self._orders.declined(answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=now)
         self._events.add("failed", host=host_id, file=answer.file_id, reason=printable(answer.text))
         self.touch([answer.file_id])
 
@@ -136,14 +135,12 @@ class Reconciler:
         """A host is not of the fleet any more."""
         self._orders.forget_host(host_id)
         self._states.pop(host_id, None)
-        self._to_move.pop(host_id, None)
-        self._why_stays.pop(host_id, None)
+        self.drains.forget(host_id)
 
     def set_draining(self, host_id: str, draining: bool) -> None:
         """A host is to be given no copies, and those that it has are to be on others."""
         self._registry.set_draining(host_id, draining)
-        self._to_move.pop(host_id, None)
-        self._why_stays.pop(host_id, None)
+        self.drains.forget(host_id)
         self.touch(self._registry.files_of(host_id))
         self._wake.set()
 
@@ -173,17 +170,9 @@ class Reconciler:
         """Why a host is given no orders, in words; empty: there is no such reason."""
         return self._orders.why_rests(host_id, trio.current_time())
 
-    def to_move(self, host_id: str) -> int | None:
-        """How many files should get another copy before a draining host goes; None: it is not known yet."""
-        return self._to_move.get(host_id)
-
     def is_releasing(self, file_id: bytes, host_id: str) -> bool:
         """Whether a host was told to give its copy up."""
         return self._orders.is_releasing(file_id, host_id)
-
-    def why_stays(self, host_id: str) -> str:
-        """Why some file on a draining host gets no other copy, in words; empty: there is no such reason."""
-        return self._why_stays.get(host_id, "")
 
     def forget_file(self, file_id: bytes) -> set[str]:
         """A file is out of the catalogue; return the hosts that have given a copy of it up, as far as is known."""
@@ -265,7 +254,8 @@ class Reconciler:
 
     def _is_settled(self, wanted: Wanted, hosts: Mapping[str, HostView], counting: set[str], now: float) -> bool:
         held = self._registry.held(wanted.file_id)
-        if len(held) == wanted.replicas and held.keys() <= counting:  # nearly always, and sooner seen than counted
+        seems = len(held) == wanted.replicas and held.keys() <= counting  # nearly always, and sooner seen than counted
+        if seems and not self._orders.doubts(wanted.file_id, held, now):
             for holding in held.values():
                 if holding.state != "complete":
                     break
@@ -305,15 +295,9 @@ class Reconciler:
                 to_move.update(there)
                 if why is not None and why.obstacle not in _SHORT_WAITS:
                     stuck.update(dict.fromkeys(there, f"{printable(wanted.name)}: {why.text}"))
-        self._why_stays = stuck
-        self._tell_drained(draining, to_move)
+        for host_id in self.drains.look(draining, to_move, stuck):
+            self._events.add("drained", host=host_id, reason="it can be switched off")
         return [wanted for _, wanted in nsmallest(MAX_LOOKED_AFTER, lacking)] + crowded
-
-    def _tell_drained(self, draining: set[str], to_move: Counter[str]) -> None:
-        for host_id in draining:
-            if not to_move[host_id] and self._to_move.get(host_id) != 0:
-                self._events.add("drained", host=host_id, reason="it can be switched off")
-            self._to_move[host_id] = to_move[host_id]
 
     def _act(self, work: Iterable[Wanted]) -> None:
         """Plan and carry out, without a pause: as things are in this moment."""

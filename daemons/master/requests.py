@@ -162,7 +162,7 @@ class Requests:
         """What else there is to say of a host: that it drains though it is not up, or why it is given no orders."""
         registry, reconciler = self._fleet.registry, self._fleet.reconciler
         if registry.is_draining(row.host_id) and row.state != "draining":
-            left = reconciler.to_move(row.host_id)
+            left = reconciler.drains.to_move(row.host_id)
             files = "looking what is to be moved" if left is None else f"{format_count(left, 'file')} to move"
             return f"it drains, and is not up: {files}"
         return reconciler.why_no_orders(row.host_id)
@@ -175,7 +175,7 @@ class Requests:
             replace(
                 row,
                 arriving=reconciler.arriving(row.host_id),
-                to_move=reconciler.to_move(row.host_id) if row.state == "draining" else None,
+                to_move=reconciler.drains.to_move(row.host_id) if row.state == "draining" else None,
                 note=self._note_on(row),
             )
             for row in rows

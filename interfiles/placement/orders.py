@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from interfiles.wire.master_messages import Holding
 
 ANSWER_S: Final = 30.0  # for a host to take or decline an order, or to give up what it was told to
-STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piece
+STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piece,
+MAX_RETURNS: Final = 3  # and anew when its host was away, so often between two gains
 MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
 MAX_REST_S: Final = 3600.0  # and no longer than this
 MAX_REFUSED_FILES: Final = 10_000  # of which it is remembered who would not hold them
@@ -53,8 +54,23 @@ class _Watched:
     stage: Literal["asked", "arriving", "releasing"]
     ordered: bool
     since: float  # of the stage, or when it gained a piece last
-    pieces: int = 0
+    pieces: int = 0  # the most that it has had
+    is_away: bool = False  # as is its host
+    returns: int = 0  # times that it went away since it gained a piece last
     size: int = 0  # bytes that are asked for, and that the host does not know of yet
+
+    def is_getting_on(self, pieces: int, now: float, *, is_up: bool) -> bool:
+        """Note that the host has so many pieces; False: it has gained none for too long, and can be told so.
+
+        What it loses and gains again is no gain, or one that loses what it has would be waited for without an end.
+        """
+        self.returns += not is_up and not self.is_away
+        self.is_away = not is_up
+        if pieces > self.pieces:
+            self.pieces, self.since, self.returns = pieces, now, 0
+        elif not is_up and self.returns <= MAX_RETURNS:
+            self.since = now
+        return not is_up or now - self.since < STALLED_S
 
 
 @dataclass(slots=True)
@@ -99,10 +115,21 @@ class Orders:
         else:
             self._fail(file_id, host_id, now, whole_host=whole_host)
 
+    def may_decline(self, file_id: bytes, host_id: str, now: float) -> bool:
+        """Whether a host is asked for a copy, makes one by order, or has just given it up and may say why."""
+        watched = self._watched.get(file_id, {}).get(host_id)
+        if watched is None:
+            return host_id in self.refused_by(file_id, now)
+        return watched.ordered and watched.stage != "releasing"
+
     def doubt(self, file_id: bytes, host_id: str, now: float) -> None:
         """A host could not show what it claims to hold: its copy does not count for a while, or until it is another."""
         self._doubted = {key: until for key, until in self._doubted.items() if until > now}
         self._doubted[file_id, host_id] = now + DOUBT_S
+
+    def doubts(self, file_id: bytes, host_ids: Iterable[str], now: float) -> bool:
+        """Whether one of these hosts' copies of a file does not count for such a reason."""
+        return bool(self._doubted) and any(self._doubted.get((file_id, host), now) > now for host in host_ids)
 
     def trust(self, host_id: str, file_ids: Iterable[bytes]) -> None:
         """A host says itself that it does not hold these files now: what it holds of them next is another copy."""
@@ -193,9 +220,7 @@ class Orders:
             is_ordered = copy == "arriving"
             if watched is None or watched.stage == "asked" or watched.ordered != is_ordered:
                 self._watch(file_id, host_id, _Watched("arriving", is_ordered, now, holding.pieces))
-            elif watched.pieces != holding.pieces or host_id not in up:
-                watched.pieces, watched.since = holding.pieces, now
-            elif is_ordered and now - watched.since >= STALLED_S:
+            elif not watched.is_getting_on(holding.pieces, now, is_up=host_id in up) and is_ordered:
                 reason = f"it has gained nothing for {format_duration(STALLED_S)}"
                 ended.append(Ended(host_id, "failed", reason, stalled=True))
                 self._fail(file_id, host_id, now)

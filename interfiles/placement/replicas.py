@@ -211,7 +211,12 @@ class Placing:
         self._now = now
         live = {host_id: host for host_id, host in hosts.items() if host.state == "live"}
         self._arriving = {host_id: host.arriving for host_id, host in live.items()}
-        self._left = policy.max_arriving - sum(host.arriving for host in hosts.values() if host.state != "gone")
+        cap = (
+            policy.max_arriving_per_host
+        )  # beyond it a host has what nobody ordered, and takes up no more of the total
+        self._left = policy.max_arriving - sum(
+            min(host.arriving, cap) for host in hosts.values() if host.state != "gone"
+        )
         self._free = {host_id: host.free for host_id, host in live.items()}
         self._rank = {host_id: self._ranked(host_id) for host_id in live}
         self._most_free = sorted(live, key=self._free.__getitem__, reverse=True)
@@ -220,7 +225,6 @@ class Placing:
             if host.rests_until <= now:
                 self._zones.setdefault(host.zone, []).append(host_id)
         self._mixed = {host_id: int.from_bytes(host_id.encode(), "big") % _PRIME for host_id in live}
-        cap = policy.max_arriving_per_host
         self._ready = sum(self._arriving[host_id] < cap for zone in self._zones.values() for host_id in zone)
 
     @property

@@ -181,12 +181,18 @@ class Catalogue:
     def find(self, query: str) -> FileInfo:
         """Find the one file of this id, id prefix of at least 4 hex digits, or name.
 
+        A whole id is that of its file, even where another has it for a name: by an id each file can be got at.
+
         Raises:
           UnknownFile: there is none.
           AmbiguousFile: there are several: the sentence says how many, and names a few.
         """
         condition, values = "name = ?", list[Value]((query,))
         digits = query.lower()
+        if re.fullmatch(rf"[0-9a-f]{{{_ID_DIGITS}}}", digits):
+            row = self._database.row(f"SELECT {_FILE_COLUMNS} FROM files WHERE file_id = ?", bytes.fromhex(digits))
+            if row is not None:
+                return _info(row)
         if re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX_DIGITS},{_ID_DIGITS}}}", digits):
             # a name may look like a prefix: either is meant, so what fits both ways is ambiguous too
             condition += " OR file_id BETWEEN ? AND ?"
@@ -270,12 +276,31 @@ class Catalogue:
             if not is_held and file_id not in self.removed([file_id]):
                 self.file(file_id)
             gone = self._database.rows("DELETE FROM files WHERE file_id = ? RETURNING name", file_id)
-            self._database.rows(
-                "INSERT INTO removed VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET delete_copies = max(delete_copies, excluded.delete_copies)",
-                *(file_id, now, delete),
-            )
+            self._bury(file_id, delete=delete, now=now)
         return cast("str", gone[0][0]) if gone else ""
+
+    def remove_expired(self, file_id: bytes, *, now: float) -> str | None:
+        """Take a file out of the catalogue if its time is over, as `remove`; return its name, or None: it is not.
+
+        It may have been given more time since `expired` found it, or been removed.
+        """
+        with self._database.transaction():
+            gone = self._database.rows(
+                "DELETE FROM files WHERE file_id = ? AND expires_at > 0 AND expires_at <= ? RETURNING name",
+                *(file_id, int(now)),
+            )
+            if not gone:
+                return None
+            self._page_ends.clear()
+            self._bury(file_id, delete=False, now=now)
+        return cast("str", gone[0][0])
+
+    def _bury(self, file_id: bytes, *, delete: bool, now: float) -> None:
+        self._database.rows(
+            "INSERT INTO removed VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET delete_copies = max(delete_copies, excluded.delete_copies)",
+            *(file_id, now, delete),
+        )
 
     def names(self, file_ids: Collection[bytes]) -> dict[bytes, str]:
         """The names of these files, as far as they are in the catalogue."""

@@ -60,9 +60,29 @@ def test_one_of_several_that_is_lost_is_not_waited_for() -> None:
     assert not awaited.look([live("a"), room("b", "suspect", known=True, heard_at=100.0)], 130.0)
 
 
-def test_one_that_comes_and_never_says_what_it_holds_is_waited_for_once() -> None:
+def test_one_that_comes_back_and_never_says_what_it_holds_is_waited_for_once() -> None:
     awaited = Awaited(GRACE_S)
-    assert not awaited.look([live("a")], 0.0)
+    long_ago = room("mute", "gone", heard_at=-1e6)
+    assert awaited.look([room("a", "gone", heard_at=-10.0), long_ago], 0.0)
+    assert not awaited.look([live("a"), long_ago], 1.0)
     assert awaited.look([live("a"), live("mute", known=False)], 10.0)
     assert awaited.look([live("a"), room("mute", "suspect")], 50.0)
     assert not awaited.look([live("a"), live("mute", known=False)], 10.0 + GRACE_S)
+
+
+def test_a_new_host_that_never_says_what_it_holds_is_not_waited_for() -> None:
+    awaited = Awaited(GRACE_S)
+    assert awaited.look([room("a", "gone", heard_at=-10.0)], 0.0)
+    assert awaited.look([live("a", known=False)], 1.0)
+    assert not awaited.look([live("a")], 2.0)
+    assert not awaited.look([live("a"), live("mute", known=False)], 10.0)
+    assert not awaited.look([live("a"), room("mute", "suspect")], 50.0)
+    assert not awaited.look([live("a"), live("mute", known=False)], 60.0)
+
+
+def test_one_that_said_what_it_holds_and_was_away_for_a_moment_is_not_waited_for() -> None:
+    awaited = Awaited(GRACE_S)
+    assert not awaited.look([live("a")], 0.0)
+    assert not awaited.look([live("a"), live("new")], 10.0)
+    assert not awaited.look([live("a"), room("new", "suspect", known=True, heard_at=19.0)], 20.0)
+    assert not awaited.look([live("a"), live("new")], 30.0)

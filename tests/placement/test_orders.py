@@ -12,6 +12,7 @@ FILE = b"f" * 32
 OTHER = b"o" * 32
 SIZE = 1 << 30
 UP = {"a", "b"}
+MINUTE = 60.0
 UNANSWERED = Ended("a", "failed", "it did not answer within 30 s")
 COMPLETE = Ended("a", "complete")
 
@@ -19,6 +20,17 @@ COMPLETE = Ended("a", "complete")
 def held(state: HoldingState = "fetching", pieces: int = 0, *, ordered: bool = True) -> dict[str, Holding]:
     """What host a announces."""
     return {"a": Holding(FILE, state, pieces, 0, 0, "", ordered)}
+
+
+def stalled_at(pieces: list[int], up: list[set[str]]) -> float | None:
+    """When a copy stalls that is looked at every minute of a day, if it does; the lists are gone through again."""
+    orders = Orders()
+    orders.ordered(FILE, "a", SIZE, 0)
+    for minute in range(24 * 60):
+        found = held("fetching", pieces[minute % len(pieces)])
+        if orders.notice(FILE, found, up[minute % len(up)], minute * MINUTE):
+            return minute * MINUTE
+    return None
 
 
 @pytest.fixture
@@ -40,6 +52,18 @@ class TestAnOrder:
     def test_counts_from_the_moment_that_it_is_given(self, asked: Orders) -> None:
         assert asked.copies(FILE, {}, 0) == {"a": "arriving"}
         assert (asked.arriving("a"), asked.asked_bytes("a")) == (1, SIZE)
+
+    def test_may_be_declined_by_who_was_given_it(self, arriving: Orders) -> None:
+        assert arriving.may_decline(FILE, "a", 2)
+        assert not arriving.may_decline(FILE, "b", 2)
+        assert not arriving.may_decline(OTHER, "a", 2)
+        arriving.released(FILE, "a", 2)
+        assert not arriving.may_decline(FILE, "a", 2)
+
+    def test_that_was_given_up_may_be_declined_with_a_reason_a_moment_later(self, arriving: Orders) -> None:
+        arriving.notice(FILE, {}, UP, 5)
+        assert arriving.may_decline(FILE, "a", 6)
+        assert not arriving.may_decline(FILE, "a", 5 + o.MIN_REST_S)
 
     def test_takes_room_on_the_host_until_that_counts_it_itself(self, arriving: Orders) -> None:
         assert (arriving.arriving("a"), arriving.asked_bytes("a")) == (1, 0)
@@ -104,6 +128,17 @@ class TestStalls:
         for pieces in range(1, 5):
             assert arriving.notice(FILE, held(pieces=pieces), UP, pieces * (o.STALLED_S - 1)) == []
         assert arriving.copies(FILE, held(pieces=4), 4 * o.STALLED_S) == {"a": "arriving"}
+
+    def test_one_that_loses_a_piece_and_gets_it_again_gains_nothing(self) -> None:
+        assert stalled_at([5, 4], [UP]) == o.STALLED_S
+
+    def test_one_that_comes_and_goes_has_its_time_again_a_few_times_only(self) -> None:
+        away = [{"b"}, UP, UP, UP]
+        assert stalled_at([5], away) == 4 * o.MAX_RETURNS * MINUTE + o.STALLED_S
+        assert stalled_at(list(range(24 * 60)), away) is None
+
+    def test_one_that_was_away_for_a_day_has_its_time_again(self) -> None:
+        assert stalled_at([5], [{"b"}] * 20 * 60 + [UP] * 4 * 60) == 20 * 60 * MINUTE + o.STALLED_S - MINUTE
 
     def test_what_a_person_fetches_slowly_is_not_counted_on_and_left_alone(self) -> None:
         orders = Orders()

@@ -98,6 +98,10 @@ class TestWhoIsFirst:
         fleet = hosts("a b x=gone", x={"arriving": 40})
         assert orders([file("a=own", wanted=2)], fleet) == [("f", "b")]
 
+    def test_what_a_host_fetches_that_nobody_ordered_takes_up_no_place_of_others(self) -> None:
+        fleet = hosts("a b x", x={"arriving": 40})
+        assert orders([file("a=own", wanted=2)], fleet) == [("f", "b")]
+
     def test_no_more_than_may_be_under_way_at_once(self) -> None:
         fleet = hosts("a b c d", a={"arriving": 1})
         files = [file("a=own", wanted=4, name=f"f{number}") for number in range(9)]

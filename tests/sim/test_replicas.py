@@ -66,3 +66,14 @@ async def test_no_more_than_wanted(replicas: int, tmp_path: Path, autojump_clock
         report, _ = await hosts[0].upload(content(hosts[0]))
         await trio.sleep(30)
         assert len(holders(fleet, report.id)) == replicas - 1
+
+
+async def test_a_file_that_is_called_by_the_id_of_another_keeps_neither_from_being_copied(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a", replicas=2) as (fleet, [a]):
+        report, _ = await a.upload(content(a))
+        decoy, _ = await a.upload(content(a, report.id, seed=2, size=1000))
+        await fleet.add_host("b")
+        await until_copies(a, report.id, 2)
+        await until_copies(a, decoy.id, 2)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from interfiles.errors import StorageFailed, UnknownFile
 from interfiles.storage.catalogue import MAX_PAGE_ENDS, Catalogue
@@ -136,6 +137,16 @@ class TestFind:
 
 
 class TestRemoval:
+    def test_an_id_is_that_of_its_file_whatever_others_are_called(self, catalogue: Catalogue) -> None:
+        entry = info("abcd")
+        decoy = info("1234", entry.file_id.hex())
+        for one in (entry, decoy):
+            catalogue.publish(one, b"manifest", keep_replicas=False)
+        assert catalogue.find(entry.file_id.hex()) == entry
+        assert catalogue.find(entry.file_id.hex().upper()) == entry
+        catalogue.remove(entry.file_id, delete=False, now=5, is_held=False)
+        assert catalogue.find(entry.file_id.hex()) == decoy
+
     def test_a_removed_file_leaves_a_tombstone(self, catalogue: Catalogue) -> None:
         entry, other = info("9c41"), info("1111", "model")
         publish(catalogue, entry, other)
@@ -159,6 +170,19 @@ class TestRemoval:
         publish(catalogue, entry)
         assert catalogue.removed([entry.file_id]) == {}
         assert catalogue.manifest(entry.file_id)
+
+    def test_only_what_has_expired_is_removed_as_such(self, catalogue: Catalogue) -> None:
+        over, prolonged, lasting = (
+            replace(info(digits), expires_at=at) for digits, at in (("aa", 9), ("bb", 9), ("cc", 0))
+        )
+        for one in (over, prolonged, lasting, replace(prolonged, expires_at=11)):
+            catalogue.publish(one, b"manifest", keep_replicas=True)
+        assert catalogue.remove_expired(over.file_id, now=8.9) is None
+        assert catalogue.remove_expired(over.file_id, now=9.0) == "weights"
+        assert catalogue.remove_expired(over.file_id, now=9.0) is None
+        for one in (prolonged, lasting):
+            assert catalogue.remove_expired(one.file_id, now=10.0) is None
+        assert catalogue.removed([one.file_id for one in (over, prolonged, lasting)]) == {over.file_id: False}
 
     def test_a_file_that_was_never_published_can_be_removed_where_it_is_held(self, catalogue: Catalogue) -> None:
         file_id = info("9c41").file_id

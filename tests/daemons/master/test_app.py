@@ -7,12 +7,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from daemons.master.app import CATALOGUE_NAME, MasterConfig
+from daemons.master import reconciler
+from daemons.master.app import CATALOGUE_NAME, RETRY_CAP_S, MasterConfig
+from daemons.master.challenges import MAX_PAUSE_S
 from interfiles.errors import AddressInUse, InterFilesError, Refused, StateInUse, StorageFailed
 from interfiles.identity.authority import new_key
 from interfiles.identity.token import JoinToken
+from interfiles.placement.registry import Registry
 from interfiles.transport.base import Address
-from tests.daemons.master.scripted import MASTER, Fleet
+from interfiles.wire import master_messages as m
+from tests.conftest import LogRecords
+from tests.daemons.master.scripted import MASTER, Fleet, holding, manifest
 
 
 async def refusal(fleet: Fleet) -> InterFilesError:
@@ -158,3 +163,30 @@ async def test_a_master_that_was_killed_leaves_a_stale_socket_which_is_no_obstac
 @pytest.mark.parametrize(("grace_s", "heartbeat_s"), [(120, 10), (3600, 10), (30, 5), (3, 0.5)])
 def test_six_heartbeats_fit_into_the_grace_time(grace_s: float, heartbeat_s: float) -> None:
     assert MasterConfig(state=Path("/nowhere"), grace_s=grace_s).heartbeat_s == heartbeat_s
+
+
+async def test_a_bug_where_copies_are_planned_or_challenged_is_logged_and_that_goes_on(
+    fleet: Fleet, error_log: LogRecords, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    client, other = await fleet.join("a"), await fleet.join("b")
+    await client.publish(manifest(), replicas=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(reconciler, "standing", broken)
+        patched.setattr(Registry, "files_of", broken)
+        await client.announce(holding(manifest().file_id), replace=True)
+        for _ in range(int(MAX_PAUSE_S) // 10):
+            await trio.sleep(10)
+            await client.announce()
+            await other.announce()
+    assert not other.told(m.Order)
+    assert {record["task"] for record in error_log.errors} == {"reconciler", "challenges"}
+    for _ in range(int(RETRY_CAP_S) // 10):
+        await trio.sleep(10)
+        await client.announce()
+        other.beats += 1
+        await other.send(m.Heartbeat(other.beats, 0, 1 << 40, False, []))
+    with trio.fail_after(1):
+        await other.next(m.Order)

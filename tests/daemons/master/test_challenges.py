@@ -31,7 +31,9 @@ def silent(challenge: m.Challenge) -> None:
     return None
 
 
-async def hold(client: Client, answer: Answer, challenges: list[m.Challenge]) -> None:
+async def hold(
+    client: Client, answer: Answer, challenges: list[m.Challenge], orders: list[m.Order] | None = None
+) -> None:
     """Be a host that holds the file, or says so, and beats every ten seconds."""
     while True:
         with trio.move_on_after(10):
@@ -41,8 +43,10 @@ async def hold(client: Client, answer: Answer, challenges: list[m.Challenge]) ->
                     challenges.append(message)
                     if (proof := answer(message)) is not None:
                         await client.send(proof)
+                if isinstance(message, m.Order) and orders is not None:
+                    orders.append(message)
         client.beats += 1
-        await client.send(m.Heartbeat(client.beats, 0, 0, False, []))
+        await client.send(m.Heartbeat(client.beats, 0, 1 << 40 if orders is not None else 0, False, []))
 
 
 async def complete_after_challenges(fleet: Fleet, *answers: Answer) -> tuple[int, list[str], list[m.Challenge]]:
@@ -88,6 +92,22 @@ async def test_who_cannot_show_a_piece_counts_no_more(
     if len(answers) > 1:
         assert {challenge.piece for challenge in challenges} <= {0, 1}
         assert len({challenge.nonce for challenge in challenges}) > 1, "each time another nonce"
+
+
+async def test_of_a_copy_that_does_not_count_another_is_made(fleet: Fleet, autojump_clock: MockClock) -> None:
+    """As many hosts say that they hold the file as are wanted, and one of them cannot show it."""
+    orders: list[m.Order] = []
+    async with trio.open_nursery() as nursery:
+        for number, answer in enumerate([honest, honest, helpless]):
+            client = await fleet.join(f"h{number}")
+            if number == 0:
+                await client.publish(manifest(), replicas=3)
+            await client.announce(holding(FILE), replace=True)
+            nursery.start_soon(hold, client, answer, [])
+        nursery.start_soon(hold, await fleet.join("roomy"), honest, [], orders)
+        await trio.sleep(20 * MAX_PAUSE_S)
+        nursery.cancel_scope.cancel()
+    assert orders, "one is missing"
 
 
 async def test_a_proof_that_nobody_asked_for_is_passed_over(fleet: Fleet, autojump_clock: MockClock) -> None:
