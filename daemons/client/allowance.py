@@ -22,8 +22,10 @@ MAX_KEPT_FREE_BYTES: Final = 10 << 30  # or this if that is less
 
 
 class Allowance:
-    """Room under the state directory. `quota`: bytes for all own content; `keep_free`: bytes of the disk that replicas
-    leave to others, None: a share of it. `leftovers`: the directory of what may go when room is needed.
+    """Room under the state directory, for replicas at `place`, which may be on another disk.
+
+    `quota`: bytes for all own content; `keep_free`: bytes of the disk that replicas leave to others, None: a share of
+    it. `leftovers`: the directory of what may go when room is needed.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Allowance:
         disk: Executor,
         *,
         state: Path,
+        place: Path,
         leftovers: Path,
         quota: int | None,
         keep_free: int | None = None,
@@ -39,6 +42,7 @@ class Allowance:
         self._library = library
         self._disk = disk
         self._state = state
+        self._place = place
         self._leftovers = leftovers
         self._quota = quota
         self._keep_free = keep_free
@@ -54,7 +58,10 @@ class Allowance:
 
     def _disk_room(self) -> int:
         """Bytes of the disk that replicas may take; less than 0 where more is to be kept free than is."""
-        found = os.statvfs(self._state)
+        try:
+            found = os.statvfs(self._place if self._place.is_dir() else self._state)
+        except OSError:  # the disk is gone: nothing can be stored
+            return 0
         share = min(int(found.f_blocks * found.f_frsize * KEPT_FREE_SHARE), MAX_KEPT_FREE_BYTES)
         return found.f_bavail * found.f_frsize - (self._keep_free if self._keep_free is not None else share)
 

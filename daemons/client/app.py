@@ -203,6 +203,7 @@ async def _serve(
     allowance = Allowance(
         *(library, disk),
         state=config.state,
+        place=replicas_place,
         leftovers=leftovers,
         quota=config.quota,
         keep_free=config.keep_free,
