@@ -284,14 +284,13 @@ class Fleet:
 
     def _drained(self, host: Host) -> HostDrainReport:
         state = self.registry.state(host.host_id, trio.current_time())
-        is_moving = state == "draining"  # of a host that is not up, nothing can be copied
         return HostDrainReport(
             host=host.host_id,
             name=host.name,
             state=state,
             draining=host.draining,
-            to_move=self.reconciler.drains.to_move(host.host_id) if is_moving else None,
-            why_not=self.reconciler.drains.why_stays(host.host_id) if is_moving else "",
+            to_move=self.reconciler.drains.to_move(host.host_id) if host.draining else None,
+            why_not=self.reconciler.drains.why_stays(host.host_id) if host.draining else "",
         )
 
     def _tell_change(self, host_id: str, reason: str = "") -> bool:
