@@ -19,18 +19,15 @@ from interfiles.errors import NoSpace, StorageFailed, printable
 from interfiles.placement.awaited import Awaited
 from interfiles.placement.drains import Drains
 from interfiles.placement.orders import Orders
-from interfiles.placement.replicas import (
+from interfiles.placement.replicas import MAX_LOOKED_AFTER, Placing, plan, releases
+from interfiles.placement.standing import (
     COMPLETE,
-    MAX_LOOKED_AFTER,
     FileView,
     HostView,
     Order,
-    Placing,
     Policy,
     Release,
     Standing,
-    plan,
-    releases,
     standing,
     urgency,
 )
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
     from interfiles.placement.host_facts import Room
     from interfiles.placement.orders import Ended
     from interfiles.placement.registry import Registry
-    from interfiles.placement.replicas import Action
+    from interfiles.placement.standing import Action
     from interfiles.storage.catalogue import Catalogue, Wanted
     from interfiles.wire.master_messages import Holding, HostState
 
@@ -285,10 +282,10 @@ class Reconciler:
                 self._settle(wanted.file_id)
                 continue
             why = placing.obstacle(view) if stand.missing else None
-            if stand.missing and why is None:
-                lacking.append((urgency(view, stand), wanted))
-            elif len(crowded) < MAX_LOOKED_AFTER and releases(view, stand, hosts, self._policy, trio.current_time()):
+            if len(crowded) < MAX_LOOKED_AFTER and releases(view, stand, hosts, self._policy, trio.current_time()):
                 crowded.append(wanted)
+            elif stand.missing and why is None:
+                lacking.append((urgency(view, stand), wanted))
             nobody_else = why is not None and why.obstacle == "no-host" and stand.complete > 0
             if draining and stand.complete < stand.wanted and not nobody_else:
                 there = [host for host in draining & view.copies.keys() if view.copies[host] in COMPLETE]

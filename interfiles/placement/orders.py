@@ -16,7 +16,7 @@ from interfiles.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from interfiles.placement.replicas import Copy
+    from interfiles.placement.standing import Copy
     from interfiles.wire.master_messages import Holding
 
 ANSWER_S: Final = 30.0  # for a host to take or decline an order, or to give up what it was told to

@@ -14,15 +14,17 @@ A zone whose hosts are all busy with other copies is waited for, rather than to 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from interfiles.placement.standing import COMPLETE, Action, Order, Release, standing, urgency
 from interfiles.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from interfiles.placement.standing import Copy, FileView, HostView, Policy, Standing
     from interfiles.wire.master_messages import HostState
 
 MAX_LOOKED_AFTER: Final = 128  # files of one plan: more would not be ordered at once anyway
@@ -31,104 +33,7 @@ _PRIME: Final = (1 << 64) - 59
 _FACTOR: Final = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 6.4): scatters what differs in a few bits
 _MASK: Final = (1 << 64) - 1
 
-# What a host has of a file: all of it, by its own wish or by order; some of it, on its way by order or by its own wish;
-# or something that is not on its way (paused, damaged, waiting for a source).
-Copy: TypeAlias = Literal["own", "ordered", "arriving", "coming", "stuck"]
-COMPLETE: Final = frozenset({"own", "ordered"})
-_BY_ORDER: Final = frozenset({"ordered", "arriving"})
-
 Obstacle: TypeAlias = Literal["no-source", "no-host", "no-room", "resting", "busy", "turn"]
-
-
-@dataclass(frozen=True, slots=True)
-class HostView:
-    """A host as a place for copies.
-
-    `free`: bytes that it has room for, less what is ordered and not fetched yet. `arriving`: ordered copies that it
-    fetches. `rests_until`: it has failed, and is given no orders before.
-    """
-
-    name: str
-    zone: str
-    state: HostState
-    free: int
-    arriving: int = 0
-    rests_until: float = float("-inf")
-
-
-@dataclass(frozen=True, slots=True)
-class FileView:
-    """A file and its copies by host. `size` in bytes.
-
-    `surplus_since`: when it was first seen with more copies than wanted, None: it has none too many. `refused_by`:
-    hosts that have failed with this file, and until when it is not ordered there again.
-    """
-
-    file_id: bytes
-    size: int
-    wanted: int
-    copies: Mapping[str, Copy]
-    surplus_since: float | None = None
-    refused_by: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """`max_arriving`: ordered copies on their way at once, in all, and of one host; `trim_after_s`: how long a copy
-    that is one too many is kept, so that a host that comes and goes moves nothing.
-    """
-
-    max_arriving: int = 32
-    max_arriving_per_host: int = 2
-    trim_after_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The host is to get a copy of the file."""
-
-    file_id: bytes
-    host_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The host may give its ordered copy up, be it complete or on its way."""
-
-    file_id: bytes
-    host_id: str
-
-
-Action: TypeAlias = Order | Release
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a file stands. `complete` and `under_way`: copies that count; `by_order`: those among them that are ordered.
-
-    `left`: complete ones that are not gone, whether they count or not.
-    """
-
-    wanted: int
-    complete: int
-    under_way: int
-    by_order: int
-    left: int
-
-    @property
-    def missing(self) -> int:
-        """Copies to be ordered."""
-        return max(0, self.wanted - self.complete - self.under_way)
-
-    @property
-    def has_surplus(self) -> bool:
-        """Whether there are copies too many, and some that may be given up."""
-        return self.complete + self.under_way > self.wanted and self.by_order > 0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether there is nothing to do."""
-        return self.complete >= self.wanted and not self.under_way and not self.has_surplus
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,29 +52,6 @@ class Plan:
     why_not: Mapping[bytes, WhyNot]
 
 
-def standing(file: FileView, hosts: Mapping[str, HostView]) -> Standing:
-    """Count a file's copies."""
-    complete = under_way = by_order = left = 0
-    for host_id, copy in file.copies.items():
-        host = hosts.get(host_id)
-        if host is None or copy == "stuck":
-            continue
-        state = host.state
-        counts = state == "live" or state == "suspect"
-        if copy in COMPLETE:
-            left += state != "gone"
-            complete += counts
-        else:
-            under_way += counts
-        by_order += counts and copy in _BY_ORDER
-    return Standing(file.wanted, complete, under_way, by_order, left)
-
-
-def urgency(file: FileView, stand: Standing) -> tuple[int, int, bytes]:
-    """A key by which files are looked after: the fewest copies left first, then the most missing."""
-    return stand.left, -stand.missing, file.file_id
-
-
 def plan(files: Iterable[FileView], hosts: Mapping[str, HostView], policy: Policy, now: float) -> Plan:
     """Say what to do for these files; the most urgent come first, until no more can be ordered at once.
 
@@ -177,12 +59,13 @@ def plan(files: Iterable[FileView], hosts: Mapping[str, HostView], policy: Polic
     that no host could hold take up nobody's place. `now`: seconds on the clock of `rests_until` and the rest. The same
     arguments give the same answer.
     """
-    lacking, crowded = [], list[tuple[FileView, Standing]]()
+    lacking: list[tuple[tuple[int, int, bytes], FileView]] = []
+    crowded: list[tuple[FileView, Standing]] = []
     for file in files:
         stand = standing(file, hosts)
         if stand.missing:
             lacking.append((urgency(file, stand), file))
-        elif stand.has_surplus:
+        if stand.has_surplus or stand.in_vain:
             crowded.append((file, stand))
     trims = [released for file, stand in crowded if (released := releases(file, stand, hosts, policy, now))]
     actions: list[Action] = [release for released in trims[:MAX_LOOKED_AFTER] for release in released]
@@ -211,12 +94,9 @@ class Placing:
         self._now = now
         live = {host_id: host for host_id, host in hosts.items() if host.state == "live"}
         self._arriving = {host_id: host.arriving for host_id, host in live.items()}
-        cap = (
-            policy.max_arriving_per_host
-        )  # beyond it a host has what nobody ordered, and takes up no more of the total
-        self._left = policy.max_arriving - sum(
-            min(host.arriving, cap) for host in hosts.values() if host.state != "gone"
-        )
+        cap = policy.max_arriving_per_host  # what a host has beyond it nobody ordered: it takes up no more of the total
+        under_way = [min(host.arriving, cap) for host in hosts.values() if host.state != "gone"]
+        self._left = policy.max_arriving - sum(under_way)
         self._free = {host_id: host.free for host_id, host in live.items()}
         self._rank = {host_id: self._ranked(host_id) for host_id in live}
         self._most_free = sorted(live, key=self._free.__getitem__, reverse=True)
@@ -372,24 +252,33 @@ def releases(
     """Which copies of a file that has too many are given up: those on their way first, then of the fullest zones.
 
     Only ordered ones, only those on live hosts, and only as many as there are complete ones on live hosts besides.
+    Those on their way to hosts that drain go at once, whatever there is besides: they would not count.
     """
-    if file.surplus_since is None or now - file.surplus_since < policy.trim_after_s:
+    is_due = file.surplus_since is not None and now - file.surplus_since >= policy.trim_after_s
+    if not is_due and not stand.in_vain:
         return []
+    arriving = sorted(host_id for host_id, copy in file.copies.items() if copy == "arriving")
+    released = [host_id for host_id in arriving if _state(hosts, host_id) == "draining"]
     live = {host_id: copy for host_id, copy in file.copies.items() if _state(hosts, host_id) == "live"}
     complete = sum(copy in COMPLETE for copy in live.values())
-    if complete < file.wanted:
-        return []
-    arriving = sorted(host_id for host_id, copy in live.items() if copy == "arriving")
-    released = arriving[: stand.complete + stand.under_way - file.wanted]
+    if is_due and complete >= file.wanted:
+        released += [host_id for host_id in arriving if host_id in live][
+            : stand.complete + stand.under_way - file.wanted
+        ]
+        released += _spare(live, hosts, complete - file.wanted)
+    return [Release(file.file_id, host_id) for host_id in released]
+
+
+def _spare(live: Mapping[str, Copy], hosts: Mapping[str, HostView], count: int) -> list[str]:
+    """Up to `count` hosts whose complete copies may go."""
+    chosen = list[str]()
     zones = Counter(hosts[host_id].zone for host_id, copy in live.items() if copy in COMPLETE)
     spare = [host_id for host_id, copy in live.items() if copy == "ordered"]
-    while spare and complete > file.wanted:
-        chosen = min(spare, key=lambda host_id: (-zones[hosts[host_id].zone], hosts[host_id].free, host_id))
-        spare.remove(chosen)
-        zones[hosts[chosen].zone] -= 1
-        complete -= 1
-        released.append(chosen)
-    return [Release(file.file_id, host_id) for host_id in released]
+    while spare and len(chosen) < count:
+        chosen.append(min(spare, key=lambda host_id: (-zones[hosts[host_id].zone], hosts[host_id].free, host_id)))
+        spare.remove(chosen[-1])
+        zones[hosts[chosen[-1]].zone] -= 1
+    return chosen
 
 
 def _state(hosts: Mapping[str, HostView], host_id: str) -> HostState | None:

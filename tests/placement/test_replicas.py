@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from interfiles.placement import replicas
-from interfiles.placement.replicas import FileView, HostView, Placing, Policy, plan, standing
+from interfiles.placement.replicas import Placing, plan
+from interfiles.placement.standing import FileView, HostView, Policy, standing
 from tests.placement.views import GIB, file, hosts, ordered, released
 
 NOW = 100.0
@@ -138,6 +139,19 @@ class TestWhyNot:
         fleet, one = hosts("a b c"), file("a=own")
         placing = Placing(fleet, Policy(max_arriving=1), NOW)
         assert [placing.why_not(one) for _ in range(3)] == [None, None, None]
+
+
+class TestDraining:
+    def test_what_is_on_its_way_there_by_order_is_given_up_at_once(self) -> None:
+        fleet = hosts("a b c=draining")
+        enough, lacking = file("a=own b=own c=arriving", wanted=2), file("a=own c=arriving", wanted=2, name="g")
+        assert not standing(enough, fleet).is_settled
+        assert trims([enough, lacking], fleet) == [("f", "c"), ("g", "c")]
+        assert orders([enough, lacking], fleet) == [("g", "b")]
+
+    def test_what_is_there_or_is_fetched_by_somebody_stays(self) -> None:
+        fleet = hosts("a b c=draining d=draining e=gone")
+        assert trims([file("a=own b=own c=ordered d=coming e=arriving", wanted=2)], fleet) == []
 
 
 class TestTrims:

@@ -5,7 +5,7 @@ from typing import cast
 
 from hypothesis import strategies as st
 
-from interfiles.placement.replicas import Action, Copy, FileView, HostView, Order, Release
+from interfiles.placement.standing import Action, Copy, FileView, HostView, Order, Release
 from interfiles.wire.master_messages import HostState
 
 GIB = 1 << 30

@@ -19,7 +19,7 @@ from daemons.master.events import Events
 from daemons.master.reconciler import Reconciler
 from interfiles.placement.events import EventKind
 from interfiles.placement.registry import Registry
-from interfiles.placement.replicas import Policy
+from interfiles.placement.standing import Policy
 from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import InlineExecutor
 from interfiles.wire import master_messages as m

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.errors import TimedOut, UnknownFile
+from interfiles.transport.memory_links import Link
 from interfiles.wire import control_messages as c
 from interfiles.wire.admin_reports import HostDrainReport
 from interfiles.wire.reports import FileListReport, RemoveReport, ReplicasReport
@@ -192,6 +193,22 @@ async def test_a_host_is_drained_and_undrained(tmp_path: Path, autojump_clock: M
         assert (ended.draining, ended.to_move) == (False, None)
         looked = await fleet.admin.drain_host("a", only_look=True)
         assert (looked.draining, looked.to_move) == (False, None), "looking begins nothing"
+
+
+async def test_what_is_on_its_way_to_a_host_that_drains_goes_elsewhere_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=2) as (fleet, hosts):
+        fleet.network.set_link(hosts[0].ip, Link(uplink_bytes_per_s=SIZE / 30))
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await trio.sleep(5)
+        (taker,) = [host for host in hosts[1:] if (await host.status()).transfers]
+        await fleet.admin.drain_host(taker.name)
+        await trio.sleep(3)
+        assert not (await taker.status()).transfers
+        await until_copies(hosts[0], report.id, 2)
+        (held,) = holders(fleet, report.id)
+        assert taker.directory not in held.parents
 
 
 async def test_a_drain_says_what_cannot_be_moved_and_goes_on_when_it_can(
