@@ -32,7 +32,7 @@ def test_no_more_passes_than_the_limit_which_can_be_changed_and_lifted(own_fleet
     fleet.start_master()
     source, reader = fleet.start_clients("source", "reader")
     limited = source if way == "up" else reader
-    content = make_file(source.home / "file.bin", 20 * MB)
+    content = make_file(source.home / "file.bin", 100 * MB)
     tracker = source.home / "file.bin.tracker"
     fleet.ask(source, lambda client: client.upload(content, tracker=tracker))
     assert limit(fleet, limited, f"--{way}", "4MB/s")[f"limit_{way}"] == 4 * MB
