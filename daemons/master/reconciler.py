@@ -203,47 +203,54 @@ class Reconciler:
           NoSpace, StorageFailed: the catalogue cannot be read; the next round looks at what this one did not.
         """
         self._wake = trio.Event()
-        self._touch_changed_hosts(trio.current_time(), all_seen=sweep)
+        rooms = list(self._registry.rooms(trio.current_time()))
+        self._touch_changed_hosts(rooms, all_seen=sweep)
         touched, self._touched = self._touched, set()
+        hosts = {room.host_id: self._host(room) for room in rooms}
+        counting = {host_id for host_id, host in hosts.items() if host.state in ("live", "suspect")}
         try:
-            await self._look_up(await self._sweep() if sweep else touched)
+            await self._look_up(await self._sweep(hosts, counting) if sweep else touched, hosts, counting)
         except (NoSpace, StorageFailed):
             self._touched |= touched
             raise
-        self._act(await self._find_work())
+        if sweep:  # it took a while
+            hosts = self._hosts(trio.current_time())
+        if self._unsettled and (
+            work := await self._find_work(hosts, {room.host_id for room in rooms if room.draining})
+        ):
+            self._act(work)
 
-    def _touch_changed_hosts(self, now: float, *, all_seen: bool) -> None:
-        states = {room.host_id: room.state for room in self._registry.rooms(now)}
+    def _touch_changed_hosts(self, rooms: Iterable[Room], *, all_seen: bool) -> None:
+        states = {room.host_id: room.state for room in rooms}
         for host_id, state in states.items():
             if not all_seen and self._states.get(host_id) != state:
                 self._touched.update(self._registry.files_of(host_id))
         self._states = states
 
-    async def _sweep(self) -> set[bytes]:
+    async def _sweep(self, hosts: Mapping[str, HostView], counting: set[str]) -> set[bytes]:
         """Look at the whole catalogue; return what is looked after and not in it."""
-        after, astray, hosts = b"", set(self._unsettled), self._hosts(trio.current_time())
+        after, astray = b"", set(self._unsettled)
         while page := await self._stored(self._catalogue.wanted_after, after, PAGE_FILES):
-            self._sort_out(page, hosts)
+            self._sort_out(page, hosts, counting)
             astray.difference_update([wanted.file_id for wanted in page])
             after = page[-1].file_id
         return astray
 
-    async def _look_up(self, file_ids: set[bytes]) -> None:
-        asked, hosts = list(file_ids), self._hosts(trio.current_time())
+    async def _look_up(self, file_ids: set[bytes], hosts: Mapping[str, HostView], counting: set[str]) -> None:
+        asked = list(file_ids)
         for start in range(0, len(asked), PAGE_FILES):
             page = asked[start : start + PAGE_FILES]
             found = await self._stored(self._catalogue.wanted, page)
             for file_id in set(page) - {wanted.file_id for wanted in found}:
                 self._settle(file_id)
-            self._sort_out(found, hosts)
+            self._sort_out(found, hosts, counting)
 
-    def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView]) -> None:
-        """Keep what is not as wanted for the rest of the round, and those to come.
+    def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView], counting: set[str]) -> None:
+        """Keep what is not as wanted for the rest of the round, and those to come; `counting`: hosts whose copies count.
 
         A host that has changed since `hosts` was made is noticed in the next round.
         """
         now = trio.current_time()
-        counting = {host_id for host_id, host in hosts.items() if host.state in ("live", "suspect")}
         for wanted in page:
             is_held = bool(self._registry.held(wanted.file_id))  # else nothing can be done before it is announced
             if wanted.file_id in self._unsettled or (is_held and not self._is_settled(wanted, hosts, counting, now)):
@@ -260,14 +267,13 @@ class Reconciler:
                 return True
         return standing(self._view(wanted.file_id, wanted.size, wanted.replicas, now), hosts).is_settled
 
-    async def _find_work(self) -> list[Wanted]:
+    async def _find_work(self, hosts: Mapping[str, HostView], draining: set[str]) -> list[Wanted]:
         """Take in what has become of all that is not as wanted; return what something can be done about.
 
         Of files that lack copies it returns only the most urgent, and of those that have too many not all at once.
         """
-        hosts, up = self._hosts_and_up()
+        up = hosts.keys() & self._connections.keys()
         placing = Placing(hosts, self._policy, trio.current_time())
-        draining = {room.host_id for room in self._registry.rooms(trio.current_time()) if room.draining}
         await trio.lowlevel.checkpoint()
         lacking: list[tuple[tuple[int, int, bytes], Wanted]] = []
         crowded: list[Wanted] = []
@@ -298,7 +304,8 @@ class Reconciler:
 
     def _act(self, work: Iterable[Wanted]) -> None:
         """Plan and carry out, without a pause: as things are in this moment."""
-        hosts, up = self._hosts_and_up()
+        hosts = self._hosts(trio.current_time())
+        up = hosts.keys() & self._connections.keys()
         views = [self._consider(wanted, hosts, up)[0] for wanted in work]
         for action in plan(views, hosts, self._policy, trio.current_time()).actions:
             self._perform(action)
@@ -346,10 +353,6 @@ class Reconciler:
             self._release(wanted.file_id, ended.host_id, connection, now)
 
     # What the decisions are made from
-
-    def _hosts_and_up(self) -> tuple[dict[str, HostView], set[str]]:
-        hosts = self._hosts(trio.current_time())
-        return hosts, hosts.keys() & self._connections.keys()
 
     def _hosts(self, now: float) -> dict[str, HostView]:
         return {room.host_id: self._host(room) for room in self._registry.rooms(now)}
