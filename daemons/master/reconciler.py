@@ -206,6 +206,7 @@ class Reconciler:
         rooms = list(self._registry.rooms(trio.current_time()))
         self._touch_changed_hosts(rooms, all_seen=sweep)
         touched, self._touched = self._touched, set()
+        await trio.lowlevel.checkpoint()  # each of these takes some ms in a large fleet
         hosts = {room.host_id: self._host(room) for room in rooms}
         counting = {host_id for host_id, host in hosts.items() if host.state in ("live", "suspect")}
         try:
@@ -215,9 +216,8 @@ class Reconciler:
             raise
         if sweep:  # it took a while
             hosts = self._hosts(trio.current_time())
-        if self._unsettled and (
-            work := await self._find_work(hosts, {room.host_id for room in rooms if room.draining})
-        ):
+        draining = {room.host_id for room in rooms if room.draining}
+        if (self._unsettled or draining) and (work := await self._find_work(hosts, draining)):
             self._act(work)
 
     def _touch_changed_hosts(self, rooms: Iterable[Room], *, all_seen: bool) -> None:
@@ -246,9 +246,9 @@ class Reconciler:
             self._sort_out(found, hosts, counting)
 
     def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView], counting: set[str]) -> None:
-        """Keep what is not as wanted for the rest of the round, and those to come; `counting`: hosts whose copies count.
+        """Keep what is not as wanted for the rest of the round, and those to come.
 
-        A host that has changed since `hosts` was made is noticed in the next round.
+        `counting`: the hosts whose copies count. One that has changed meanwhile is noticed in the next round.
         """
         now = trio.current_time()
         for wanted in page:
@@ -273,6 +273,7 @@ class Reconciler:
         Of files that lack copies it returns only the most urgent, and of those that have too many not all at once.
         """
         up = hosts.keys() & self._connections.keys()
+        await trio.lowlevel.checkpoint()
         placing = Placing(hosts, self._policy, trio.current_time())
         await trio.lowlevel.checkpoint()
         lacking: list[tuple[tuple[int, int, bytes], Wanted]] = []

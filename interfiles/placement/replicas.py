@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from heapq import heapify, heappop
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_LOOKED_AFTER: Final = 128  # files of one plan: more would not be ordered at once anyway
 
+_HOSTS_KNOWN: Final = 16_384  # to a cache
 _PRIME: Final = (1 << 64) - 59
 _FACTOR: Final = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 6.4): scatters what differs in a few bits
 _MASK: Final = (1 << 64) - 1
@@ -98,13 +100,11 @@ class Placing:
         under_way = [min(host.arriving, cap) for host in hosts.values() if host.state != "gone"]
         self._left = policy.max_arriving - sum(under_way)
         self._free = {host_id: host.free for host_id, host in live.items()}
-        self._rank = {host_id: self._ranked(host_id) for host_id in live}
         self._most_free = sorted(live, key=self._free.__getitem__, reverse=True)
         self._zones: dict[str, list[str]] = {}  # of hosts that do not rest
         for host_id, host in live.items():
             if host.rests_until <= now:
                 self._zones.setdefault(host.zone, []).append(host_id)
-        self._mixed = {host_id: int.from_bytes(host_id.encode(), "big") % _PRIME for host_id in live}
         self._ready = sum(self._arriving[host_id] < cap for zone in self._zones.values() for host_id in zone)
 
     @property
@@ -138,7 +138,6 @@ class Placing:
         self._arriving[host_id] += 1
         self._ready -= self._arriving[host_id] == self._policy.max_arriving_per_host
         self._free[host_id] -= file.size
-        self._rank[host_id] = self._ranked(host_id)
         self._most_free.sort(key=self._free.__getitem__, reverse=True)
 
     def _ranked(self, host_id: str) -> tuple[int, int]:
@@ -172,9 +171,10 @@ class Placing:
         if self._left <= 0:
             return self.why_full
         file_mixed = int.from_bytes(file.file_id[:8], "big")
-        top = max([self._rank[host_id] for host_id in ready])
-        alike = [host_id for host_id in ready if self._rank[host_id] == top]
-        return max(alike, key=lambda host_id: (self._mixed[host_id] ^ file_mixed) * _FACTOR & _MASK)
+        ranks = {host_id: self._ranked(host_id) for host_id in ready}
+        top = max(ranks.values())
+        alike = [host_id for host_id, rank in ranks.items() if rank == top]
+        return max(alike, key=lambda host_id: (_mixed(host_id) ^ file_mixed) * _FACTOR & _MASK)
 
     def why_not(self, file: FileView) -> WhyNot | None:
         """Why a file that lacks copies gets none; None: it is about to get one."""
@@ -244,6 +244,12 @@ class Placing:
             if copy != "stuck" and (host := self._hosts.get(host_id)) and host.state in ("live", "suspect"):
                 zones[host.zone] = zones.get(host.zone, 0) + 1
         return zones
+
+
+@lru_cache(maxsize=_HOSTS_KNOWN)
+def _mixed(host_id: str) -> int:
+    """A number that depends on the host."""
+    return int.from_bytes(host_id.encode(), "big") % _PRIME
 
 
 def releases(
