@@ -49,8 +49,8 @@ ROUND_S: Final = 2.0  # between two looks at what is not as wanted
 SWEEP_S: Final = 60.0  # between two looks at everything
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
-PAGE_FILES: Final = 500  # of the catalogue, that are looked at before others have their turn
-SLICE_FILES: Final = 100  # likewise, of those that are not as wanted: each takes longer
+PAGE_FILES: Final = 500  # of the catalogue, that are asked for at once
+SLICE_FILES: Final = 25  # that are looked at before others have their turn: an answer to a host takes several turns
 MAX_LEFT_OVER: Final = 10_000  # files of which it is known who has given them up
 OUTLOOK_S: Final = 1.0  # that the reasons which people are told may be old
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
@@ -231,7 +231,7 @@ class Reconciler:
         """Look at the whole catalogue; return what is looked after and not in it."""
         after, astray = b"", set(self._unsettled)
         while page := await self._stored(self._catalogue.wanted_after, after, PAGE_FILES):
-            self._sort_out(page, hosts, counting)
+            await self._sort_out(page, hosts, counting)
             astray.difference_update([wanted.file_id for wanted in page])
             after = page[-1].file_id
         return astray
@@ -243,15 +243,17 @@ class Reconciler:
             found = await self._stored(self._catalogue.wanted, page)
             for file_id in set(page) - {wanted.file_id for wanted in found}:
                 self._settle(file_id)
-            self._sort_out(found, hosts, counting)
+            await self._sort_out(found, hosts, counting)
 
-    def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView], counting: set[str]) -> None:
+    async def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView], counting: set[str]) -> None:
         """Keep what is not as wanted for the rest of the round, and those to come.
 
         `counting`: the hosts whose copies count. One that has changed meanwhile is noticed in the next round.
         """
         now = trio.current_time()
-        for wanted in page:
+        for count, wanted in enumerate(page, start=1):
+            if count % SLICE_FILES == 0:
+                await trio.lowlevel.checkpoint()
             is_held = bool(self._registry.held(wanted.file_id))  # else nothing can be done before it is announced
             if wanted.file_id in self._unsettled or (is_held and not self._is_settled(wanted, hosts, counting, now)):
                 self._unsettled[wanted.file_id] = wanted
