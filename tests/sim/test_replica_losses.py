@@ -14,7 +14,7 @@ from interfiles.storage.jobs import JobStore
 from interfiles.transport.memory_links import Link
 from interfiles.wire import control_messages as c
 from interfiles.wire.reports import RemoveReport, TransferStateReport
-from tests.sim.fleet import Host, running_fleet
+from tests.sim.fleet import Fleet, Host, running_fleet
 from tests.sim.test_replica_life import flip
 from tests.sim.test_replicas import content, holders, until_copies
 
@@ -284,3 +284,41 @@ async def test_a_state_directory_under_another_name_keeps_what_is_in_it(
         await fleet.restart(b)
         await trio.sleep(5)
         assert remains(b)
+
+
+async def kinds(fleet: Fleet) -> list[str]:
+    return [event.kind for event in (await fleet.admin.events(last=100)).events]
+
+
+async def test_uploading_the_same_again_orders_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c d", replicas=2) as (fleet, [a, *_]):
+        path = content(a)
+        report, _ = await a.upload(path)
+        await until_copies(a, report.id, 2)
+        for _ in range(5):
+            await a.upload(path)
+            await trio.sleep(1)
+        assert (await kinds(fleet)).count("ordered") == 1
+        assert len(holders(fleet, report.id)) == 1
+
+
+async def test_a_copy_that_is_lost_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=2) as (fleet, [a, _]):
+        report, _ = await a.upload(content(a))
+        await until_copies(a, report.id, 2)
+        shutil.rmtree(holders(fleet, report.id)[0].parent)
+        await trio.sleep(70)
+        assert "lost" in await kinds(fleet)
+        await until_copies(a, report.id, 2)
+
+
+async def test_a_download_that_overwrites_takes_the_replica_over(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=2) as (fleet, [a, b]):
+        path = content(a)
+        report, tracker = await a.upload(path)
+        await until_copies(a, report.id, 2)
+        (b.directory / "got").mkdir()
+        (b.directory / "got" / "weights").write_bytes(b"old")
+        await b.download(tracker, overwrite=True)
+        assert (b.directory / "got" / "weights").read_bytes() == path.read_bytes()
+        assert holders(fleet, report.id) == []
