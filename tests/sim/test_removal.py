@@ -6,10 +6,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from interfiles.errors import NoSource, NotAdmitted
+from interfiles.errors import NoSource, NotAdmitted, UnknownFile
 from interfiles.transport.base import Address
 from interfiles.wire import control_messages as c
-from interfiles.wire.reports import HostListReport
+from interfiles.wire.reports import HostListReport, RemoveReport
 from tests.conftest import LogRecords
 from tests.sim.fleet import Fleet, Host, running_fleet
 from tests.sim.test_fleet import got, slow, until
@@ -164,3 +164,23 @@ async def test_all_of_its_connections_end_at_the_master_too(tmp_path: Path, auto
 
 async def _is_away(host: Host) -> bool:
     return not await is_connected(host)
+
+
+async def test_what_was_removed_meanwhile_does_not_come_back_with_a_host_that_joins_anew(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=3) as (fleet, [a, b, other]):
+        path = b.directory / "weights"
+        path.write_bytes(bytes(range(256)) * 2048)
+        report, _ = await b.upload(path)
+        await trio.sleep(10)
+        await fleet.admin.remove_host("b")
+        await fleet.crash(b)
+        await a.ask(c.Remove(report.id, False, False), RemoveReport)
+        await fleet.restart(b, await fleet.make_token())
+        await trio.sleep(60)
+        for host in (a, b, other):
+            with pytest.raises(UnknownFile):
+                await host.stat(report.id)
+        assert path.exists(), "the person's own file stays"
+        assert not list(tmp_path.glob("*/state/replicas/*/weights"))
