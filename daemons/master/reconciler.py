@@ -1,29 +1,28 @@
 """The reconciler: has every file on as many hosts as are wanted, comparing again and again what is and what should be.
 
-It looks at whatever changed at once, at all that is not as wanted every few seconds, and at the whole catalogue every
-minute, page by page, so that nothing depends on a change having been noticed. It never takes more than a tenth of the
-master's time. `interfiles.placement` decides; here is what it is told and what is done about it.
+It looks at whatever changed at once, at copies that are on their way too, and at the whole catalogue every minute,
+page by page, so that nothing depends on a change having been noticed. Files that lack copies wait in the order of their
+urgency, so a look takes no longer when there are many. It never takes more than a tenth of the master's time.
+`interfiles.placement` decides; here is what it is told and what is done about it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from heapq import nsmallest
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from interfiles.errors import NoSpace, StorageFailed, printable
-from interfiles.placement.awaited import Awaited
 from interfiles.placement.drains import Drains
+from interfiles.placement.fleet_view import FleetView
 from interfiles.placement.orders import Orders
-from interfiles.placement.replicas import MAX_LOOKED_AFTER, Placing, plan, releases
+from interfiles.placement.replicas import MAX_LOOKED_AFTER, plan, releases
 from interfiles.placement.standing import (
     COMPLETE,
     FileView,
-    HostView,
     Order,
     Policy,
     Release,
@@ -31,6 +30,7 @@ from interfiles.placement.standing import (
     standing,
     urgency,
 )
+from interfiles.placement.urgent import Urgent
 from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
@@ -38,34 +38,27 @@ if TYPE_CHECKING:
 
     from daemons.master.connection import Connection
     from daemons.master.events import Events
-    from interfiles.placement.host_facts import Room
+    from interfiles.placement.fleet_view import Outlook
     from interfiles.placement.orders import Ended
     from interfiles.placement.registry import Registry
     from interfiles.placement.standing import Action
     from interfiles.storage.catalogue import Catalogue, Wanted
-    from interfiles.wire.master_messages import Holding, HostState
+    from interfiles.wire.master_messages import Holding
 
-ROUND_S: Final = 2.0  # between two looks at what is not as wanted
+ROUND_S: Final = 2.0  # between two looks at copies on their way, at hosts that drain, and at what could not be placed
 SWEEP_S: Final = 60.0  # between two looks at everything
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
 PAGE_FILES: Final = 500  # of the catalogue, that are asked for at once
 SLICE_FILES: Final = 25  # that are looked at before others have their turn: an answer to a host takes several turns
+PLAN_FILES: Final = 8  # that are placed before they have it
+MAX_TRIMS: Final = 1024  # files with copies too many that are looked at in one round
 MAX_LEFT_OVER: Final = 10_000  # files of which it is known who has given them up
-OUTLOOK_S: Final = 1.0  # that the reasons which people are told may be old
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
 
 _SHORT_WAITS: Final = frozenset({"busy", "turn"})  # obstacles that go away by themselves
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """How a file stands, and why it has fewer copies than wanted, in words; empty: it has not, or more are coming."""
-
-    standing: Standing
-    why_not: str
 
 
 class Reconciler:
@@ -91,9 +84,10 @@ class Reconciler:
         self._unsettled: dict[bytes, Wanted] = {}
         self._touched: set[bytes] = set()
         self._wake = trio.Event()
-        self._states: dict[str, HostState] = {}
-        self._awaited = Awaited(registry.grace_s)
-        self._placing: tuple[float, Placing] | None = None  # for outlooks, and when it was made
+        self._view = FleetView(registry, self._orders, self._policy)
+        self._urgent = Urgent()  # of what is unsettled, that lacks copies
+        self._hopeless: set[bytes] = set()  # of that, what no host could be given now
+        self._looked_at = float("-inf")  # when all that is on its way, hopeless or on hosts that drain was looked at
         self._left_over: dict[bytes, set[str]] = {}  # hosts that have given a file up, and may have it lying about
 
     # What others tell
@@ -131,7 +125,6 @@ class Reconciler:
     def forget_host(self, host_id: str) -> None:
         """A host is not of the fleet any more."""
         self._orders.forget_host(host_id)
-        self._states.pop(host_id, None)
         self.drains.forget(host_id)
 
     def set_draining(self, host_id: str, draining: bool) -> None:
@@ -144,20 +137,13 @@ class Reconciler:
     # What others ask
 
     def outlook(self, file_id: bytes, size: int, wanted: int, *, quickly: bool = False) -> Outlook:
-        """How a file of `size` bytes stands now; why it lacks copies may be as it was a second ago.
+        """How a file of `size` bytes stands now; `quickly`: without a look at which hosts are busy with others."""
+        return self.view().outlook(file_id, size, wanted, trio.current_time(), quickly=quickly)
 
-        `quickly`: without a look at which hosts are busy with other copies.
-        """
-        now = trio.current_time()
-        view = self._view(file_id, size, wanted, now)
-        stand = standing(view, {host_id: self._host(self._registry.room(host_id, now)) for host_id in view.copies})
-        if not stand.missing:
-            return Outlook(stand, "")
-        if self._placing is None or now - self._placing[0] >= OUTLOOK_S:
-            self._placing = (now, Placing(self._hosts(now), self._policy, now))
-        placing = self._placing[1]
-        why = placing.hint(view) if quickly else placing.why_not(view)
-        return Outlook(stand, why.text if why is not None else "")
+    def view(self) -> FleetView:
+        """The fleet as it is now."""
+        self.touch(self._view.refresh(trio.current_time()))
+        return self._view
 
     def arriving(self, host_id: str) -> int:
         """Ordered copies that a host fetches or is asked to."""
@@ -184,7 +170,7 @@ class Reconciler:
         swept_at = float("-inf")
         while True:
             began = trio.current_time()
-            if not self._awaited.look(self._registry.rooms(began), began):
+            if not self.view().is_awaiting(began):
                 is_due = began - swept_at >= SWEEP_S
                 try:
                     await self.reconcile(sweep=is_due)
@@ -197,135 +183,171 @@ class Reconciler:
             await trio.sleep_until(now + max(COALESCE_S, (now - began) * (1 / MAX_SHARE - 1)))
 
     async def reconcile(self, *, sweep: bool) -> None:
-        """One round: look at what has changed and at what is not as wanted, or at everything; do what can be done.
+        """One round: look at what has changed and may have, or at everything; do what can be done.
 
         Raises:
           NoSpace, StorageFailed: the catalogue cannot be read; the next round looks at what this one did not.
         """
         self._wake = trio.Event()
-        rooms = list(self._registry.rooms(trio.current_time()))
-        self._touch_changed_hosts(rooms, all_seen=sweep)
+        now = trio.current_time()
+        draining = self.view().draining()
+        is_due = sweep or now - self._looked_at >= ROUND_S
         touched, self._touched = self._touched, set()
-        await trio.lowlevel.checkpoint()  # each of these takes some ms in a large fleet
-        hosts = {room.host_id: self._host(room) for room in rooms}
-        counting = {host_id for host_id, host in hosts.items() if host.state in ("live", "suspect")}
         try:
-            await self._look_up(await self._sweep(hosts, counting) if sweep else touched, hosts, counting)
+            await self._look_up(await self._sweep() if sweep else touched)
         except (NoSpace, StorageFailed):
             self._touched |= touched
             raise
-        if sweep:  # it took a while
-            hosts = self._hosts(trio.current_time())
-        draining = {room.host_id for room in rooms if room.draining}
-        if (self._unsettled or draining) and (work := await self._find_work(hosts, draining)):
-            self._act(work)
+        due = touched | self._orders.watched() | (self._hopeless if is_due else set())
+        in_vain = await self._look_again(list(self._unsettled) if sweep else due & self._unsettled.keys())
+        if is_due:
+            self._looked_at = now
+            await self._look_at_drains(draining)
+        await self._do(in_vain + await self._to_trim())
+        await self._do(await self._to_place())
 
-    def _touch_changed_hosts(self, rooms: Iterable[Room], *, all_seen: bool) -> None:
-        states = {room.host_id: room.state for room in rooms}
-        for host_id, state in states.items():
-            if not all_seen and self._states.get(host_id) != state:
-                self._touched.update(self._registry.files_of(host_id))
-        self._states = states
-
-    async def _sweep(self, hosts: Mapping[str, HostView], counting: set[str]) -> set[bytes]:
+    async def _sweep(self) -> set[bytes]:
         """Look at the whole catalogue; return what is looked after and not in it."""
         after, astray = b"", set(self._unsettled)
         while page := await self._stored(self._catalogue.wanted_after, after, PAGE_FILES):
-            await self._sort_out(page, hosts, counting)
+            await self._sort_out(page)
             astray.difference_update([wanted.file_id for wanted in page])
             after = page[-1].file_id
         return astray
 
-    async def _look_up(self, file_ids: set[bytes], hosts: Mapping[str, HostView], counting: set[str]) -> None:
+    async def _look_up(self, file_ids: set[bytes]) -> None:
         asked = list(file_ids)
         for start in range(0, len(asked), PAGE_FILES):
             page = asked[start : start + PAGE_FILES]
             found = await self._stored(self._catalogue.wanted, page)
             for file_id in set(page) - {wanted.file_id for wanted in found}:
                 self._settle(file_id)
-            await self._sort_out(found, hosts, counting)
+            await self._sort_out(found)
 
-    async def _sort_out(self, page: Iterable[Wanted], hosts: Mapping[str, HostView], counting: set[str]) -> None:
-        """Keep what is not as wanted for the rest of the round, and those to come.
-
-        `counting`: the hosts whose copies count. One that has changed meanwhile is noticed in the next round.
-        """
-        now = trio.current_time()
+    async def _sort_out(self, page: Iterable[Wanted]) -> None:
+        """Keep what is not as wanted for the rest of the round, and those to come."""
+        now, not_counting = trio.current_time(), self._view.places.not_counting
         for count, wanted in enumerate(page, start=1):
             if count % SLICE_FILES == 0:
                 await trio.lowlevel.checkpoint()
             is_held = bool(self._registry.held(wanted.file_id))  # else nothing can be done before it is announced
-            if wanted.file_id in self._unsettled or (is_held and not self._is_settled(wanted, hosts, counting, now)):
+            if wanted.file_id in self._unsettled or (is_held and not self._is_settled(wanted, not_counting, now)):
                 self._unsettled[wanted.file_id] = wanted
 
-    def _is_settled(self, wanted: Wanted, hosts: Mapping[str, HostView], counting: set[str], now: float) -> bool:
+    def _is_settled(self, wanted: Wanted, not_counting: set[str], now: float) -> bool:
         held = self._registry.held(wanted.file_id)
-        seems = len(held) == wanted.replicas and held.keys() <= counting  # nearly always, and sooner seen than counted
+        seems = len(held) == wanted.replicas and not_counting.isdisjoint(held)  # nearly always, and sooner seen
         if seems and not self._orders.doubts(wanted.file_id, held, now):
             for holding in held.values():
                 if holding.state != "complete":
                     break
             else:
                 return True
-        return standing(self._view(wanted.file_id, wanted.size, wanted.replicas, now), hosts).is_settled
+        file = self._view.file(wanted.file_id, wanted.size, wanted.replicas, now)
+        return standing(file, self._view.places.hosts).is_settled
 
-    async def _find_work(self, hosts: Mapping[str, HostView], draining: set[str]) -> list[Wanted]:
-        """Take in what has become of all that is not as wanted; return what something can be done about.
-
-        Of files that lack copies it returns only the most urgent, and of those that have too many not all at once.
-        """
-        up = hosts.keys() & self._connections.keys()
-        await trio.lowlevel.checkpoint()
-        placing = Placing(hosts, self._policy, trio.current_time())
-        await trio.lowlevel.checkpoint()
-        lacking: list[tuple[tuple[int, int, bytes], Wanted]] = []
-        crowded: list[Wanted] = []
-        to_move, stuck = Counter[str](), dict[str, str]()
-        for count, wanted in enumerate(list(self._unsettled.values()), start=1):
+    async def _look_again(self, file_ids: Iterable[bytes]) -> list[Wanted]:
+        """Take in what has become of these files; return those of which something is on its way in vain."""
+        in_vain = []
+        for count, file_id in enumerate(file_ids, start=1):
             if count % SLICE_FILES == 0:
-                lacking = nsmallest(MAX_LOOKED_AFTER, lacking)
                 await trio.lowlevel.checkpoint()
-            view, stand = self._consider(wanted, hosts, up)
-            is_over = stand.is_settled or not view.copies
-            if is_over and not self._orders.is_releasing(wanted.file_id):
-                self._settle(wanted.file_id)
+            if (wanted := self._unsettled.get(file_id)) is not None and self._consider(wanted)[1].in_vain:
+                in_vain.append(wanted)
+        return in_vain
+
+    async def _look_at_drains(self, draining: set[str]) -> None:
+        """See how far these hosts are, which drained when the round began; what is not looked at yet counts as well."""
+        draining, placing = draining & self.view().draining(), self._view.placing(trio.current_time())
+        to_move, stuck = Counter[str](), dict[str, str]()
+        there = {file_id for host_id in draining for file_id in self._registry.files_of(host_id)}
+        for count, file_id in enumerate(there, start=1):
+            if count % SLICE_FILES == 0:
+                await trio.lowlevel.checkpoint()
+            if (wanted := self._unsettled.get(file_id)) is None:
+                if file_id in self._touched:
+                    to_move.update(draining & self._registry.held(file_id).keys())
                 continue
-            why = placing.obstacle(view) if stand.missing else None
-            if len(crowded) < MAX_LOOKED_AFTER and releases(view, stand, hosts, self._policy, trio.current_time()):
-                crowded.append(wanted)
-            elif stand.missing and why is None:
-                lacking.append((urgency(view, stand), wanted))
+            file, stand = self._consider(wanted)
+            why = placing.hint(file) if stand.missing else None
             nobody_else = why is not None and why.obstacle == "no-host" and stand.complete > 0
-            if draining and stand.complete < stand.wanted and not nobody_else:
-                there = [host for host in draining & view.copies.keys() if view.copies[host] in COMPLETE]
-                to_move.update(there)
+            if stand.complete < stand.wanted and not nobody_else:
+                leaving = [host for host in draining & file.copies.keys() if file.copies[host] in COMPLETE]
+                to_move.update(leaving)
                 if why is not None and why.obstacle not in _SHORT_WAITS:
-                    stuck.update(dict.fromkeys(there, f"{printable(wanted.name)}: {why.text}"))
-        for host_id in self.drains.look(draining, to_move, stuck):
+                    stuck.update(dict.fromkeys(leaving, f"{printable(wanted.name)}: {why.text}"))
+        for host_id in self.drains.look(draining & self.view().draining(), to_move, stuck):
             self._events.add("drained", host=host_id, reason="it can be switched off")
-        return [wanted for _, wanted in nsmallest(MAX_LOOKED_AFTER, lacking)] + crowded
 
-    def _act(self, work: Iterable[Wanted]) -> None:
-        """Plan and carry out, without a pause: as things are in this moment."""
-        hosts = self._hosts(trio.current_time())
-        up = hosts.keys() & self._connections.keys()
-        views = [self._consider(wanted, hosts, up)[0] for wanted in work]
-        for action in plan(views, hosts, self._policy, trio.current_time()).actions:
-            self._perform(action)
+    async def _to_trim(self) -> list[Wanted]:
+        """Files of which copies can be given up, not all at once."""
+        now = trio.current_time()
+        found: list[Wanted] = []
+        for count, file_id in enumerate(self._orders.surplus_due(now - self._policy.trim_after_s, MAX_TRIMS), start=1):
+            if count % SLICE_FILES == 0:
+                await trio.lowlevel.checkpoint()
+            if (wanted := self._unsettled.get(file_id)) is not None and len(found) < MAX_LOOKED_AFTER:
+                file, stand = self._consider(wanted)
+                if releases(file, stand, self._view.places.hosts, self._policy, now):
+                    found.append(wanted)
+        return found
 
-    def _consider(self, wanted: Wanted, hosts: Mapping[str, HostView], up: set[str]) -> tuple[FileView, Standing]:
+    async def _to_place(self) -> list[Wanted]:
+        """The most urgent files of those that lack copies and that some host could hold."""
+        found: list[Wanted] = []
+        count = 0
+        placing = self._view.placing(trio.current_time())
+        while not placing.is_full and len(found) < MAX_LOOKED_AFTER and (file_id := self._urgent.pop()) is not None:
+            if (wanted := self._unsettled.get(file_id)) is None:
+                continue
+            match placing.obstacle(self._view.file(file_id, wanted.size, wanted.replicas, trio.current_time())):
+                case None:
+                    found.append(wanted)
+                case "no-source":
+                    pass  # its copies change before that changes
+                case _:
+                    self._hopeless.add(file_id)
+            if (count := count + 1) % SLICE_FILES == 0:
+                await trio.lowlevel.checkpoint()
+        return found
+
+    async def _do(self, work: list[Wanted]) -> None:
+        """Plan and carry out, a few files at a time: each as things are in that moment."""
+        for start in range(0, len(work), PLAN_FILES):
+            now, places = trio.current_time(), self.view().places
+            some = [wanted for wanted in work[start : start + PLAN_FILES] if wanted.file_id in self._unsettled]
+            for action in plan([self._consider(wanted)[0] for wanted in some], places, self._policy, now):
+                self._perform(action)
+            self.view()
+            for wanted in some:
+                self._consider(wanted)
+            await trio.lowlevel.checkpoint()
+
+    def _consider(self, wanted: Wanted) -> tuple[FileView, Standing]:
         """Take in what has become of a file, and see how it stands."""
         file_id, now = wanted.file_id, trio.current_time()
-        for ended in self._orders.notice(file_id, self._registry.held(file_id), up, now):
+        for ended in self._orders.notice(file_id, self._registry.held(file_id), self._connections, now):
             self._end(wanted, ended, now)
-        view = self._view(file_id, wanted.size, wanted.replicas, now)
-        stand = standing(view, hosts)
+        file = self._view.file(file_id, wanted.size, wanted.replicas, now)
+        stand = standing(file, self._view.places.hosts)
         since = self._orders.surplus_since(file_id, now, has_surplus=stand.has_surplus)
-        return (replace(view, surplus_since=since) if since is not None else view), stand
+        if (stand.is_settled or not file.copies) and not self._orders.is_releasing(file_id):
+            self._settle(file_id)
+        elif stand.missing:
+            self._hopeless.discard(file_id)
+            self._urgent.put(urgency(file, stand))
+        else:
+            self._forget_lack(file_id)
+        return (replace(file, surplus_since=since) if since is not None else file), stand
 
     def _settle(self, file_id: bytes) -> None:
         self._unsettled.pop(file_id, None)
+        self._forget_lack(file_id)
         self._orders.settle(file_id)
+
+    def _forget_lack(self, file_id: bytes) -> None:
+        self._urgent.drop(file_id)
+        self._hopeless.discard(file_id)
 
     # What is done
 
@@ -354,32 +376,6 @@ class Reconciler:
         self._events.add(ended.outcome, host=ended.host_id, file=wanted.file_id, reason=ended.reason)
         if ended.stalled and (connection := self._connections.get(ended.host_id)) is not None:
             self._release(wanted.file_id, ended.host_id, connection, now)
-
-    # What the decisions are made from
-
-    def _hosts(self, now: float) -> dict[str, HostView]:
-        return {room.host_id: self._host(room) for room in self._registry.rooms(now)}
-
-    def _host(self, room: Room) -> HostView:
-        orders = self._orders
-        return HostView(
-            room.name,
-            room.zone,
-            self._state(room),
-            room.free - orders.asked_bytes(room.host_id),
-            orders.arriving(room.host_id),
-            orders.rests_until(room.host_id),
-        )
-
-    def _state(self, room: Room) -> HostState:
-        """A host's state as copies count: one that drains and is not up is as good as gone."""
-        if room.draining and room.state != "draining":
-            return "gone"
-        return room.state if room.host_id in self._connections or room.state != "live" else "suspect"
-
-    def _view(self, file_id: bytes, size: int, wanted: int, now: float) -> FileView:
-        copies = self._orders.copies(file_id, self._registry.held(file_id), now)
-        return FileView(file_id, size, wanted, copies, None, self._orders.refused_by(file_id, now))
 
 
 def _counted(wanted: Wanted) -> str:

@@ -3,7 +3,6 @@
 Times are seconds on one clock, given as `now`.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from interfiles.placement.host_facts import Room
@@ -21,28 +20,47 @@ class Awaited:
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
+        self._rooms: dict[str, Room] = {}
+        self._up: set[str] = set()
+        self._unheard: set[str] = set()  # up, and have not said what they hold
         self._is_dark = True
         self._newest = float("-inf")  # when somebody was heard from last, while it is dark
         self._since: dict[str, float] = {}
         self._before: set[str] | None = None  # of the fleet when it was dark last; None: it was not looked yet
 
-    def look(self, rooms: Iterable[Room], now: float) -> bool:
-        """Look at all hosts; return whether one of them is awaited."""
-        known = {room.host_id: room for room in rooms}
-        up = {host for host, room in known.items() if room.state in ("live", "draining")}
-        if not up:
+    def put(self, room: Room) -> None:
+        """A host is so now."""
+        self.drop(room.host_id)
+        self._rooms[room.host_id] = room
+        if room.state in ("live", "draining"):
+            self._up.add(room.host_id)
+            if not room.is_known:
+                self._unheard.add(room.host_id)
+
+    def drop(self, host_id: str) -> None:
+        """A host is not of the fleet any more."""
+        self._rooms.pop(host_id, None)
+        self._up.discard(host_id)
+        self._unheard.discard(host_id)
+
+    def look(self, now: float) -> bool:
+        """Look at the hosts as they are now; return whether one of them is awaited."""
+        if not self._up:
             self._is_dark = True
-            self._before = set(known)
-            self._newest = max([room.heard_at for room in known.values()], default=self._newest)
-            return bool(known)
+            self._before = set(self._rooms)
+            self._newest = max([room.heard_at for room in self._rooms.values()], default=self._newest)
+            return bool(self._rooms)
         if self._is_dark:
             recent = self._newest - self._grace_s - LAST_SEEN_EVERY_S
-            self._since = {host: now for host, room in known.items() if host not in up and room.heard_at >= recent}
+            away = self._rooms.keys() - self._up
+            self._since = {host: now for host in away if self._rooms[host].heard_at >= recent}
             self._is_dark = False
         if self._before is None:
-            self._before = set(known)
-        here = {host for host in up if known[host].is_known}
-        self._since = {host: at for host, at in self._since.items() if host in known and host not in here}
-        for host in (up & self._before) - here:
+            self._before = set(self._rooms)
+        self._since = {host: at for host, at in self._since.items() if self._is_missed(host)}
+        for host in self._unheard & self._before:
             self._since.setdefault(host, now)
         return any(now - at < self._grace_s for at in self._since.values())
+
+    def _is_missed(self, host_id: str) -> bool:
+        return host_id in self._rooms and (host_id not in self._up or host_id in self._unheard)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
 from interfiles.units import format_duration
@@ -92,6 +93,7 @@ class Orders:
         self._unwilling: dict[bytes, dict[str, float]] = {}
         self._failures: dict[str, _Failures] = {}
         self._doubted: dict[tuple[bytes, str], float] = {}
+        self._changed: set[str] = set()  # hosts that have other orders, or rest otherwise
 
     # What is done
 
@@ -169,7 +171,7 @@ class Orders:
         """A host is not of the fleet any more."""
         for file_id in [file_id for file_id, watched in self._watched.items() if host_id in watched]:
             self._unwatch(file_id, host_id)
-        self._failures.pop(host_id, None)
+        self._succeed(host_id)
         for refusals in (self._refused, self._unwilling):
             for by_host in refusals.values():
                 by_host.pop(host_id, None)
@@ -227,7 +229,7 @@ class Orders:
         elif watched is not None:
             if copy == "ordered":
                 ended.append(Ended(host_id, "complete"))
-                self._failures.pop(host_id, None)
+                self._succeed(host_id)
             self._unwatch(file_id, host_id)
 
     def _notice_missing(
@@ -255,6 +257,15 @@ class Orders:
             self._surplus.pop(file_id, None)
             return None
         return self._surplus.setdefault(file_id, now)
+
+    def surplus_due(self, until: float, most: int) -> list[bytes]:
+        """At most so many files that have had copies too many since then or longer, those first that have longest."""
+        due = takewhile(lambda one: one[1] <= until, self._surplus.items())
+        return [file_id for file_id, _ in islice(due, most)]
+
+    def watched(self) -> set[bytes]:
+        """Files with copies on their way, or being given up: these are to be noticed again and again."""
+        return set(self._watched)
 
     # What plans need of it
 
@@ -295,7 +306,16 @@ class Orders:
             del self._refused[file_id]
         return refused
 
+    def changed(self) -> set[str]:
+        """Hosts that may have other orders, or rest otherwise, than when this was asked last."""
+        changed, self._changed = self._changed, set()
+        return changed
+
     # Inside
+
+    def _succeed(self, host_id: str) -> None:
+        if self._failures.pop(host_id, None) is not None:
+            self._changed.add(host_id)
 
     def _fail(self, file_id: bytes, host_id: str, now: float, *, whole_host: bool = True) -> None:
         failures = self._failures.setdefault(host_id, _Failures())
@@ -307,6 +327,7 @@ class Orders:
         ):  # what fails at one time with another order is no further failure
             failures.in_a_row += 1
             failures.rests_until = now + _rest_s(failures.in_a_row)
+            self._changed.add(host_id)
         _keep(self._refused, file_id, host_id, now + _rest_s(failures.in_a_row))
 
     def _watch(self, file_id: bytes, host_id: str, watched: _Watched) -> None:
@@ -315,6 +336,7 @@ class Orders:
         if watched.ordered and watched.stage != "releasing":
             self._arriving[host_id] += 1
             self._asked_bytes[host_id] += watched.size
+            self._changed.add(host_id)
 
     def _unwatch(self, file_id: bytes, host_id: str) -> None:
         watched = self._watched.get(file_id, {}).pop(host_id, None)
@@ -325,6 +347,7 @@ class Orders:
         if watched.ordered and watched.stage != "releasing":
             self._arriving[host_id] -= 1
             self._asked_bytes[host_id] -= watched.size
+            self._changed.add(host_id)
             if not self._arriving[host_id]:
                 del self._arriving[host_id], self._asked_bytes[host_id]
 

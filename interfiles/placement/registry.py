@@ -8,7 +8,7 @@ Methods that change who can be dialled for a file return the ids of these files:
 Times are seconds on one clock, given as `now`. A method that takes a host's id raises `UnknownHost` when there is none.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,6 +56,8 @@ class Registry:
         self.grace_s: Final = grace_s
         self._hosts: dict[str, _Host] = {}
         self._holders: dict[bytes, dict[str, Holding]] = {}  # the same holdings by file; only `_set` writes either
+        self._changed: set[str] = set()  # hosts that are not as they were when `changed` was asked last
+        self._silent: set[str] = set()  # hosts that are not up, and were not gone then
 
     # Hosts
 
@@ -64,11 +66,13 @@ class Registry:
     ) -> None:
         """A host belongs to the fleet; it is not up until it registers."""
         self._hosts[host_id] = _Host(host_id, name, zone, address, heard_at, up=False, draining=draining)
+        self._note(host_id, is_silent=True)
 
     def register(self, host_id: str, name: str, zone: str, address: str, now: float) -> set[bytes]:
         """A host is up, as from now under this name, zone and address. What it held is kept until it announces anew."""
         host = self._host(host_id)
         host.name, host.zone, host.address, host.up, host.heard_at = name, zone, address, True, now
+        self._note(host_id, is_silent=False)
         return set(host.holdings)
 
     def hear(self, host_id: str, now: float) -> set[bytes]:
@@ -78,6 +82,7 @@ class Registry:
         if host.up:
             return set()
         host.up = True
+        self._note(host_id, is_silent=False)
         return set(host.holdings)
 
     def lose(self, host_id: str) -> set[bytes]:
@@ -99,6 +104,7 @@ class Registry:
         for file_id in files:
             self._set(host, file_id, None)
         del self._hosts[host_id]
+        self._note(host_id, is_silent=False)
         return files
 
     def is_known(self, host_id: str) -> bool:
@@ -111,20 +117,15 @@ class Registry:
     def set_draining(self, host_id: str, draining: bool) -> None:
         """Whether a host is to be given no copies, and those that it has do not count."""
         self._host(host_id).draining = draining
+        self._changed.add(host_id)
 
     def is_draining(self, host_id: str) -> bool:
         """Whether a host drains, be it up or not."""
         return self._host(host_id).draining
 
-    def rooms(self, now: float) -> Iterator[Room]:
-        """Every host."""
-        for host in self._hosts.values():
-            yield self._room(host, now)
-
     def room(self, host_id: str, now: float) -> Room:
-        return self._room(self._host(host_id), now)
-
-    def _room(self, host: _Host, now: float) -> Room:
+        """A host as a place for copies."""
+        host = self._host(host_id)
         return Room(
             *(host.host_id, host.name, host.zone, self._state(host, now), host.free),
             is_known=host.has_announced,
@@ -132,9 +133,12 @@ class Registry:
             draining=host.draining,
         )
 
-    def able(self, now: float) -> int:
-        """How many hosts could hold copies that count."""
-        return sum(not host.draining and self._state(host, now) != "gone" for host in self._hosts.values())
+    def changed(self, now: float) -> set[str]:
+        """Hosts that may be in another state than when this was asked last, or have other room, or are removed."""
+        gone = {host_id for host_id in self._silent if self._state(self._hosts[host_id], now) == "gone"}
+        self._silent -= gone
+        changed, self._changed = self._changed | gone, set()
+        return changed
 
     def state_changes(self, now: float, host_ids: Iterable[str] | None = None) -> list[StateChange]:
         """Which of these hosts (None: of all) are in another state than when this looked last, each told once.
@@ -163,6 +167,8 @@ class Registry:
     def set_room(self, host_id: str, *, used: int, free: int) -> None:
         """How many bytes a host's files take, and how many it has room for."""
         host = self._host(host_id)
+        if host.free != free:
+            self._changed.add(host_id)
         host.used, host.free = used, free
 
     # Holdings
@@ -191,7 +197,9 @@ class Registry:
         if len(host.holdings) + gained - dropped - len(unconfirmed) > MAX_HOLDINGS:
             raise RemoteProtocolError(f"{host.name} announces more than {MAX_HOLDINGS:,} files")
         host.unconfirmed = unconfirmed
-        host.has_announced = host.has_announced or is_last
+        if is_last and not host.has_announced:
+            host.has_announced = True
+            self._changed.add(host_id)
         changed = set()
         notes = {holding.file_id: holding.note for holding in holdings} if lost is not None else {}
         for file_id, holding in told.items():
@@ -223,12 +231,11 @@ class Registry:
         """The files that a host holds, fetches or waits for."""
         return list(self._host(host_id).holdings)
 
-    def copies(self, file_ids: Iterable[bytes], now: float) -> dict[bytes, Copies]:
-        """How often each file is held."""
-        without = {host.host_id for host in self._hosts.values() if host.draining or self._state(host, now) == "gone"}
+    def copies(self, file_ids: Iterable[bytes], without: Collection[str]) -> dict[bytes, Copies]:
+        """How often each file is held; `without`: hosts whose copies do not count."""
         return {file_id: self._copies(file_id, without) for file_id in file_ids}
 
-    def _copies(self, file_id: bytes, without: set[str]) -> Copies:
+    def _copies(self, file_id: bytes, without: Collection[str]) -> Copies:
         counted = [held for host_id, held in self._holders.get(file_id, {}).items() if host_id not in without]
         complete = sum(holding.state == "complete" for holding in counted)
         return Copies(complete, sum(map(_holds_some, counted)) - complete)
@@ -326,7 +333,12 @@ class Registry:
         if not host.up:
             return set()
         host.up = False
+        self._note(host.host_id, is_silent=True)
         return set(host.holdings)
+
+    def _note(self, host_id: str, *, is_silent: bool) -> None:
+        self._changed.add(host_id)
+        (self._silent.add if is_silent else self._silent.discard)(host_id)
 
     def _set(self, host: _Host, file_id: bytes, holding: Holding | None) -> None:
         """The one place that changes a holding, in both directions of the relation."""

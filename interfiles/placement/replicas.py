@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from heapq import heapify, heappop
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -23,17 +22,13 @@ from interfiles.placement.standing import COMPLETE, Action, Order, Release, stan
 from interfiles.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from interfiles.placement.places import Places, Rank
     from interfiles.placement.standing import Copy, FileView, HostView, Policy, Standing
     from interfiles.wire.master_messages import HostState
 
 MAX_LOOKED_AFTER: Final = 128  # files of one plan: more would not be ordered at once anyway
-
-_HOSTS_KNOWN: Final = 16_384  # to a cache
-_PRIME: Final = (1 << 64) - 59
-_FACTOR: Final = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 6.4): scatters what differs in a few bits
-_MASK: Final = (1 << 64) - 1
 
 Obstacle: TypeAlias = Literal["no-source", "no-host", "no-room", "resting", "busy", "turn"]
 
@@ -46,193 +41,216 @@ class WhyNot:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now, and for the files looked at that lack a copy and get none, why."""
-
-    actions: Sequence[Action]
-    why_not: Mapping[bytes, WhyNot]
-
-
-def plan(files: Iterable[FileView], hosts: Mapping[str, HostView], policy: Policy, now: float) -> Plan:
+def plan(files: Iterable[FileView], places: Places, policy: Policy, now: float) -> list[Action]:
     """Say what to do for these files; the most urgent come first, until no more can be ordered at once.
 
     At most `MAX_LOOKED_AFTER` that have too few copies are placed, and as many that have too many are trimmed; those
     that no host could hold take up nobody's place. `now`: seconds on the clock of `rests_until` and the rest. The same
-    arguments give the same answer.
+    arguments give the same answer; `places` is left as it was, but for hosts that have rested enough.
     """
     lacking: list[tuple[tuple[int, int, bytes], FileView]] = []
     crowded: list[tuple[FileView, Standing]] = []
     for file in files:
-        stand = standing(file, hosts)
+        stand = standing(file, places.hosts)
         if stand.missing:
             lacking.append((urgency(file, stand), file))
         if stand.has_surplus or stand.in_vain:
             crowded.append((file, stand))
-    trims = [released for file, stand in crowded if (released := releases(file, stand, hosts, policy, now))]
+    trims = [released for file, stand in crowded if (released := releases(file, stand, places.hosts, policy, now))]
     actions: list[Action] = [release for released in trims[:MAX_LOOKED_AFTER] for release in released]
-    placing, why_not, ahead = Placing(hosts, policy, now), dict[bytes, WhyNot](), 0
+    placing, ahead = Placing(places, policy, now), 0
     heapify(lacking)
     while lacking and ahead < MAX_LOOKED_AFTER and not placing.is_full:
         (_, negated, _), file = heappop(lacking)
-        orders, why = placing.place_all(file, -negated)
+        orders = placing.place_all(file, -negated)
         actions += orders
-        if why is not None and not orders:
-            why_not[file.file_id] = why
-        ahead += bool(orders) or (why is not None and why.obstacle in ("busy", "turn"))
-    if lacking:
-        ahead_of = WhyNot("turn", f"{format_count(ahead, 'file')} that lack more are ahead")
-        turn = placing.why_full if placing.is_full else ahead_of
-        why_not |= {file.file_id: placing.obstacle(file) or turn for _, file in lacking}
-    return Plan(actions, why_not)
+        ahead += bool(orders) or placing.obstacle(file) is None
+    placing.take_back()
+    return actions
 
 
 class Placing:
     """The orders of one plan, each with its share of the hosts' room and of what may be on its way at once."""
 
-    def __init__(self, hosts: Mapping[str, HostView], policy: Policy, now: float) -> None:
-        self._hosts = hosts
+    def __init__(self, places: Places, policy: Policy, now: float) -> None:
+        self._places = places
+        self._hosts = places.hosts
         self._policy = policy
         self._now = now
-        live = {host_id: host for host_id, host in hosts.items() if host.state == "live"}
-        self._arriving = {host_id: host.arriving for host_id, host in live.items()}
-        cap = policy.max_arriving_per_host  # what a host has beyond it nobody ordered: it takes up no more of the total
-        under_way = [min(host.arriving, cap) for host in hosts.values() if host.state != "gone"]
-        self._left = policy.max_arriving - sum(under_way)
-        self._free = {host_id: host.free for host_id, host in live.items()}
-        self._most_free = sorted(live, key=self._free.__getitem__, reverse=True)
-        self._zones: dict[str, list[str]] = {}  # of hosts that do not rest
-        for host_id, host in live.items():
-            if host.rests_until <= now:
-                self._zones.setdefault(host.zone, []).append(host_id)
-        self._ready = sum(self._arriving[host_id] < cap for zone in self._zones.values() for host_id in zone)
+        self._before: dict[str, HostView] = {}  # hosts that were ordered something, as they were
+        places.wake(now)
+
+    @property
+    def _left(self) -> int:
+        return self._policy.max_arriving - self._places.under_way
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more can be ordered, of whatever file."""
-        return self._left <= 0 or not self._ready
+        return self._left <= 0 or not self._places.is_any_able
 
     @property
-    def why_full(self) -> WhyNot:
-        """Why nothing more can be ordered."""
+    def _why_full(self) -> WhyNot:
         if self._left <= 0:
             return WhyNot(
                 "turn", f"as many copies are under way as there may be at once ({self._policy.max_arriving:,})"
             )
         return WhyNot("turn", "no live host can be given another order now")
 
-    def place_all(self, file: FileView, count: int) -> tuple[list[Order], WhyNot | None]:
-        """Choose the hosts of `count` more copies, and count them as ordered there; if there are fewer, say why."""
+    def place_all(self, file: FileView, count: int) -> list[Order]:
+        """Choose the hosts of `count` more copies, or of as many as can be had, and count them as ordered there."""
         copies, orders = dict(file.copies), list[Order]()
-        while len(orders) < count:
-            found = self.look(replace(file, copies=copies))
-            if isinstance(found, WhyNot):
-                return orders, found
-            copies[found] = "arriving"
-            orders.append(Order(file.file_id, found))
-            self._order(file, found)
-        return orders, None
+        while len(orders) < count and (host_id := self.choose(replace(file, copies=copies))) is not None:
+            copies[host_id] = "arriving"
+            orders.append(Order(file.file_id, host_id))
+            host = self._hosts[host_id]
+            self._before.setdefault(host_id, host)
+            self._put(host_id, replace(host, arriving=host.arriving + 1, free=host.free - file.size))
+        return orders
 
-    def _order(self, file: FileView, host_id: str) -> None:
-        self._left -= 1
-        self._arriving[host_id] += 1
-        self._ready -= self._arriving[host_id] == self._policy.max_arriving_per_host
-        self._free[host_id] -= file.size
-        self._most_free.sort(key=self._free.__getitem__, reverse=True)
+    def take_back(self) -> None:
+        """The hosts are again as they were before anything was ordered there."""
+        for host_id, host in self._before.items():
+            self._put(host_id, host)
+        self._before.clear()
 
-    def _ranked(self, host_id: str) -> tuple[int, int]:
-        return self._free[host_id].bit_length(), -self._arriving[host_id]
+    def _put(self, host_id: str, host: HostView) -> None:
+        self._places.put(host_id, host)
+        self._places.wake(self._now)
 
-    def look(self, file: FileView) -> str | WhyNot:
-        """The host that is to get the next copy of a file, or why there is none."""
-        if (why := self.obstacle(file)) is not None:
-            return why
-        in_zone = self._in_zone(file)
-        for count in sorted({in_zone.get(zone, 0) for zone in self._zones}):
-            able = [
-                host_id
-                for zone, its_hosts in self._zones.items()
-                if in_zone.get(zone, 0) == count
-                for host_id in its_hosts
-                if self._free[host_id] >= file.size and host_id not in file.copies
-            ]
-            if file.refused_by:
-                able = [host_id for host_id in able if file.refused_by.get(host_id, self._now) <= self._now]
-            if able:
-                return self._best(able, file)
-        raise AssertionError("a host that no obstacle keeps from it is in no zone")
+    def choose(self, file: FileView) -> str | None:
+        """The host that is to get the next copy of a file; None: there is none now."""
+        if self._left <= 0 or not self._has_source(file):
+            return None
+        for ranks in self._zones_by_copies(file):
+            is_any_busy = False
+            for rank in sorted(ranks, reverse=True):
+                if rank[0] < file.size.bit_length():
+                    break
+                if (host_id := next(self._able(ranks[rank], file), None)) is not None:
+                    if -rank[1] < self._places.most_arriving:
+                        return host_id
+                    is_any_busy = True
+            if is_any_busy:
+                return None  # these are waited for
+        return None
 
-    def _best(self, able: list[str], file: FileView) -> str | WhyNot:
-        ready = [host_id for host_id in able if self._arriving[host_id] < self._policy.max_arriving_per_host]
-        if not ready:
-            names = ", ".join(sorted(self._hosts[host_id].name for host_id in able)[:3])
-            more = f" and {len(able) - 3:,} more" if len(able) > 3 else ""
-            return WhyNot("busy", f"waits for {names}{more} to finish other copies")
-        if self._left <= 0:
-            return self.why_full
-        file_mixed = int.from_bytes(file.file_id[:8], "big")
-        ranks = {host_id: self._ranked(host_id) for host_id in ready}
-        top = max(ranks.values())
-        alike = [host_id for host_id, rank in ranks.items() if rank == top]
-        return max(alike, key=lambda host_id: (_mixed(host_id) ^ file_mixed) * _FACTOR & _MASK)
+    def _zones_by_copies(self, file: FileView) -> Iterator[Mapping[Rank, Sequence[Sequence[str]]]]:
+        """The hosts that do not rest, by rank: of all zones that have the fewest copies first, and so on."""
+        zones, in_zone = self._places.zones, self._in_zone(file)
+        for count in sorted({in_zone.get(zone, 0) for zone in zones}):
+            ranks: dict[Rank, list[Sequence[str]]] = {}
+            for zone in sorted(zones):
+                if in_zone.get(zone, 0) == count:
+                    for rank, host_ids in zones[zone].items():
+                        ranks.setdefault(rank, []).append(host_ids)
+            yield ranks
+
+    def _able(self, alike: Sequence[Sequence[str]], file: FileView) -> Iterator[str]:
+        """Those that could hold a copy, from one on that depends on the file."""
+        first = int.from_bytes(file.file_id[:8], "big") % sum(map(len, alike))
+        for host_id in _going_round(alike, first):
+            if self._is_able(host_id, file) and self._hosts[host_id].free >= file.size:
+                yield host_id
+
+    def _is_able(self, host_id: str, file: FileView) -> bool:
+        return host_id not in file.copies and file.refused_by.get(host_id, self._now) <= self._now
 
     def why_not(self, file: FileView) -> WhyNot | None:
         """Why a file that lacks copies gets none; None: it is about to get one."""
-        found = self.look(file)
-        return found if isinstance(found, WhyNot) else None
+        if (why := self._obstacle(file)) is not None:
+            return why
+        if self.choose(file) is not None:
+            return None
+        for ranks in self._zones_by_copies(file):
+            able = [host_id for alike in ranks.values() for host_id in self._able(alike, file)]
+            if any(self._hosts[host_id].arriving < self._places.most_arriving for host_id in able):
+                break
+            if able:
+                return self._busy(able)
+        return self._why_full
 
     def hint(self, file: FileView) -> WhyNot | None:
         """As `why_not`, but quickly: which hosts are busy with other copies is not looked at."""
-        return self.obstacle(file) or (self.why_full if self.is_full else None)
+        return self._obstacle(file) or (self._why_full if self.is_full else None)
 
-    def obstacle(self, file: FileView) -> WhyNot | None:
+    def obstacle(self, file: FileView) -> Obstacle | None:
         """Why no host could hold one more copy of a file, be it after others; quick, as it is asked often."""
-        if (why := self._no_source(file)) is not None:
-            return why
-        others = 0
-        for host_id in self._most_free:
-            if host_id in file.copies:
-                continue
-            if self._free[host_id] < file.size:
-                break
-            if self._rests_until(host_id, file) <= self._now:
+        if not self._has_source(file):
+            return "no-source"
+        is_refused = False
+        for host_id in self._places.ready(file.size):
+            if self._is_able(host_id, file):
                 return None
-            others += 1
-        return self._resting(file, others) if others else self._no_room(file)
+            is_refused = is_refused or host_id not in file.copies
+        if is_refused or any(host_id not in file.copies for host_id in self._places.resting(file.size)):
+            return "resting"
+        return "no-host" if self._roomiest(file) is None else "no-room"
 
-    def _no_source(self, file: FileView) -> WhyNot | None:
+    def _obstacle(self, file: FileView) -> WhyNot | None:
+        """As `obstacle`, in words."""
+        match obstacle := self.obstacle(file):
+            case None:
+                return None
+            case "no-source":
+                return WhyNot(obstacle, self._why_no_source(file))
+            case "resting":
+                return WhyNot(obstacle, self._who_rests(file))
+            case _:
+                return WhyNot(obstacle, self._why_no_room(file))
+
+    def _has_source(self, file: FileView) -> bool:
         for host_id, copy in file.copies.items():
             if copy in COMPLETE and _state(self._hosts, host_id) in ("live", "draining"):
-                return None
+                return True
+        return False
+
+    def _why_no_source(self, file: FileView) -> str:
         holders = [
             host.name
             for host_id, copy in file.copies.items()
             if copy in COMPLETE and (host := self._hosts.get(host_id)) is not None
         ]
         if not holders:
-            return WhyNot("no-source", "no host has all of it")
+            return "no host has all of it"
         names = ", ".join(sorted(holders)[:3])
-        return WhyNot("no-source", f"no host that is up has all of it ({names} had it last)")
+        return f"no host that is up has all of it ({names} had it last)"
 
-    def _no_room(self, file: FileView) -> WhyNot:
-        most = next((host_id for host_id in self._most_free if host_id not in file.copies), None)
-        if most is None:
-            live = format_count(len(self._most_free), "live host")
-            return WhyNot("no-host", f"no other host could hold one ({live}, all with some of it or set against it)")
-        return WhyNot(
-            "no-room",
-            f"no other live host has room for {format_bytes(file.size)} "
-            f"({self._hosts[most].name} has the most: {format_bytes(max(0, self._free[most]))})",
+    def _roomiest(self, file: FileView) -> str | None:
+        """The live host that has most room of those with nothing of a file."""
+        found = [
+            host_id
+            for hosts in (self._places.ready(None), self._places.resting(None))
+            if (host_id := next((one for one in hosts if one not in file.copies), None)) is not None
+        ]
+        return max(found, key=lambda host_id: self._hosts[host_id].free, default=None)
+
+    def _why_no_room(self, file: FileView) -> str:
+        if (most := self._roomiest(file)) is None:
+            live = format_count(self._places.live(), "live host")
+            return f"no other host could hold one ({live}, all with some of it or set against it)"
+        free = format_bytes(max(0, self._hosts[most].free))
+        return (
+            f"no other live host has room for {format_bytes(file.size)} ({self._hosts[most].name} has the most: {free})"
         )
 
-    def _resting(self, file: FileView, count: int) -> WhyNot:
-        roomy = [host for host in self._most_free if host not in file.copies][:count]
-        first = min(roomy, key=lambda host_id: self._rests_until(host_id, file))
+    def _who_rests(self, file: FileView) -> str:
+        places = self._places
+        roomy = [
+            host_id
+            for hosts in (places.ready(file.size), places.resting(file.size))
+            for host_id in hosts
+            if host_id not in file.copies
+        ]
+        first = min(roomy, key=lambda host_id: (self._rests_until(host_id, file), host_id))
         left = format_duration(max(1.0, self._rests_until(first, file) - self._now))
-        text = (
-            f"{format_count(count, 'host')} with room failed lately; {self._hosts[first].name} is tried again in {left}"
-        )
-        return WhyNot("resting", text)
+        count = format_count(len(roomy), "host")
+        return f"{count} with room failed lately; {self._hosts[first].name} is tried again in {left}"
+
+    def _busy(self, host_ids: Sequence[str]) -> WhyNot:
+        names = ", ".join(sorted(self._hosts[host_id].name for host_id in host_ids)[:3])
+        more = f" and {len(host_ids) - 3:,} more" if len(host_ids) > 3 else ""
+        return WhyNot("busy", f"waits for {names}{more} to finish other copies")
 
     def _rests_until(self, host_id: str, file: FileView) -> float:
         return max(self._hosts[host_id].rests_until, file.refused_by.get(host_id, float("-inf")))
@@ -246,10 +264,16 @@ class Placing:
         return zones
 
 
-@lru_cache(maxsize=_HOSTS_KNOWN)
-def _mixed(host_id: str) -> int:
-    """A number that depends on the host."""
-    return int.from_bytes(host_id.encode(), "big") % _PRIME
+def _going_round(lists: Sequence[Sequence[str]], first: int) -> Iterator[str]:
+    """All that is in these lists one after the other, from the `first` on, and then what is before it."""
+    number = 0
+    while first >= len(lists[number]):
+        first -= len(lists[number])
+        number += 1
+    yield from lists[number][first:]
+    for several in (*lists[number + 1 :], *lists[:number]):
+        yield from several
+    yield from lists[number][:first]
 
 
 def releases(

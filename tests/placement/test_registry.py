@@ -123,26 +123,44 @@ class TestHoldings:
         all_held = [holding("complete", 4, file_id) for file_id in files]
         full, rest = all_held[:MAX_HEARTBEAT_HOLDINGS], all_held[MAX_HEARTBEAT_HOLDINGS:]
         registry.apply("a", full, replace=True)
-        assert not any(room.is_known for room in registry.rooms(0)), "more is to come"
+        assert not registry.room("a", 0).is_known, "more is to come"
         registry.apply("a", rest, replace=False)
         assert registry.apply("a", full, replace=True) == set()
         assert len(registry.files_of("a")) == MAX_HEARTBEAT_HOLDINGS + 2
-        assert all(room.is_known for room in registry.rooms(0))
+        assert registry.room("a", 0).is_known
         registry.check_invariants()
         assert registry.apply("a", rest[:1], replace=False) == {files[-1]}
         assert registry.files_of("a") == files[:-1]
         registry.check_invariants()
 
-    def test_copies_count_hosts_that_are_not_gone(self) -> None:
+    def test_copies_are_counted_without_hosts_whose_copies_do_not_count(self) -> None:
         registry = fleet("a", "b", "c", "d")
         registry.apply("a", [holding("complete", 4)], replace=True)
         registry.apply("b", [holding("complete", 4)], replace=True)
         registry.apply("c", [holding("fetching", 1)], replace=True)
         registry.apply("d", [holding("waiting", 0)], replace=True)
-        assert registry.copies([FILE, OTHER], 0) == {FILE: Copies(2, 1), OTHER: Copies(0, 0)}
+        assert registry.copies([FILE, OTHER], ()) == {FILE: Copies(2, 1), OTHER: Copies(0, 0)}
+        assert registry.copies([FILE], {"a"})[FILE] == Copies(1, 1)
+        assert registry.copies([FILE], {"c", "d"})[FILE] == Copies(2, 0)
+
+    def test_who_has_changed_is_told_once(self) -> None:
+        registry = fleet("a", "b", "c")
+        assert registry.changed(0) == {"a", "b", "c"}
+        assert registry.changed(0) == set()
+        registry.hear("a", 1)
+        registry.apply("b", [holding("complete", 4)], replace=False)
+        registry.set_room("c", used=0, free=10)
+        assert registry.changed(1) == {"c", "b"}, "it has announced all, and c has other room"
+        registry.set_room("c", used=4, free=10)
+        registry.apply("b", [holding("none")], replace=False)
+        assert registry.changed(2) == set()
         registry.lose("a")
-        assert registry.copies([FILE], 10)[FILE] == Copies(2, 1)
-        assert registry.copies([FILE], 500)[FILE] == Copies(1, 1)
+        registry.set_draining("b", True)
+        registry.remove("c")
+        assert registry.changed(3) == {"a", "b", "c"}
+        assert registry.changed(3 + GRACE_S / 2) == set()
+        assert registry.changed(4 + GRACE_S) == {"a"}, "it is gone by now"
+        assert registry.changed(5 + GRACE_S) == set()
 
     def test_forgetting_a_file_names_who_had_some_of_it(self) -> None:
         registry = fleet("a", "b", "c")

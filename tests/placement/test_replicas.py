@@ -5,26 +5,28 @@ from dataclasses import replace
 import pytest
 
 from interfiles.placement import replicas
-from interfiles.placement.replicas import Placing, plan
+from interfiles.placement.places import Places
+from interfiles.placement.replicas import Placing
 from interfiles.placement.standing import FileView, HostView, Policy, standing
-from tests.placement.views import GIB, file, hosts, ordered, released
+from tests.placement.views import GIB, file, hosts, ordered, planned, released
 
 NOW = 100.0
 POLICY = Policy(trim_after_s=600)
 
 
 def orders(files: list[FileView], views: dict[str, HostView], policy: Policy = POLICY) -> list[tuple[str, str]]:
-    return ordered(list(plan(files, views, policy, NOW).actions))
+    return ordered(planned(files, views, policy, NOW))
 
 
 def trims(files: list[FileView], views: dict[str, HostView]) -> list[tuple[str, str]]:
-    return released(list(plan(files, views, POLICY, NOW).actions))
+    return released(planned(files, views, POLICY, NOW))
 
 
 def why_not(one: FileView, views: dict[str, HostView], policy: Policy = POLICY) -> tuple[str, str]:
-    made = plan([one], views, policy, NOW)
-    assert not made.actions
-    (why,) = made.why_not.values()
+    placing = Placing(Places(views, policy.max_arriving_per_host), policy, NOW)
+    assert placing.choose(one) is None
+    why = placing.why_not(one)
+    assert why is not None
     return why.obstacle, why.text
 
 
@@ -137,7 +139,7 @@ class TestWhyNot:
 
     def test_the_question_alone_orders_nothing(self) -> None:
         fleet, one = hosts("a b c"), file("a=own")
-        placing = Placing(fleet, Policy(max_arriving=1), NOW)
+        placing = Placing(Places(fleet, 2), Policy(max_arriving=1), NOW)
         assert [placing.why_not(one) for _ in range(3)] == [None, None, None]
 
 

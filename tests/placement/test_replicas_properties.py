@@ -7,9 +7,11 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interfiles.placement.replicas import Plan, plan
+from interfiles.placement.places import Places
+from interfiles.placement.replicas import Placing
 from interfiles.placement.standing import (
     COMPLETE,
+    Action,
     Copy,
     FileView,
     HostView,
@@ -19,17 +21,17 @@ from interfiles.placement.standing import (
     standing,
     urgency,
 )
-from tests.placement.views import GIB, some_files, some_hosts
+from tests.placement.views import GIB, planned, some_files, some_hosts
 
 NOW = 100.0
 POLICIES = st.builds(Policy, st.integers(0, 6), st.integers(1, 3), st.sampled_from([0.0, 600.0]))
 ROOMY = Policy(max_arriving=1000, max_arriving_per_host=1000, trim_after_s=0.0)
 
 
-def carried_out(files: list[FileView], hosts: dict[str, HostView], made: Plan) -> dict[bytes, FileView]:
+def carried_out(files: list[FileView], hosts: dict[str, HostView], made: list[Action]) -> dict[bytes, FileView]:
     """The files once every order has been taken and every release answered."""
     copies: dict[bytes, dict[str, Copy]] = {one.file_id: dict(one.copies) for one in files}
-    for action in made.actions:
+    for action in made:
         match action:
             case Order():
                 copies[action.file_id][action.host_id] = "arriving"
@@ -38,13 +40,23 @@ def carried_out(files: list[FileView], hosts: dict[str, HostView], made: Plan) -
     return {one.file_id: replace(one, copies=copies[one.file_id]) for one in files}
 
 
+def loaded(files: list[FileView], hosts: dict[str, HostView], made: list[Action]) -> dict[str, HostView]:
+    """The hosts once every order has been taken."""
+    sizes, later = {one.file_id: one.size for one in files}, dict(hosts)
+    for action in made:
+        if isinstance(action, Order):
+            host = later[action.host_id]
+            later[action.host_id] = replace(host, arriving=host.arriving + 1, free=host.free - sizes[action.file_id])
+    return later
+
+
 @given(some_hosts(), some_files(), POLICIES)
 def test_orders_keep_to_what_is_wanted_and_to_what_fits(
     hosts: dict[str, HostView], files: list[FileView], policy: Policy
 ) -> None:
-    made, by_id = plan(files, hosts, policy, NOW), {one.file_id: one for one in files}
+    made, by_id = planned(files, hosts, policy, NOW), {one.file_id: one for one in files}
     given_to, room = Counter[str](), Counter[str]()
-    for action in made.actions:
+    for action in made:
         if isinstance(action, Order):
             one, host = by_id[action.file_id], hosts[action.host_id]
             assert host.state == "live"
@@ -68,9 +80,9 @@ def test_orders_keep_to_what_is_wanted_and_to_what_fits(
 def test_releases_leave_what_is_wanted_and_what_is_peoples_own(
     hosts: dict[str, HostView], files: list[FileView], policy: Policy
 ) -> None:
-    made, by_id = plan(files, hosts, policy, NOW), {one.file_id: one for one in files}
+    made, by_id = planned(files, hosts, policy, NOW), {one.file_id: one for one in files}
     after = carried_out(files, hosts, made)
-    for action in made.actions:
+    for action in made:
         if isinstance(action, Release):
             one = by_id[action.file_id]
             assert one.copies[action.host_id] in ("ordered", "arriving")
@@ -89,29 +101,20 @@ def test_a_plan_carried_out_leaves_nothing_to_do_that_could_have_been_done(
     hosts: dict[str, HostView], files: list[FileView], policy: Policy
 ) -> None:
     """Asked again with its orders under way, the planner orders nothing new unless it was held up by its own bounds."""
-    made = plan(files, hosts, policy, NOW)
+    made = planned(files, hosts, policy, NOW)
     views = list(carried_out(files, hosts, made).values())
-    given_to = Counter(action.host_id for action in made.actions if isinstance(action, Order))
-    sizes = {one.file_id: one.size for one in files}
-    room = Counter[str]()
-    for action in made.actions:
-        if isinstance(action, Order):
-            room[action.host_id] += sizes[action.file_id]
-    later = {
-        host_id: replace(host, arriving=host.arriving + given_to[host_id], free=host.free - room[host_id])
-        for host_id, host in hosts.items()
-    }
-    assert plan(views, later, policy, NOW).actions == []
+    later = loaded(files, hosts, made)
+    assert planned(views, later, policy, NOW) == []
 
 
 @given(some_hosts(), some_files(), POLICIES)
 def test_the_same_question_has_the_same_answer_in_whatever_order_it_is_asked(
     hosts: dict[str, HostView], files: list[FileView], policy: Policy
 ) -> None:
-    made = plan(files, hosts, policy, NOW)
-    assert plan(files, hosts, policy, NOW) == made
-    again = plan(files[::-1], hosts, policy, NOW)
-    orders, others = ([one for one in each.actions if isinstance(one, Order)] for each in (made, again))
+    made = planned(files, hosts, policy, NOW)
+    assert planned(files, hosts, policy, NOW) == made
+    again = planned(files[::-1], hosts, policy, NOW)
+    orders, others = ([one for one in each if isinstance(one, Order)] for each in (made, again))
     assert orders == others
 
 
@@ -119,15 +122,18 @@ def test_the_same_question_has_the_same_answer_in_whatever_order_it_is_asked(
 def test_each_file_that_lacks_copies_gets_one_or_is_told_why_not(
     hosts: dict[str, HostView], files: list[FileView], policy: Policy
 ) -> None:
-    made = plan(files, hosts, policy, NOW)
-    ordered = {action.file_id for action in made.actions if isinstance(action, Order)}
-    lacking = {one.file_id for one in files if standing(one, hosts).missing}
-    assert lacking == ordered | made.why_not.keys()
-    assert not ordered & made.why_not.keys()
+    made = planned(files, hosts, policy, NOW)
+    ordered = {action.file_id for action in made if isinstance(action, Order)}
     for one in files:
-        if (why := made.why_not.get(one.file_id)) is not None:
+        placing = Placing(Places(hosts, policy.max_arriving_per_host), policy, NOW)
+        why, hint = placing.why_not(one), placing.hint(one)
+        if why is None:
+            assert placing.choose(one) is not None
+        else:
+            assert one.file_id not in ordered
             assert why.obstacle in obstacles(one, hosts)
             assert why.text
+        assert hint in (None, why) or (hint.obstacle, why and why.obstacle) == ("turn", "busy")
 
 
 def obstacles(one: FileView, hosts: dict[str, HostView]) -> set[str]:
@@ -149,19 +155,23 @@ def obstacles(one: FileView, hosts: dict[str, HostView]) -> set[str]:
 def test_whoever_waits_for_its_turn_is_no_more_endangered_than_who_got_one(
     hosts: dict[str, HostView], files: list[FileView], policy: Policy
 ) -> None:
-    made, stands = plan(files, hosts, policy, NOW), {one.file_id: (one, standing(one, hosts)) for one in files}
+    made, stands = planned(files, hosts, policy, NOW), {one.file_id: (one, standing(one, hosts)) for one in files}
     keys = {file_id: urgency(one, stand) for file_id, (one, stand) in stands.items()}
-    served = [keys[action.file_id] for action in made.actions if isinstance(action, Order)]
+    got = {action.file_id for action in made if isinstance(action, Order)}
+    served = [keys[action.file_id] for action in made if isinstance(action, Order)]
     assert served == sorted(served)
-    waiting = [keys[file_id] for file_id, why in made.why_not.items() if why.obstacle == "turn"]
+    later = loaded(files, hosts, made)
+    placing = Placing(Places(later, policy.max_arriving_per_host), policy, NOW)
+    whys = [(one, placing.why_not(one)) for one in carried_out(files, hosts, made).values()]
+    waiting = [keys[one.file_id] for one, why in whys if why and why.obstacle == "turn" and one.file_id not in got]
     assert not served or not waiting or max(served) < min(waiting)
 
 
 @given(some_hosts(states=("live", "live", "suspect", "gone")), some_files(most=1))
 def test_the_spread_is_as_even_as_can_be(hosts: dict[str, HostView], files: list[FileView]) -> None:
     for one in files:
-        made = plan([one], hosts, ROOMY, NOW)
-        chosen = [action.host_id for action in made.actions if isinstance(action, Order)]
+        made = planned([one], hosts, ROOMY, NOW)
+        chosen = [action.host_id for action in made if isinstance(action, Order)]
         if chosen:
             able = [
                 host_id
@@ -189,7 +199,7 @@ class Model:
     def step(self, data: st.DataObject, *, failing: bool) -> None:
         """One plan, carried out; each copy on its way may then have arrived, or failed."""
         self.now += 10
-        for action in plan(self.seen(), self.loaded(), Policy(trim_after_s=20), self.now).actions:
+        for action in planned(self.seen(), self.loaded(), Policy(trim_after_s=20), self.now):
             (at,) = [number for number, one in enumerate(self.files) if one.file_id == action.file_id]
             self.change(at, action.host_id, "arriving" if isinstance(action, Order) else None)
         for at, one in enumerate(self.files):
@@ -229,11 +239,12 @@ def test_a_fleet_with_room_settles_once_nothing_more_fails(
         fleet.step(data, failing=True)
     for _ in range(40):
         fleet.step(data, failing=False)
-    made = plan(fleet.seen(), fleet.loaded(), Policy(trim_after_s=20), fleet.now)
-    assert made.actions == []
+    made = planned(fleet.seen(), fleet.loaded(), Policy(trim_after_s=20), fleet.now)
+    assert made == []
     for one in fleet.files:
         stand = standing(one, ready)
-        assert stand.is_settled or stand.has_surplus or made.why_not[one.file_id].obstacle in ("no-source", "no-host")
+        placing = Placing(Places(fleet.loaded(), 2), Policy(trim_after_s=20), fleet.now)
+        assert stand.is_settled or stand.has_surplus or placing.obstacle(one) in ("no-source", "no-host")
         if stand.has_surplus:  # what is there too much of cannot be relied upon, or is peoples' own
             live = [h for h, c in one.copies.items() if h in ready and ready[h].state == "live" and c in COMPLETE]
             assert len(live) <= one.wanted or all(one.copies[host] == "own" for host in live)

@@ -1,11 +1,14 @@
 """Hosts and files as a planner sees them, from a few words: `hosts("a:r1 b:r2=gone")`, `file("a=own b=arriving")`."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import cast
 
 from hypothesis import strategies as st
 
-from interfiles.placement.standing import Action, Copy, FileView, HostView, Order, Release
+from interfiles.placement.places import Places
+from interfiles.placement.replicas import plan
+from interfiles.placement.standing import Action, Copy, FileView, HostView, Order, Policy, Release
 from interfiles.wire.master_messages import HostState
 
 GIB = 1 << 30
@@ -31,12 +34,17 @@ def file(copies: str = "", *, wanted: int = 3, size: int = GIB, name: str = "f",
     return FileView(name.encode().ljust(32, b"."), size, wanted, held, **fields)  # type: ignore[arg-type]
 
 
-def ordered(actions: list[Action] | tuple[Action, ...]) -> list[tuple[str, str]]:
+def planned(files: Iterable[FileView], views: dict[str, HostView], policy: Policy, now: float) -> list[Action]:
+    """The plan for a fleet that nobody has looked at before."""
+    return plan(files, Places(views, policy.max_arriving_per_host), policy, now)
+
+
+def ordered(actions: list[Action]) -> list[tuple[str, str]]:
     """Which files are ordered where."""
     return [(one.file_id.decode().rstrip("."), one.host_id) for one in actions if isinstance(one, Order)]
 
 
-def released(actions: list[Action] | tuple[Action, ...]) -> list[tuple[str, str]]:
+def released(actions: list[Action]) -> list[tuple[str, str]]:
     """Which files are given up where."""
     return [(one.file_id.decode().rstrip("."), one.host_id) for one in actions if isinstance(one, Release)]
 

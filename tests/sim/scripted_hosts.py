@@ -258,7 +258,7 @@ async def scripted_fleet(
             for host in fleet.hosts:
                 host.connect()
             nursery.start_soon(fleet.run)
-            await trio.sleep(70)  # a look at everything: nothing is to be done
+            await trio.sleep(71)  # a look at everything, and not in the moment of a heartbeat: nothing is to be done
             assert not any(host.said for host in fleet.hosts)
             yield fleet
             nursery.cancel_scope.cancel()

@@ -1,0 +1,108 @@
+"""The fleet as the reconciler's decisions see it: what hosts announce and what they were ordered, put together.
+
+Times are seconds on one clock, given as `now`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from interfiles.placement.awaited import Awaited
+from interfiles.placement.places import Places
+from interfiles.placement.replicas import Placing
+from interfiles.placement.standing import FileView, HostView, Policy, Standing, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from interfiles.placement.host_facts import Copies, Room
+    from interfiles.placement.orders import Orders
+    from interfiles.placement.registry import Registry
+    from interfiles.wire.master_messages import HostState
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How a file stands, and why it has fewer copies than wanted, in words; empty: it has not, or more are coming."""
+
+    standing: Standing
+    why_not: str
+
+
+class FleetView:
+    """Follows the registry and the orders host by host, so that a look costs as much as has changed."""
+
+    def __init__(self, registry: Registry, orders: Orders, policy: Policy) -> None:
+        self.places: Final = Places({}, policy.max_arriving_per_host)
+        self._registry = registry
+        self._orders = orders
+        self._policy = policy
+        self._awaited = Awaited(registry.grace_s)
+
+    def refresh(self, now: float) -> set[bytes]:
+        """Take in what has become of hosts; return the files of those that are in another state."""
+        files = set[bytes]()
+        for host_id in self._registry.changed(now) | self._orders.changed():
+            if not self._registry.is_known(host_id):
+                self.places.drop(host_id)
+                self._awaited.drop(host_id)
+                continue
+            room, before = self._registry.room(host_id, now), self.places.hosts.get(host_id)
+            host = self._host(room)
+            self._awaited.put(room)
+            self.places.put(host_id, host)
+            if before is None or before.state != host.state:
+                files.update(self._registry.files_of(host_id))
+        return files
+
+    def is_awaiting(self, now: float) -> bool:
+        """Whether hosts that were there before have still to say what they hold: nothing is to be ordered till then."""
+        return self._awaited.look(now)
+
+    def file(self, file_id: bytes, size: int, wanted: int, now: float) -> FileView:
+        """A file of `size` bytes and its copies; since when it has had too many is not looked at."""
+        copies = self._orders.copies(file_id, self._registry.held(file_id), now)
+        return FileView(file_id, size, wanted, copies, None, self._orders.refused_by(file_id, now))
+
+    def placing(self, now: float) -> Placing:
+        """Where copies could go now."""
+        return Placing(self.places, self._policy, now)
+
+    def outlook(self, file_id: bytes, size: int, wanted: int, now: float, *, quickly: bool) -> Outlook:
+        """How a file of `size` bytes stands; `quickly`: without a look at which hosts are busy with other copies."""
+        file = self.file(file_id, size, wanted, now)
+        stand = standing(file, self.places.hosts)
+        if not stand.missing:
+            return Outlook(stand, "")
+        placing = self.placing(now)
+        why = placing.hint(file) if quickly else placing.why_not(file)
+        return Outlook(stand, why.text if why is not None else "")
+
+    def able(self) -> int:
+        """How many hosts could hold copies that count."""
+        return len(self.places.hosts) - len(self.places.not_counting)
+
+    def copies(self, file_ids: Iterable[bytes]) -> dict[bytes, Copies]:
+        """How often each file is held, by hosts whose copies count."""
+        return self._registry.copies(file_ids, self.places.not_counting)
+
+    def draining(self) -> set[str]:
+        """The hosts that drain, be they up or not."""
+        return {host_id for host_id in self.places.not_counting if self._registry.is_draining(host_id)}
+
+    def _host(self, room: Room) -> HostView:
+        orders = self._orders
+        return HostView(
+            room.name,
+            room.zone,
+            _state(room),
+            room.free - orders.asked_bytes(room.host_id),
+            orders.arriving(room.host_id),
+            orders.rests_until(room.host_id),
+        )
+
+
+def _state(room: Room) -> HostState:
+    """A host's state as copies count: one that drains and is not up is as good as gone."""
+    return "gone" if room.draining and room.state != "draining" else room.state
