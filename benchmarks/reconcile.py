@@ -79,28 +79,35 @@ class Steps(trio.abc.Instrument):
         self.total_s += took
 
 
-def fill(catalogue: Path, registry: Registry, files: int, hosts: int) -> None:
-    """Put files into the catalogue and their copies on hosts, as a placement by zone would."""
-    rng, names = random.Random(1), [f"{number:032x}" for number in range(hosts)]
-    now = trio.current_time()
-    held: dict[str, list[Holding]] = {name: [] for name in names}
+def fill(catalogue: Path, files: int, hosts: int) -> list[list[Holding]]:
+    """Put files into the catalogue, and return what each host holds, as a placement by zone would have it."""
+    rng = random.Random(1)
+    held: list[list[Holding]] = [[] for _ in range(hosts)]
     rows = []
     for number in range(files):
         file_id = rng.randbytes(32)
         rows.append((file_id, f"file-{number}", 0, 1, FILE_BYTES, 1 << 20, 1024, 0, "uploader", COPIES))
         for copy, zone in enumerate(rng.sample(range(ZONES), COPIES)):
-            host = names[zone + ZONES * rng.randrange((hosts - 1 - zone) // ZONES + 1)]
+            host = zone + ZONES * rng.randrange((hosts - 1 - zone) // ZONES + 1)
             held[host].append(Holding(file_id, "complete", 1024, 0, 0, "", copy > 0))
     with closing(sqlite3.connect(catalogue)) as database, database:
         marks = ", ".join("?" * len(rows[0]))
         columns = "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas"
         database.executemany(f"INSERT INTO files ({columns}) VALUES ({marks})", rows)
-    for number, name in enumerate(names):
-        registry.admit(name, f"host-{number}", f"zone-{number % ZONES}", "", heard_at=now)
-        registry.register(name, f"host-{number}", f"zone-{number % ZONES}", "", now)
+    return held
+
+
+def registered(held: list[list[Holding]]) -> Registry:
+    """Hosts that are up and have announced all that they hold."""
+    registry, now = Registry(heartbeat_s=10.0, grace_s=GRACE_S), trio.current_time()
+    for number, holdings in enumerate(held):
+        name, zone = f"{number:032x}", f"zone-{number % ZONES}"
+        registry.admit(name, f"host-{number}", zone, "", heard_at=now)
+        registry.register(name, f"host-{number}", zone, "", now)
         registry.set_room(name, used=0, free=ROOM_BYTES)
-        for start in range(0, len(held[name]) + 1, 100):
-            registry.apply(name, held[name][start : start + 100], replace=start == 0)
+        for start in range(0, len(holdings) + 1, 100):
+            registry.apply(name, holdings[start : start + 100], replace=start == 0)
+    return registry
 
 
 async def measured(reconciler: Reconciler) -> dict[str, float]:
@@ -121,12 +128,12 @@ async def measured(reconciler: Reconciler) -> dict[str, float]:
 async def rounds(asked: argparse.Namespace, directory: Path) -> dict[str, dict[str, float]]:
     """Medians by what there was to do."""
     path, database = directory / "catalogue.sqlite", ThreadExecutor(1)
-    registry = Registry(heartbeat_s=10.0, grace_s=GRACE_S)
     Catalogue(path, new_fleet_id="f" * 32, now=0.0).close()
-    fill(path, registry, asked.files, asked.hosts)
+    held = fill(path, asked.files, asked.hosts)
     found: dict[str, list[dict[str, float]]] = {}
     with closing(Catalogue(path, new_fleet_id="f" * 32, now=0.0)) as catalogue:
         for _ in range(asked.rounds):
+            registry = registered(held)
             reconciler, connections = _reconciler(catalogue, database, registry)
             await reconciler.reconcile(sweep=True)  # the first one sees every host for the first time
             found.setdefault("nothing to do", []).append(await measured(reconciler))
@@ -139,16 +146,10 @@ async def rounds(asked: argparse.Namespace, directory: Path) -> dict[str, dict[s
             orders = sum((cast("Deaf", connection).said for connection in connections.values()), Counter[str]())
             found[f"{asked.gone} hosts gone"][-1]["orders"] = orders["Order"]
             found.setdefault("the round after", []).append(await measured(reconciler))
-            for host in lost:
-                registry.register(host, registry.name(host), _zone(host), "", trio.current_time())
     return {
         case: {key: round(statistics.median(one[key] for one in several), 1) for key in several[0]}
         for case, several in found.items()
     }
-
-
-def _zone(host: str) -> str:
-    return f"zone-{int(host, 16) % ZONES}"
 
 
 def _reconciler(

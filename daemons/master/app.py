@@ -127,13 +127,10 @@ async def run(
         hosts = Hosts(fleet, enrolment, Requests(fleet, environment.executor(_DECODING_THREADS)))
         admin = Admin(fleet, enrolment)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fleet.expire)
             nursery.start_soon(fleet.keep_last_seen)
-            nursery.start_soon(fleet.handouts.run)
-            for name, work in (("reconciler", fleet.reconciler.run), ("challenges", fleet.challenges.run)):
+            for name, work in fleet.works().items():
                 backoff = Backoff(environment.rng, floor_s=RETRY_FLOOR_S, cap_s=RETRY_CAP_S)
                 nursery.start_soon(partial(supervise, name, work, expected=(), backoff=backoff, log=log))
-            nursery.start_soon(fleet.trust.run)
             nursery.start_soon(lambda: serve(listener, hosts.handle, max_connections=config.max_connections))
             nursery.start_soon(lambda: serve(admin_listener, admin.handle, max_connections=MAX_CALLERS))
             task_status.started()

@@ -1,4 +1,7 @@
-"""Now and then the master has hosts show that they hold what they announce: one random piece of one random file."""
+"""Now and then the master has hosts show that they hold what they announce: one random piece of one random file.
+
+Who could not is asked for the same piece again, so that a copy which does not count does so until it is mended.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import trio
 
 from interfiles.errors import NoSpace, StorageFailed, printable
 from interfiles.placement.challenges import MAX_ASKED, judge
+from interfiles.placement.doubts import Doubt
 from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ class Challenges:
         self._numbers = itertools.count(1)
         self._asked: dict[tuple[str, int], m.Proof | None] = {}
         self._heard = trio.Event()
+        self._is_second = True
 
     async def run(self) -> None:
         """Challenge until cancelled."""
@@ -72,27 +77,39 @@ class Challenges:
             self._heard.set()
 
     async def _challenge(self) -> None:
-        hosts = sorted(self._connections)
-        files = self._registry.files_of(self._rng.choice(hosts)) if hosts else []
-        if not files:
+        chosen = self._choose()
+        if chosen is None:
             return
-        file_id = self._rng.choice(files)
+        file_id, host, piece = chosen
         holders = [host for host, held in self._registry.held(file_id).items() if held.state == "complete"]
-        holders = [host for host in holders if host in self._connections]
+        holders = sorted(host for host in holders if host in self._connections)
         found = await self._stored(self._catalogue.wanted, [file_id])
-        if not found or not found[0].pieces or len(holders) < 2:
+        if not found or not found[0].pieces or len(holders) < 2 or host not in holders:
             return  # alone, a host's answer can be compared with nothing
-        asked = self._rng.sample(sorted(holders), min(len(holders), MAX_ASKED))
-        piece = self._rng.randrange(found[0].pieces)
+        holders.remove(host)
+        asked = [host, *self._rng.sample(holders, min(len(holders), MAX_ASKED - 1))]
+        piece = piece if piece is not None else self._rng.randrange(found[0].pieces)
         proofs = await self._ask(asked, file_id, piece)
         verdict = judge({host: proof.digest if proof is not None else b"" for host, proof in proofs.items()})
         if verdict.is_open:
             log.warning("hosts differ on a piece", file=found[0].name, id=file_id[:6], piece=piece)
-        for host in sorted(verdict.failed):
-            proof = proofs[host]
-            why = printable(proof.text) if proof is not None and proof.text else "others have another piece there"
-            why = why if proof is not None else f"no answer within {ANSWER_S:.0f} s"
-            self._reconciler.doubt(host, file_id, f"it could not show piece {piece:,}: {why}")
+        for host, proof in sorted(proofs.items()):
+            what = Doubt(file_id, host, piece)
+            if host in verdict.failed:
+                self._reconciler.doubt(what, f"it could not show piece {piece:,}: {_why(proof)}")
+            elif not verdict.is_open:
+                self._reconciler.shown(what)
+
+    def _choose(self) -> tuple[bytes, str, int | None] | None:
+        """A file, a host that holds it, and a piece, or None: any; every second time what was not shown before."""
+        self._is_second = not self._is_second
+        if self._is_second and (doubt := self._reconciler.to_challenge()) is not None:
+            return doubt.file_id, doubt.host_id, doubt.piece
+        if not self._connections:
+            return None
+        host = self._rng.choice(sorted(self._connections))
+        held = self._registry.files_of(host)
+        return (self._rng.choice(held), host, None) if held else None
 
     async def _ask(self, hosts: list[str], file_id: bytes, piece: int) -> dict[str, m.Proof | None]:
         """Ask hosts for the same piece with the same nonce; return the answers of those still connected at the end."""
@@ -115,3 +132,9 @@ class Challenges:
         finally:
             for key in keys.values():
                 del self._asked[key]
+
+
+def _why(proof: m.Proof | None) -> str:
+    if proof is None:
+        return f"no answer within {ANSWER_S:.0f} s"
+    return printable(proof.text) if proof.text else "others have another piece there"

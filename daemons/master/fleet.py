@@ -5,7 +5,7 @@ half changed.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -311,6 +311,16 @@ class Fleet:
                     connection.end(e)
 
     # Time
+
+    def works(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        """What goes on by itself until cancelled, by name; where one of them fails the others go on."""
+        return {
+            "silence": self.expire,
+            "handouts": self.handouts.run,
+            "reconciler": self.reconciler.run,
+            "challenges": self.challenges.run,
+            "trust": self.trust.run,
+        }
 
     async def expire(self) -> None:
         """Notice hosts that have fallen silent, until cancelled."""

@@ -44,10 +44,9 @@ class Handouts:
             self._wake = trio.Event()
             now = trio.current_time()
             self._resting = {file_id: until for file_id, until in self._resting.items() if until > now}
-            due = self._touched.difference(self._resting)
-            self._touched -= due
-            for file_id in sorted(due):
+            for file_id in sorted(self._touched.difference(self._resting)):
                 began = trio.current_time()
+                self._touched.discard(file_id)
                 if self._push(file_id):
                     ended = trio.current_time()
                     rest_s = min(max(_REST_FACTOR * (ended - began), SHORTEST_COALESCE_S), COALESCE_S)

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from interfiles.errors import NoSpace, StorageFailed, printable
+from interfiles.placement.doubts import Doubts
 from interfiles.placement.drains import Drains
 from interfiles.placement.fleet_view import FleetView
 from interfiles.placement.orders import Orders
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from daemons.master.connection import Connection
     from daemons.master.events import Events
+    from interfiles.placement.doubts import Doubt
     from interfiles.placement.fleet_view import Outlook
     from interfiles.placement.orders import Ended
     from interfiles.placement.registry import Registry
@@ -81,10 +83,11 @@ class Reconciler:
         self.drains: Final = Drains()
         self._policy: Final = policy or Policy(trim_after_s=TRIM_GRACES * registry.grace_s)
         self._orders = Orders()
+        self._doubts = Doubts()
         self._unsettled: dict[bytes, Wanted] = {}
         self._touched: set[bytes] = set()
         self._wake = trio.Event()
-        self._view = FleetView(registry, self._orders, self._policy)
+        self._view = FleetView(registry, self._orders, self._doubts, self._policy)
         self._urgent = Urgent()  # of what is unsettled, that lacks copies
         self._hopeless: set[bytes] = set()  # of that, what no host could be given now
         self._looked_at = float("-inf")  # when all that is on its way, hopeless or on hosts that drain was looked at
@@ -107,15 +110,20 @@ class Reconciler:
         self._events.add("failed", host=host_id, file=answer.file_id, reason=printable(answer.text))
         self.touch([answer.file_id])
 
-    def doubt(self, host_id: str, file_id: bytes, reason: str) -> None:
+    def doubt(self, doubt: Doubt, reason: str) -> None:
         """A host could not show what it claims to hold: its copy does not count for now."""
-        self._events.add("corrupt", host=host_id, file=file_id, reason=reason)
-        self._orders.doubt(file_id, host_id, trio.current_time())
-        self.touch([file_id])
+        if self._doubts.note(doubt, trio.current_time()):
+            self._events.add("corrupt", host=doubt.host_id, file=doubt.file_id, reason=reason)
+        self.touch([doubt.file_id])
+
+    def shown(self, piece: Doubt) -> None:
+        """A host has shown a piece that it holds: if it could not before, its copy counts again."""
+        if self._doubts.end(piece):
+            self.touch([piece.file_id])
 
     def announced(self, host_id: str, holdings: Iterable[Holding]) -> None:
         """A host tells what has changed in its holdings."""
-        self._orders.trust(host_id, (holding.file_id for holding in holdings if holding.state != "complete"))
+        self._doubts.trust(host_id, (holding.file_id for holding in holdings if holding.state != "complete"))
 
     def lost(self, host_id: str) -> None:
         """A host's connection is gone."""
@@ -125,6 +133,7 @@ class Reconciler:
     def forget_host(self, host_id: str) -> None:
         """A host is not of the fleet any more."""
         self._orders.forget_host(host_id)
+        self._doubts.forget_host(host_id)
         self.drains.forget(host_id)
 
     def set_draining(self, host_id: str, draining: bool) -> None:
@@ -149,6 +158,10 @@ class Reconciler:
         """Ordered copies that a host fetches or is asked to."""
         return self._orders.arriving(host_id)
 
+    def to_challenge(self) -> Doubt | None:
+        """What a host could not show, and is to be asked for again now."""
+        return self._doubts.to_ask(trio.current_time())
+
     def why_no_orders(self, host_id: str) -> str:
         """Why a host is given no orders, in words; empty: there is no such reason."""
         return self._orders.why_rests(host_id, trio.current_time())
@@ -160,6 +173,7 @@ class Reconciler:
     def forget_file(self, file_id: bytes) -> set[str]:
         """A file is out of the catalogue; return the hosts that have given a copy of it up, as far as is known."""
         self._orders.forget_file(file_id)
+        self._doubts.forget_file(file_id)
         self.touch([file_id])
         return self._left_over.pop(file_id, set())
 
@@ -237,7 +251,7 @@ class Reconciler:
     def _is_settled(self, wanted: Wanted, not_counting: set[str], now: float) -> bool:
         held = self._registry.held(wanted.file_id)
         seems = len(held) == wanted.replicas and not_counting.isdisjoint(held)  # nearly always, and sooner seen
-        if seems and not self._orders.doubts(wanted.file_id, held, now):
+        if seems and not self._doubts.hosts(wanted.file_id, now):
             for holding in held.values():
                 if holding.state != "complete":
                     break

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interfiles.wire.admin_reports import EventReport
 
 DEFAULT_LAST: Final = 50
-WAIT_S: Final = 25.0  # for one answer: less than what the master grants
+WAIT_S: Final = 5.0  # for one answer: less than what the master grants, and a reader that has gone is missed so late
 RETRY_FLOOR_S: Final = 0.25
 RETRY_CAP_S: Final = 5.0
 
@@ -63,7 +63,7 @@ def events(
 async def tell_events(admin: "Admin", show: Show, *, last: int, follow: bool) -> int:
     """Show the newest `last` events, the oldest first, and return how many there were.
 
-    With `follow` go on for ever, over restarts of the master.
+    With `follow` go on until nobody reads the output any more, over restarts of the master.
 
     Raises:
       DaemonUnreachable: the master does not answer; with `follow` only if it never has.
@@ -95,7 +95,7 @@ async def tell_events(admin: "Admin", show: Show, *, last: int, follow: bool) ->
             show(page.events)
             shown += len(page.events)
         log, after, has_answered, is_away, retry_s = page.log, page.next, True, False, RETRY_FLOOR_S
-        if not (follow or page.more):
+        if not (follow or page.more) or output.is_unread():
             return shown
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import select
 import shutil
 import sys
 from collections.abc import Iterable
@@ -41,6 +42,16 @@ def emit(text: str) -> None:
         if isinstance(e, BrokenPipeError):
             raise typer.Exit(DONE) from e
         raise StorageFailed(f"the output cannot be written: {e.strerror or e}") from e
+
+
+def is_unread() -> bool:
+    """Whether whoever read stdout has gone, as `head` does: nobody would see what is written."""
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout, 0)  # asks for nothing but that
+        return bool(watched.poll(0))
+    except (OSError, ValueError, TypeError):  # it is closed, or no file
+        return False
 
 
 def emit_lines(lines: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from interfiles.placement.standing import FileView, HostView, Policy, Standing, 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from interfiles.placement.doubts import Doubts
     from interfiles.placement.host_facts import Copies, Room
     from interfiles.placement.orders import Orders
     from interfiles.placement.registry import Registry
@@ -33,10 +34,11 @@ class Outlook:
 class FleetView:
     """Follows the registry and the orders host by host, so that a look costs as much as has changed."""
 
-    def __init__(self, registry: Registry, orders: Orders, policy: Policy) -> None:
+    def __init__(self, registry: Registry, orders: Orders, doubts: Doubts, policy: Policy) -> None:
         self.places: Final = Places({}, policy.max_arriving_per_host)
         self._registry = registry
         self._orders = orders
+        self._doubts = doubts
         self._policy = policy
         self._awaited = Awaited(registry.grace_s)
 
@@ -63,6 +65,9 @@ class FleetView:
     def file(self, file_id: bytes, size: int, wanted: int, now: float) -> FileView:
         """A file of `size` bytes and its copies; since when it has had too many is not looked at."""
         copies = self._orders.copies(file_id, self._registry.held(file_id), now)
+        for host_id in self._doubts.hosts(file_id, now):
+            if host_id in copies:
+                copies[host_id] = "stuck"
         return FileView(file_id, size, wanted, copies, None, self._orders.refused_by(file_id, now))
 
     def placing(self, now: float) -> Placing:

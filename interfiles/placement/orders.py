@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from interfiles.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from interfiles.placement.standing import Copy
     from interfiles.wire.master_messages import Holding
@@ -26,7 +26,6 @@ MAX_RETURNS: Final = 3  # and anew when its host was away, so often between two 
 MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
 MAX_REST_S: Final = 3600.0  # and no longer than this
 MAX_REFUSED_FILES: Final = 10_000  # of which it is remembered who would not hold them
-DOUBT_S: Final = 3600.0  # that a copy does not count which the host could not show
 MAX_DECLINES: Final = 8  # of single files in a row, before a host counts as failing altogether
 _COPIES: Final[dict[tuple[str, bool], Copy]] = {
     ("complete", False): "own",
@@ -92,7 +91,6 @@ class Orders:
         self._refused: dict[bytes, dict[str, float]] = {}
         self._unwilling: dict[bytes, dict[str, float]] = {}
         self._failures: dict[str, _Failures] = {}
-        self._doubted: dict[tuple[bytes, str], float] = {}
         self._changed: set[str] = set()  # hosts that have other orders, or rest otherwise
 
     # What is done
@@ -123,20 +121,6 @@ class Orders:
         if watched is None:
             return host_id in self.refused_by(file_id, now)
         return watched.ordered and watched.stage != "releasing"
-
-    def doubt(self, file_id: bytes, host_id: str, now: float) -> None:
-        """A host could not show what it claims to hold: its copy does not count for a while, or until it is another."""
-        self._doubted = {key: until for key, until in self._doubted.items() if until > now}
-        self._doubted[file_id, host_id] = now + DOUBT_S
-
-    def doubts(self, file_id: bytes, host_ids: Iterable[str], now: float) -> bool:
-        """Whether one of these hosts' copies of a file does not count for such a reason."""
-        return bool(self._doubted) and any(self._doubted.get((file_id, host), now) > now for host in host_ids)
-
-    def trust(self, host_id: str, file_ids: Iterable[bytes]) -> None:
-        """A host says itself that it does not hold these files now: what it holds of them next is another copy."""
-        for file_id in file_ids if self._doubted else ():
-            self._doubted.pop((file_id, host_id), None)
 
     def lost(self, host_id: str, now: float) -> list[bytes]:
         """A host's connection is gone, and with it what it had not answered: return these files.
@@ -194,10 +178,6 @@ class Orders:
     def copies(self, file_id: bytes, held: Mapping[str, Holding], now: float) -> dict[str, Copy]:
         """The copies of a file as a plan counts them."""
         copies = {host_id: _COPIES.get((one.state, one.ordered), "stuck") for host_id, one in held.items()}
-        if self._doubted:
-            for host_id in copies:
-                if self._doubted.get((file_id, host_id), now) > now:
-                    copies[host_id] = "stuck"
         for host_id, until in self._unwilling.get(file_id, {}).items():
             if until > now:
                 copies.setdefault(host_id, "stuck")

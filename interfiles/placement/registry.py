@@ -134,7 +134,10 @@ class Registry:
         )
 
     def changed(self, now: float) -> set[str]:
-        """Hosts that may be in another state than when this was asked last, or have other room, or are removed."""
+        """Hosts that may be in another state than when this was asked last, or have other room, or are removed.
+
+        It is told once: there is one who asks.
+        """
         gone = {host_id for host_id in self._silent if self._state(self._hosts[host_id], now) == "gone"}
         self._silent -= gone
         changed, self._changed = self._changed | gone, set()

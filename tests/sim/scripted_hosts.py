@@ -10,14 +10,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Literal, cast
 
 import trio
 
+from daemons.master.challenges import Challenges
 from daemons.master.connection import Connection
 from daemons.master.events import Events
 from daemons.master.reconciler import Reconciler
-from interfiles.placement.events import EventKind
+from interfiles.placement.events import Event, EventKind
 from interfiles.placement.registry import Registry
 from interfiles.placement.standing import Policy
 from interfiles.storage.catalogue import Catalogue
@@ -114,6 +116,9 @@ class ScriptedHost:
             case m.Release(file_id=file_id) if self.wire is wire and file_id in self.held:
                 if self.held[file_id].ordered:
                     self.hold(file_id, "none", 0)
+            case m.Challenge() if self.wire is wire:
+                digest = bytes(32) if message.file_id in self.lies else message.nonce
+                self.fleet.challenges.hear(self.host_id, m.Proof(message.number, digest, ""))
 
     async def _fetch(self, order: m.Order) -> None:
         if self.answers in ("decline", "full"):
@@ -158,6 +163,11 @@ class ScriptedFleet:
             self.events,
             policy,
         )
+        self.challenges = Challenges(
+            *(self.catalogue, stored, self.registry, self.connections, self.reconciler),
+            rng=Random(1),
+            secret=Random(2).randbytes,
+        )
         for host in self.hosts:
             self.registry.admit(host.host_id, host.name, host.zone, "", heard_at=heard_at[host.host_id])
         self._scope = trio.CancelScope()
@@ -167,6 +177,7 @@ class ScriptedFleet:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.reconciler.run)
+                nursery.start_soon(self.challenges.run)
                 while True:
                     for host in self.hosts:
                         host.beat()
@@ -211,9 +222,17 @@ class ScriptedFleet:
         """How many messages of this kind all hosts were sent."""
         return sum(host.told(kind) for host in self.hosts)
 
+    def nothing_was_moved(self) -> bool:
+        """Whether no host was told to get a copy, or to give one up."""
+        return not self.told(m.Order) and not self.told(m.Release)
+
     def happened(self, kind: EventKind) -> int:
         """How many events of this kind there were since the master started."""
-        return sum(event.kind == kind for event in self.events.log.since(0, 10_000).events)
+        return sum(event.kind == kind for event in self.log())
+
+    def log(self) -> list[Event]:
+        """What has happened since the master started."""
+        return self.events.log.since(0, 10_000).events
 
     async def until(
         self, is_so: Callable[[], bool], *, within_s: float, keep: Callable[[], None] | None = None
@@ -259,6 +278,6 @@ async def scripted_fleet(
                 host.connect()
             nursery.start_soon(fleet.run)
             await trio.sleep(71)  # a look at everything, and not in the moment of a heartbeat: nothing is to be done
-            assert not any(host.said for host in fleet.hosts)
+            assert fleet.nothing_was_moved()
             yield fleet
             nursery.cancel_scope.cancel()

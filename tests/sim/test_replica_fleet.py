@@ -6,6 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from daemons.master.challenges import EACH_HOST_S
+from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S
 from interfiles.wire import master_messages as m
 from tests.sim.scripted_hosts import GRACE_S, TAKES_S, TRIM_S, Answer, scripted_fleet
 
@@ -48,7 +50,7 @@ async def test_all_hosts_are_restarted_one_after_the_other(tmp_path: Path, autoj
             await trio.sleep(3)
             host.connect()
         await trio.sleep(GRACE_S + 70)
-        assert not any(host.said for host in fleet.hosts)
+        assert fleet.nothing_was_moved()
 
 
 async def test_a_host_takes_nearly_the_grace_time_to_restart(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -59,7 +61,7 @@ async def test_a_host_takes_nearly_the_grace_time_to_restart(tmp_path: Path, aut
         for host in fleet.hosts[:20]:
             host.connect()
         await trio.sleep(TRIM_S)
-        assert not any(host.said for host in fleet.hosts)
+        assert fleet.nothing_was_moved()
 
 
 async def test_a_partition_heals(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -102,7 +104,7 @@ async def test_a_host_that_comes_and_goes(tmp_path: Path, autojump_clock: MockCl
             await trio.sleep(0.7)
             flapping.connect()
             await trio.sleep(3.3)
-        assert not any(host.said for host in fleet.hosts)
+        assert fleet.nothing_was_moved()
 
 
 async def test_orders_go_past_a_host_that_comes_and_goes(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -140,16 +142,22 @@ async def test_a_host_that_does_not_do_what_it_is_told(
 
 
 async def test_a_host_that_has_not_what_it_says(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Until it is challenged the master counts its copies; what others do not get from it, they get from the rest."""
+    """It is found out by challenges, and then every file has as many true copies as are wanted, as long as it lies."""
     async with scripted_fleet(tmp_path) as fleet:
         liar = fleet.hosts[0]
         liar.lies = set(liar.held)
-        for host in fleet.hosts[180:]:
-            host.disconnect()
-        await trio.sleep(GRACE_S + 5 + waves(60))
-        assert [len(fleet.sources(file_id)) for file_id in liar.lies] == [2] * len(liar.lies)
         assert sorted(set(fleet.copies())) == [2, 3]
-        assert not fleet.under_way()
+        await fleet.until(lambda: set(fleet.copies()) == {3}, within_s=6 * EACH_HOST_S)
+        await trio.sleep(2 * DOUBT_S)
+        assert set(fleet.copies()) == {3}
+        assert (fleet.told(m.Order), fleet.told(m.Release)) == (len(liar.lies), 0), "a doubt outlives its hour"
+        doubted = [(event.host_name, event.file) for event in fleet.log() if event.kind == "corrupt"]
+        assert sorted(doubted) == sorted((liar.name, file_id) for file_id in liar.lies), "each is told once"
+
+        liar.lies = set()
+        await trio.sleep(2 * ASK_AGAIN_S + TRIM_S + 60)
+        assert fleet.copies() == [3] * len(fleet.files), "its copies count again, and what is too much is given up"
+        assert fleet.happened("released") == fleet.told(m.Release) > 0
 
 
 @pytest.mark.parametrize("away_s", [5.0, GRACE_S - 5, 5 * GRACE_S])
@@ -164,7 +172,7 @@ async def test_the_master_is_away_and_hosts_come_back_little_by_little(
             await trio.sleep(0.2)
             host.connect()
         await trio.sleep(TRIM_S + 100)
-        assert not any(host.said for host in fleet.hosts)
+        assert fleet.nothing_was_moved()
 
 
 async def test_the_master_is_restarted_while_copies_are_made(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from daemons.master import reconciler
 from daemons.master.app import CATALOGUE_NAME, RETRY_CAP_S, MasterConfig
 from daemons.master.challenges import MAX_PAUSE_S
+from daemons.master.handouts import Handouts
 from interfiles.errors import AddressInUse, InterFilesError, Refused, StateInUse, StorageFailed
 from interfiles.identity.authority import new_key
 from interfiles.identity.token import JoinToken
@@ -165,7 +166,7 @@ def test_six_heartbeats_fit_into_the_grace_time(grace_s: float, heartbeat_s: flo
     assert MasterConfig(state=Path("/nowhere"), grace_s=grace_s).heartbeat_s == heartbeat_s
 
 
-async def test_a_bug_where_copies_are_planned_or_challenged_is_logged_and_that_goes_on(
+async def test_a_bug_in_what_goes_on_by_itself_is_logged_and_that_goes_on(
     fleet: Fleet, error_log: LogRecords, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -176,13 +177,16 @@ async def test_a_bug_where_copies_are_planned_or_challenged_is_logged_and_that_g
     with monkeypatch.context() as patched:
         patched.setattr(reconciler, "standing", broken)
         patched.setattr(Registry, "files_of", broken)
+        patched.setattr(Registry, "expire", broken)
+        patched.setattr(Handouts, "_push", broken)
         await client.announce(holding(manifest().file_id), replace=True)
+        await other.announce(holding(bytes(32), "damaged"))
         for _ in range(int(MAX_PAUSE_S) // 10):
             await trio.sleep(10)
             await client.announce()
             await other.announce()
     assert not other.told(m.Order)
-    assert {record["task"] for record in error_log.errors} == {"reconciler", "challenges"}
+    assert {record["task"] for record in error_log.errors} == {"reconciler", "challenges", "handouts", "silence"}
     for _ in range(int(RETRY_CAP_S) // 10):
         await trio.sleep(10)
         await client.announce()
