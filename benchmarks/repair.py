@@ -27,6 +27,7 @@ from tests.e2e.content import MIB, make_file
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import Daemon, poll
 
+KEPT: Final = 0.8  # of its rate, by a download: the bar
 MBIT: Final = 1_000_000
 REPAIRED_TIMES: Final = 8  # as large as the person's file: it must not be done before
 ARRIVING_S: Final = 3.0  # until replicas have found their pace
@@ -109,6 +110,8 @@ def main() -> None:
     found = {"rate_mbit": asked.rate, "size_mib": asked.size, "kept": kept, "machine": machine(), "runs": rows}
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    if missed := [scene for scene, share in kept.items() if share < KEPT]:
+        sys.exit(f"less than {KEPT:.0%} was kept: {', '.join(missed)}")
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ async def _serve(
     to_replicas, inbox = trio.open_memory_channel[Errand](MAX_INBOX)
 
     def take_in(errand: Errand) -> None:
-        with suppress(trio.WouldBlock):  # it goes unanswered, so it is said again
+        with suppress(trio.WouldBlock):  # an order goes unanswered and is given again; what is left over is asked for
             to_replicas.send_nowait(errand)
 
     def forget(file_id: FileId, *, delete: bool) -> None:

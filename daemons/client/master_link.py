@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 REGISTER_TIMEOUT_S: Final = 10.0
 REQUEST_TIMEOUT_S: Final = 30.0
-MIN_HEARTBEAT_S: Final = 1.0  # whatever the master says
+MIN_HEARTBEAT_S: Final = 0.5  # whatever the master says
 MAX_HEARTBEAT_S: Final = 300.0
 STABLE_S: Final = 5.0  # a link that lasts no longer is made again less and less often, though it was made
 MISSED_HEARTBEATS: Final = 2  # so many unanswered, and the link is made anew

@@ -25,7 +25,7 @@ from interfiles.errors import InterFilesError, NoSpace, NotPermitted, Refused, S
 from interfiles.manifest import FileId
 from interfiles.piece_set import PieceSet
 from interfiles.storage.failures import translated
-from interfiles.storage.leftovers import put_aside, remove_leftover, remove_older, take_back
+from interfiles.storage.leftovers import leftovers_in, put_aside, remove_leftover, remove_older, take_back
 from interfiles.storage.part_store import PartStore, part_path
 from interfiles.storage.piece_store import keyed_digest
 from interfiles.storage.records import FileRecord
@@ -53,7 +53,7 @@ LOOK_S: Final = (
 )
 LOOK_AGAIN_S: Final = 60.0  # between two looks where nothing changes
 LEFTOVER_S: Final = 7.0 * DAY  # that a leftover is kept at most
-CLEAR_S: Final = float(HOUR)  # between two looks for leftovers that are too old or over the quota
+CLEAR_S: Final = float(HOUR)  # between two looks for leftovers that are too old, over the quota, or of removed files
 REMOVED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here,
 UNFIT_REST_S: Final = 600.0  # or for what is paused, damaged or withdrawn here
 _DISK_TROUBLE: Final = (NoSpace, NotPermitted, StorageFailed)
@@ -296,6 +296,10 @@ class Replicas:
         while True:
             await self._disk.run(remove_older, self._leftovers, self._wall_clock() - LEFTOVER_S)
             await self._allowance.clear(0, besides=b"")  # what a lower quota, or others on the disk, leave no room for
+            await trio.sleep(LOOK_AGAIN_S)  # by then there is a link, if there is a master
+            left = [leftover.file_id for leftover in await self._disk.run(leftovers_in, self._leftovers)]
+            for start in range(0, len(left), m.MAX_LEFTOVERS):  # what is removed meanwhile must go here too
+                self._tell(m.LeftOver(left[start : start + m.MAX_LEFTOVERS]))
             await trio.sleep(CLEAR_S)
 
     # Challenges

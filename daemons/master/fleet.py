@@ -145,7 +145,7 @@ class Fleet:
             if not self.reconciler.is_releasing(file_id, host_id):
                 reason = printable(note) or "it is not on the host any more"
                 self.events.add("lost", host=host_id, file=file_id, reason=reason)
-        self.reconciler.announced(host_id, holdings)
+        self.reconciler.announced(host_id, holdings, lost)
         for holding, before in zip(bad, known, strict=True):
             if before is None or before.state != "damaged":
                 self.events.add("corrupt", host=host_id, file=holding.file_id, reason=printable(holding.note))

@@ -5,6 +5,7 @@ either end closes it. Until it is a host's it waits in the lobby. Anything that 
 connection and nothing else.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -34,6 +35,7 @@ from interfiles.wire.master_messages import (
     Heard,
     Heartbeat,
     Holding,
+    LeftOver,
     ListFiles,
     ListHolders,
     ListHosts,
@@ -151,6 +153,8 @@ class Hosts:
                     self._fleet.reconciler.declined(connection.host_id, message)
                 case Proof():
                     self._fleet.challenges.hear(connection.host_id, message)
+                case LeftOver(file_ids=file_ids):
+                    await self._forget_removed(file_ids, connection)
                 case (
                     Publish()
                     | Resolve()
@@ -209,6 +213,12 @@ class Hosts:
                 if file_id not in connection.publishing:
                     self._forget(file_id, delete, connection)
         await connection.acknowledge(Heard(beat.sequence))
+
+    async def _forget_removed(self, file_ids: Sequence[bytes], connection: Connection) -> None:
+        """Have the host forget those of these files that were removed, as it may have been away by then."""
+        removed = await self._fleet.stored(self._fleet.catalogue.removed, file_ids)
+        for file_id, delete in removed.items():
+            await connection.acknowledge(Forget(file_id, delete))
 
     def _forget(self, file_id: bytes, delete: bool, connection: Connection) -> None:
         nothing = Holding(file_id, "none", 0, 0, 0, "", False)

@@ -1,20 +1,22 @@
 """The reconciler: has every file on as many hosts as are wanted, comparing again and again what is and what should be.
 
-It looks at whatever changed at once, at copies that are on their way too, and at the whole catalogue every minute,
-page by page, so that nothing depends on a change having been noticed. Files that lack copies wait in the order of their
-urgency, so a look takes no longer when there are many. It never takes more than a tenth of the master's time.
-`interfiles.placement` decides; here is what it is told and what is done about it.
+It looks at whatever changed at once, at copies that are on their way too, and at the whole catalogue once a minute, a
+part of it in each round, so that nothing depends on a change having been noticed. Files that lack copies wait in the
+order of their urgency, so a round takes no longer when there are many. It never takes more than a tenth of the master's
+time. `interfiles.placement` decides; here is what it is told and what is done about it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
+from daemons.master.unsettled import SLICE_FILES, Unsettled
 from interfiles.errors import NoSpace, StorageFailed, printable
 from interfiles.placement.doubts import Doubts
 from interfiles.placement.drains import Drains
@@ -31,7 +33,6 @@ from interfiles.placement.standing import (
     standing,
     urgency,
 )
-from interfiles.placement.urgent import Urgent
 from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
@@ -47,13 +48,12 @@ if TYPE_CHECKING:
     from interfiles.storage.catalogue import Catalogue, Wanted
     from interfiles.wire.master_messages import Holding
 
-ROUND_S: Final = 2.0  # between two looks at copies on their way, at hosts that drain, and at what could not be placed
-SWEEP_S: Final = 60.0  # between two looks at everything
+ROUND_S: Final = 2.0  # between two looks at hosts that drain, and at what could not be placed
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
-PAGE_FILES: Final = 500  # of the catalogue, that are asked for at once
-SLICE_FILES: Final = 25  # that are looked at before others have their turn: an answer to a host takes several turns
-PLAN_FILES: Final = 8  # that are placed before they have it
+PLAN_FILES: Final = 2  # that are placed before they have it
+MAX_PAGES: Final = 20  # of the catalogue, that are looked at in one round
+MAX_RETRIED: Final = 2000  # files that could not be placed, and are looked at again in one round
 MAX_TRIMS: Final = 1024  # files with copies too many that are looked at in one round
 MAX_LEFT_OVER: Final = 10_000  # files of which it is known who has given them up
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
@@ -75,8 +75,6 @@ class Reconciler:
         events: Events,
         policy: Policy | None = None,
     ) -> None:
-        self._catalogue = catalogue
-        self._stored = stored
         self._registry = registry
         self._connections = connections
         self._events = events
@@ -84,13 +82,12 @@ class Reconciler:
         self._policy: Final = policy or Policy(trim_after_s=TRIM_GRACES * registry.grace_s)
         self._orders = Orders()
         self._doubts = Doubts()
-        self._unsettled: dict[bytes, Wanted] = {}
+        self._view = FleetView(registry, self._orders, self._doubts, self._policy)
+        self._unsettled = Unsettled(catalogue, stored, registry, self._view, self._orders, self._doubts)
+        self._urgent: Final = self._unsettled.urgent
         self._touched: set[bytes] = set()
         self._wake = trio.Event()
-        self._view = FleetView(registry, self._orders, self._doubts, self._policy)
-        self._urgent = Urgent()  # of what is unsettled, that lacks copies
-        self._hopeless: set[bytes] = set()  # of that, what no host could be given now
-        self._looked_at = float("-inf")  # when all that is on its way, hopeless or on hosts that drain was looked at
+        self._looked_at = float("-inf")  # when hosts that drain were looked at, and what could not be placed
         self._left_over: dict[bytes, set[str]] = {}  # hosts that have given a file up, and may have it lying about
 
     # What others tell
@@ -121,18 +118,21 @@ class Reconciler:
         if self._doubts.end(piece):
             self.touch([piece.file_id])
 
-    def announced(self, host_id: str, holdings: Iterable[Holding]) -> None:
-        """A host tells what has changed in its holdings."""
-        self._doubts.trust(host_id, (holding.file_id for holding in holdings if holding.state != "complete"))
+    def announced(self, host_id: str, holdings: Iterable[Holding], lost: Iterable[bytes]) -> None:
+        """A host tells what has changed in its holdings; `lost`: files that it does not name any more, and had."""
+        self._doubts.trust(host_id, [holding.file_id for holding in holdings if holding.state != "complete"])
+        self._doubts.trust(host_id, lost)
 
     def lost(self, host_id: str) -> None:
         """A host's connection is gone."""
-        for file_id in self._orders.lost(host_id, trio.current_time()):
+        files = self._orders.lost(host_id, trio.current_time())
+        for file_id in files:
             self._events.add("failed", host=host_id, file=file_id, reason="its connection ended before it answered")
+        self.touch(files)
 
     def forget_host(self, host_id: str) -> None:
         """A host is not of the fleet any more."""
-        self._orders.forget_host(host_id)
+        self.touch(self._orders.forget_host(host_id))
         self._doubts.forget_host(host_id)
         self.drains.forget(host_id)
 
@@ -151,7 +151,9 @@ class Reconciler:
 
     def view(self) -> FleetView:
         """The fleet as it is now."""
-        self.touch(self._view.refresh(trio.current_time()))
+        self._view.refresh(trio.current_time())
+        if self._view.moved:
+            self._wake.set()
         return self._view
 
     def arriving(self, host_id: str) -> int:
@@ -160,7 +162,9 @@ class Reconciler:
 
     def to_challenge(self) -> Doubt | None:
         """What a host could not show, and is to be asked for again now."""
-        return self._doubts.to_ask(trio.current_time())
+        now = trio.current_time()
+        self.touch(self._doubts.expire(now))
+        return self._doubts.to_ask(now)
 
     def why_no_orders(self, host_id: str) -> str:
         """Why a host is given no orders, in words; empty: there is no such reason."""
@@ -181,14 +185,12 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        swept_at = float("-inf")
+        self._unsettled.sweep_anew()  # after a failure, too
         while True:
             began = trio.current_time()
             if not self.view().is_awaiting(began):
-                is_due = began - swept_at >= SWEEP_S
                 try:
-                    await self.reconcile(sweep=is_due)
-                    swept_at = began if is_due else swept_at
+                    await self.reconcile(sweep=False)
                 except (NoSpace, StorageFailed) as e:
                     log.warning("cannot look what is wanted", reason=str(e))
             now = trio.current_time()
@@ -203,62 +205,36 @@ class Reconciler:
           NoSpace, StorageFailed: the catalogue cannot be read; the next round looks at what this one did not.
         """
         self._wake = trio.Event()
+        if sweep:
+            self._unsettled.sweep_anew()
         now = trio.current_time()
-        draining = self.view().draining()
-        is_due = sweep or now - self._looked_at >= ROUND_S
+        draining = self.view().draining(now)
+        await self._touch_moved()
         touched, self._touched = self._touched, set()
         try:
-            await self._look_up(await self._sweep() if sweep else touched)
+            await self._unsettled.look_up(touched)
+            swept = await self._unsettled.go_on_sweeping(None if sweep else MAX_PAGES)
         except (NoSpace, StorageFailed):
             self._touched |= touched
             raise
-        due = touched | self._orders.watched() | (self._hopeless if is_due else set())
-        in_vain = await self._look_again(list(self._unsettled) if sweep else due & self._unsettled.keys())
+        for file_id in touched:
+            self._urgent.retry_this(file_id)
+        is_due = sweep or now - self._looked_at >= ROUND_S
+        retried = self._urgent.retry(MAX_RETRIED) if is_due else []
+        in_vain = await self._look_again(chain(touched, self._orders.watched(), retried, swept))
         if is_due:
             self._looked_at = now
             await self._look_at_drains(draining)
         await self._do(in_vain + await self._to_trim())
         await self._do(await self._to_place())
+        if self._unsettled.is_behind(trio.current_time()):
+            self._wake.set()
 
-    async def _sweep(self) -> set[bytes]:
-        """Look at the whole catalogue; return what is looked after and not in it."""
-        after, astray = b"", set(self._unsettled)
-        while page := await self._stored(self._catalogue.wanted_after, after, PAGE_FILES):
-            await self._sort_out(page)
-            astray.difference_update([wanted.file_id for wanted in page])
-            after = page[-1].file_id
-        return astray
-
-    async def _look_up(self, file_ids: set[bytes]) -> None:
-        asked = list(file_ids)
-        for start in range(0, len(asked), PAGE_FILES):
-            page = asked[start : start + PAGE_FILES]
-            found = await self._stored(self._catalogue.wanted, page)
-            for file_id in set(page) - {wanted.file_id for wanted in found}:
-                self._settle(file_id)
-            await self._sort_out(found)
-
-    async def _sort_out(self, page: Iterable[Wanted]) -> None:
-        """Keep what is not as wanted for the rest of the round, and those to come."""
-        now, not_counting = trio.current_time(), self._view.places.not_counting
-        for count, wanted in enumerate(page, start=1):
-            if count % SLICE_FILES == 0:
-                await trio.lowlevel.checkpoint()
-            is_held = bool(self._registry.held(wanted.file_id))  # else nothing can be done before it is announced
-            if wanted.file_id in self._unsettled or (is_held and not self._is_settled(wanted, not_counting, now)):
-                self._unsettled[wanted.file_id] = wanted
-
-    def _is_settled(self, wanted: Wanted, not_counting: set[str], now: float) -> bool:
-        held = self._registry.held(wanted.file_id)
-        seems = len(held) == wanted.replicas and not_counting.isdisjoint(held)  # nearly always, and sooner seen
-        if seems and not self._doubts.hosts(wanted.file_id, now):
-            for holding in held.values():
-                if holding.state != "complete":
-                    break
-            else:
-                return True
-        file = self._view.file(wanted.file_id, wanted.size, wanted.replicas, now)
-        return standing(file, self._view.places.hosts).is_settled
+    async def _touch_moved(self) -> None:
+        """Look at the files of hosts that are in another state."""
+        while self._view.moved:
+            self._touched.update(self._files_of(self._view.moved.pop()))
+            await trio.lowlevel.checkpoint()
 
     async def _look_again(self, file_ids: Iterable[bytes]) -> list[Wanted]:
         """Take in what has become of these files; return those of which something is on its way in vain."""
@@ -271,68 +247,76 @@ class Reconciler:
         return in_vain
 
     async def _look_at_drains(self, draining: set[str]) -> None:
-        """See how far these hosts are, which drained when the round began; what is not looked at yet counts as well."""
-        draining, placing = draining & self.view().draining(), self._view.placing(trio.current_time())
-        to_move, stuck = Counter[str](), dict[str, str]()
-        there = {file_id for host_id in draining for file_id in self._registry.files_of(host_id)}
-        for count, file_id in enumerate(there, start=1):
-            if count % SLICE_FILES == 0:
-                await trio.lowlevel.checkpoint()
-            if (wanted := self._unsettled.get(file_id)) is None:
-                if file_id in self._touched:
-                    to_move.update(draining & self._registry.held(file_id).keys())
-                continue
-            file, stand = self._consider(wanted)
-            why = placing.hint(file) if stand.missing else None
-            nobody_else = why is not None and why.obstacle == "no-host" and stand.complete > 0
-            if stand.complete < stand.wanted and not nobody_else:
-                leaving = [host for host in draining & file.copies.keys() if file.copies[host] in COMPLETE]
-                to_move.update(leaving)
-                if why is not None and why.obstacle not in _SHORT_WAITS:
-                    stuck.update(dict.fromkeys(leaving, f"{printable(wanted.name)}: {why.text}"))
-        for host_id in self.drains.look(draining & self.view().draining(), to_move, stuck):
+        """See how far these hosts are, which drained when the round began.
+
+        Where something of theirs has not been looked at since it changed, what was known of them stays.
+        """
+        placing, to_move, stuck, unclear = self.view().placing(trio.current_time()), Counter[str](), {}, set[str]()
+        away = {host_id for host_id, host in self._view.places.hosts.items() if host.state == "suspect"}
+        for host_id in draining:
+            for count, file_id in enumerate(self._files_of(host_id), start=1):
+                if count % SLICE_FILES == 0:
+                    await trio.lowlevel.checkpoint()
+                if file_id in self._touched or not self._view.moved.isdisjoint(self._registry.held(file_id)):
+                    unclear.add(host_id)
+                elif (wanted := self._unsettled.get(file_id)) is not None:
+                    file, stand = self._consider(wanted)
+                    why = placing.hint(file) if stand.missing else None
+                    is_on_all = why is not None and why.obstacle == "no-host" and away <= file.copies.keys()
+                    if file.copies.get(host_id) not in COMPLETE or stand.complete >= stand.wanted:
+                        continue
+                    if not (is_on_all and stand.complete):
+                        to_move[host_id] += 1
+                        if why is not None and why.obstacle not in _SHORT_WAITS:
+                            stuck[host_id] = f"{printable(wanted.name)}: {why.text}"
+        known = draining & self.view().draining(trio.current_time()) - unclear
+        for host_id in self.drains.look(known, to_move, stuck):
             self._events.add("drained", host=host_id, reason="it can be switched off")
+
+    def _files_of(self, host_id: str) -> list[bytes]:
+        return self._registry.files_of(host_id) if self._registry.is_known(host_id) else []
 
     async def _to_trim(self) -> list[Wanted]:
         """Files of which copies can be given up, not all at once."""
         now = trio.current_time()
         found: list[Wanted] = []
-        for count, file_id in enumerate(self._orders.surplus_due(now - self._policy.trim_after_s, MAX_TRIMS), start=1):
+        due = self._orders.surplus_due(now - self._policy.trim_after_s, MAX_TRIMS, self._unsettled.untrimmable)
+        for count, file_id in enumerate(due, start=1):
             if count % SLICE_FILES == 0:
                 await trio.lowlevel.checkpoint()
-            if (wanted := self._unsettled.get(file_id)) is not None and len(found) < MAX_LOOKED_AFTER:
-                file, stand = self._consider(wanted)
-                if releases(file, stand, self._view.places.hosts, self._policy, now):
-                    found.append(wanted)
+            if (wanted := self._unsettled.get(file_id)) is None or len(found) == MAX_LOOKED_AFTER:
+                continue
+            file, stand = self._consider(wanted)
+            if releases(file, stand, self._view.places.hosts, self._policy, now):
+                found.append(wanted)
+            else:
+                self._unsettled.untrimmable.add(file_id)
         return found
 
     async def _to_place(self) -> list[Wanted]:
         """The most urgent files of those that lack copies and that some host could hold."""
+        placing = self.view().placing(trio.current_time())
         found: list[Wanted] = []
         count = 0
-        placing = self._view.placing(trio.current_time())
         while not placing.is_full and len(found) < MAX_LOOKED_AFTER and (file_id := self._urgent.pop()) is not None:
             if (wanted := self._unsettled.get(file_id)) is None:
                 continue
-            match placing.obstacle(self._view.file(file_id, wanted.size, wanted.replicas, trio.current_time())):
-                case None:
-                    found.append(wanted)
-                case "no-source":
-                    pass  # its copies change before that changes
-                case _:
-                    self._hopeless.add(file_id)
+            if placing.obstacle(self._view.file(file_id, wanted.size, wanted.replicas, trio.current_time())) is None:
+                found.append(wanted)
+            else:
+                self._urgent.put_off(file_id)
             if (count := count + 1) % SLICE_FILES == 0:
                 await trio.lowlevel.checkpoint()
         return found
 
     async def _do(self, work: list[Wanted]) -> None:
         """Plan and carry out, a few files at a time: each as things are in that moment."""
+        work = list({wanted.file_id: wanted for wanted in work}.values())
         for start in range(0, len(work), PLAN_FILES):
             now, places = trio.current_time(), self.view().places
             some = [wanted for wanted in work[start : start + PLAN_FILES] if wanted.file_id in self._unsettled]
             for action in plan([self._consider(wanted)[0] for wanted in some], places, self._policy, now):
                 self._perform(action)
-            self.view()
             for wanted in some:
                 self._consider(wanted)
             await trio.lowlevel.checkpoint()
@@ -346,22 +330,12 @@ class Reconciler:
         stand = standing(file, self._view.places.hosts)
         since = self._orders.surplus_since(file_id, now, has_surplus=stand.has_surplus)
         if (stand.is_settled or not file.copies) and not self._orders.is_releasing(file_id):
-            self._settle(file_id)
+            self._unsettled.settle(file_id)
         elif stand.missing:
-            self._hopeless.discard(file_id)
             self._urgent.put(urgency(file, stand))
         else:
-            self._forget_lack(file_id)
+            self._urgent.drop(file_id)
         return (replace(file, surplus_since=since) if since is not None else file), stand
-
-    def _settle(self, file_id: bytes) -> None:
-        self._unsettled.pop(file_id, None)
-        self._forget_lack(file_id)
-        self._orders.settle(file_id)
-
-    def _forget_lack(self, file_id: bytes) -> None:
-        self._urgent.drop(file_id)
-        self._hopeless.discard(file_id)
 
     # What is done
 

@@ -1,7 +1,7 @@
 """The commands about the fleet: stat, ls, hosts."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -22,6 +22,8 @@ from interfiles.errors import printable
 if TYPE_CHECKING:
     from interfiles.control import Daemon
     from interfiles.wire.reports import FileReport
+
+SHOWN_TOGETHER: Final = 1000  # files: columns are as wide as so many need
 
 hosts_app = typer.Typer(
     help="List the hosts of the fleet, or change them.",
@@ -68,12 +70,9 @@ def stat(
 
 def list_files(as_json: JsonOption = False, socket: SocketOption = None) -> None:
     """List the files of the fleet."""
-    files = on_daemon(socket, _all_files)
     if as_json:
-        output.emit_json(files)
-    elif files:
-        output.emit_lines(reports.file_lines(files, output.Screen.of(sys.stdout)))
-    else:
+        output.emit_json(on_daemon(socket, _all_files))
+    elif not on_daemon(socket, _show_files):
         output.tell("The fleet has no files yet; `interfiles upload -p PATH` shares one.")
 
 
@@ -107,6 +106,26 @@ def remove_host(
         output.emit_json(report)
     else:
         output.emit(f"Removed {printable(report.name)} from the fleet (host id {printable(report.host)}).")
+
+
+async def _show_files(daemon: "Daemon") -> bool:
+    """Show the files of the fleet as they come, some at a time; return whether there are any."""
+    screen, has_headings = output.Screen.of(sys.stdout), False
+    some: list[FileReport] = []
+
+    def show() -> None:
+        nonlocal has_headings
+        output.emit_lines(reports.file_lines(some, screen)[has_headings:])
+        has_headings = True
+        some.clear()
+
+    async for file in daemon.files():
+        some.append(file)
+        if len(some) == SHOWN_TOGETHER:
+            show()
+    if some:
+        show()
+    return has_headings
 
 
 async def _all_files(daemon: "Daemon") -> "list[FileReport]":

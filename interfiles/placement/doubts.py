@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-DOUBT_S: Final = 3600.0  # that a copy does not count, from the last time its host was asked in vain
+DOUBT_S: Final = (
+    3600.0  # that a copy does not count whose host can be asked for nothing, since it could not show it last
+)
 ASK_AGAIN_S: Final = 600.0  # until it is asked for the same piece again
+MAX_DOUBTS: Final = 10_000  # copies: of more the one longest known counts again
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +25,30 @@ class _Since:
     piece: int
     until: float
     ask_at: float
+    was_asked: bool = False  # again
 
 
 class Doubts:
     """A doubt ends when the host shows the piece, says itself that it holds the file no more, or cannot be asked."""
 
     def __init__(self) -> None:
-        self._by_file: dict[bytes, dict[str, _Since]] = {}
+        self._all: dict[tuple[bytes, str], _Since] = {}  # those first that are to be asked first
+        self._hosts: dict[bytes, set[str]] = {}  # the same by file
 
     def note(self, doubt: Doubt, now: float) -> bool:
         """A host could not show a piece; return whether its copy has counted until now."""
-        by_host = self._by_file.setdefault(doubt.file_id, {})
-        before = by_host.get(doubt.host_id)
-        by_host[doubt.host_id] = _Since(doubt.piece, now + DOUBT_S, now + ASK_AGAIN_S)
-        return before is None or before.until <= now
+        key = doubt.file_id, doubt.host_id
+        before = self._all.pop(key, None)
+        if len(self._all) >= MAX_DOUBTS:
+            self._drop(*next(iter(self._all)))
+        piece = doubt.piece if before is None else before.piece  # it may well be able to show the other
+        self._all[key] = _Since(piece, now + DOUBT_S, now + ASK_AGAIN_S)
+        self._hosts.setdefault(doubt.file_id, set()).add(doubt.host_id)
+        return before is None
 
     def end(self, shown: Doubt) -> bool:
         """A host has shown a piece; return whether its copy did not count for want of it."""
-        since = self._by_file.get(shown.file_id, {}).get(shown.host_id)
+        since = self._all.get((shown.file_id, shown.host_id))
         if since is None or since.piece != shown.piece:
             return False
         self._drop(shown.file_id, shown.host_id)
@@ -47,35 +56,41 @@ class Doubts:
 
     def trust(self, host_id: str, file_ids: Iterable[bytes]) -> None:
         """A host says itself that it does not hold these files now: what it holds of them next is another copy."""
-        for file_id in file_ids if self._by_file else ():
+        for file_id in file_ids if self._all else ():
             self._drop(file_id, host_id)
 
     def forget_host(self, host_id: str) -> None:
         """A host is not of the fleet any more."""
-        self.trust(host_id, list(self._by_file))
+        self.trust(host_id, list(self._hosts))
 
     def forget_file(self, file_id: bytes) -> None:
         """A file is not in the catalogue any more."""
-        self._by_file.pop(file_id, None)
+        for host_id in list(self._hosts.get(file_id, ())):
+            self._drop(file_id, host_id)
 
-    def hosts(self, file_id: bytes, now: float) -> list[str]:
+    def hosts(self, file_id: bytes) -> Iterable[str]:
         """The hosts whose copies of a file do not count."""
-        by_host = self._by_file.get(file_id)
-        return [host_id for host_id, since in by_host.items() if since.until > now] if by_host else []
+        return self._hosts.get(file_id, ())
 
     def to_ask(self, now: float) -> Doubt | None:
-        """Whom to ask again, and for what; it is not named again for a while. None: nobody yet."""
-        for file_id, by_host in list(self._by_file.items()):
-            for host_id, since in list(by_host.items()):
-                if since.until <= now:
-                    self._drop(file_id, host_id)
-                elif since.ask_at <= now:
-                    since.ask_at = now + ASK_AGAIN_S
-                    return Doubt(file_id, host_id, since.piece)
+        """Whom to ask again, and for what: who has waited longest. It has its turn again after others; None: nobody."""
+        for (file_id, host_id), since in self._all.items():
+            if since.ask_at > now:
+                return None
+            since.ask_at, since.was_asked = now + ASK_AGAIN_S, True
+            self._all[file_id, host_id] = self._all.pop((file_id, host_id))
+            return Doubt(file_id, host_id, since.piece)
         return None
 
+    def expire(self, now: float) -> set[bytes]:
+        """Forget those of hosts that were asked again, and for an hour could show nothing; return their files."""
+        over = [key for key, since in self._all.items() if since.was_asked and since.until <= now]
+        for file_id, host_id in over:
+            self._drop(file_id, host_id)
+        return {file_id for file_id, _ in over}
+
     def _drop(self, file_id: bytes, host_id: str) -> None:
-        by_host = self._by_file.get(file_id, {})
-        by_host.pop(host_id, None)
-        if not by_host:
-            self._by_file.pop(file_id, None)
+        if self._all.pop((file_id, host_id), None) is not None:
+            self._hosts[file_id].discard(host_id)
+            if not self._hosts[file_id]:
+                del self._hosts[file_id]

@@ -15,14 +15,14 @@ class Drains:
         self._to_move.pop(host_id, None)
         self._why_stays.pop(host_id, None)
 
-    def look(self, draining: Iterable[str], to_move: Mapping[str, int], why_stays: dict[str, str]) -> list[str]:
-        """Note what was found of the hosts that drain; return those that have just nothing left to be moved.
+    def look(self, draining: Iterable[str], to_move: Mapping[str, int], why_stays: Mapping[str, str]) -> list[str]:
+        """Note what was found of these hosts, which drain; return those that have just nothing left to be moved.
 
         `to_move`: files, by host; `why_stays`: in words, why some file gets no other copy.
         """
-        self._why_stays = why_stays
         drained = []
         for host_id in draining:
+            self._why_stays[host_id] = why_stays.get(host_id, "")
             left = to_move.get(host_id, 0)
             if not left and self._to_move.get(host_id) != 0:
                 drained.append(host_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from interfiles.placement.awaited import Awaited
 from interfiles.placement.places import Places
 from interfiles.placement.replicas import Placing
-from interfiles.placement.standing import FileView, HostView, Policy, Standing, standing
+from interfiles.placement.standing import COMPLETE, FileView, HostView, Policy, Standing, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,22 +41,30 @@ class FleetView:
         self._doubts = doubts
         self._policy = policy
         self._awaited = Awaited(registry.grace_s)
+        self._due: set[str] = set()
+        self.moved: Final[set[str]] = set()  # hosts that are in another state, for who looks at their files to empty
 
-    def refresh(self, now: float) -> set[bytes]:
-        """Take in what has become of hosts; return the files of those that are in another state."""
-        files = set[bytes]()
-        for host_id in self._registry.changed(now) | self._orders.changed():
-            if not self._registry.is_known(host_id):
-                self.places.drop(host_id)
-                self._awaited.drop(host_id)
-                continue
+    def refresh(self, now: float) -> None:
+        """Take in what has become of hosts."""
+        self._due |= self._registry.changed(now)
+        self._due |= self._orders.changed()
+        for host_id in list(self._due):
+            self.look_at(host_id, now)
+        self.places.wake(now)
+
+    def look_at(self, host_id: str, now: float) -> None:
+        """Take in what has become of a host."""
+        if self._registry.is_known(host_id):
             room, before = self._registry.room(host_id, now), self.places.hosts.get(host_id)
             host = self._host(room)
             self._awaited.put(room)
             self.places.put(host_id, host)
             if before is None or before.state != host.state:
-                files.update(self._registry.files_of(host_id))
-        return files
+                self.moved.add(host_id)
+        else:
+            self.places.drop(host_id)
+            self._awaited.drop(host_id)
+        self._due.discard(host_id)
 
     def is_awaiting(self, now: float) -> bool:
         """Whether hosts that were there before have still to say what they hold: nothing is to be ordered till then."""
@@ -65,8 +73,8 @@ class FleetView:
     def file(self, file_id: bytes, size: int, wanted: int, now: float) -> FileView:
         """A file of `size` bytes and its copies; since when it has had too many is not looked at."""
         copies = self._orders.copies(file_id, self._registry.held(file_id), now)
-        for host_id in self._doubts.hosts(file_id, now):
-            if host_id in copies:
+        for host_id in self._doubts.hosts(file_id):
+            if copies.get(host_id) in COMPLETE:
                 copies[host_id] = "stuck"
         return FileView(file_id, size, wanted, copies, None, self._orders.refused_by(file_id, now))
 
@@ -92,9 +100,10 @@ class FleetView:
         """How often each file is held, by hosts whose copies count."""
         return self._registry.copies(file_ids, self.places.not_counting)
 
-    def draining(self) -> set[str]:
-        """The hosts that drain, be they up or not."""
-        return {host_id for host_id in self.places.not_counting if self._registry.is_draining(host_id)}
+    def draining(self, now: float) -> set[str]:
+        """The hosts that drain, be they up or not, and have said what they hold."""
+        hosts = [host_id for host_id in self.places.not_counting if self._registry.is_draining(host_id)]
+        return {host_id for host_id in hosts if self._registry.room(host_id, now).is_known}
 
     def _host(self, room: Room) -> HostView:
         orders = self._orders

@@ -1,8 +1,8 @@
-"""What the registry tells of hosts and of their copies, as plain values."""
+"""What the registry knows and tells of hosts and of their copies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from interfiles.wire.master_messages import HostState
+from interfiles.wire.master_messages import Holding, HostState
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,23 @@ class Copies:
 
     complete: int
     partial: int
+
+
+@dataclass(slots=True)
+class RegisteredHost:
+    """What the registry, which alone may write here, knows of one host."""
+
+    host_id: str
+    name: str
+    zone: str
+    address: str
+    heard_at: float
+    up: bool
+    draining: bool = False
+    has_announced: bool = False  # all that it holds, since the master started
+    used: int = 0
+    free: int = 0
+    holdings: dict[bytes, Holding] = field(default_factory=dict)
+    unconfirmed: set[bytes] = field(default_factory=set)  # holdings from before it began to announce all anew
+    told: HostState | None = None  # what `state_changes` last saw it in; None: not looked at yet
+    told_free: int = 0  # what `free` was when it was last said to have changed

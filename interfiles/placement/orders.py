@@ -151,14 +151,16 @@ class Orders:
         self._refused.pop(file_id, None)
         self._unwilling.pop(file_id, None)
 
-    def forget_host(self, host_id: str) -> None:
-        """A host is not of the fleet any more."""
-        for file_id in [file_id for file_id, watched in self._watched.items() if host_id in watched]:
+    def forget_host(self, host_id: str) -> list[bytes]:
+        """A host is not of the fleet any more; return the files that it was making or giving up a copy of."""
+        files = [file_id for file_id, watched in self._watched.items() if host_id in watched]
+        for file_id in files:
             self._unwatch(file_id, host_id)
         self._succeed(host_id)
         for refusals in (self._refused, self._unwilling):
             for by_host in refusals.values():
                 by_host.pop(host_id, None)
+        return files
 
     # What is seen
 
@@ -238,10 +240,13 @@ class Orders:
             return None
         return self._surplus.setdefault(file_id, now)
 
-    def surplus_due(self, until: float, most: int) -> list[bytes]:
-        """At most so many files that have had copies too many since then or longer, those first that have longest."""
+    def surplus_due(self, until: float, most: int, without: Collection[bytes]) -> list[bytes]:
+        """At most so many files that have had copies too many since then or longer, those first that have longest.
+
+        `without`: these are left out.
+        """
         due = takewhile(lambda one: one[1] <= until, self._surplus.items())
-        return [file_id for file_id, _ in islice(due, most)]
+        return list(islice((file_id for file_id, _ in due if file_id not in without), most))
 
     def watched(self) -> set[bytes]:
         """Files with copies on their way, or being given up: these are to be noticed again and again."""

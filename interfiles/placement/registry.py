@@ -9,11 +9,10 @@ Times are seconds on one clock, given as `now`. A method that takes a host's id 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from interfiles.errors import RemoteProtocolError, UnknownHost
-from interfiles.placement.host_facts import Copies, Room, StateChange
+from interfiles.placement.host_facts import Copies, RegisteredHost, Room, StateChange
 from interfiles.wire.master_messages import (
     MAX_HEARTBEAT_HOLDINGS,
     PAGE_ROWS,
@@ -28,24 +27,8 @@ from interfiles.wire.master_messages import (
 MAX_HOLDINGS: Final = 65_536  # files of one host: its share of the master's memory ends at about 30 MiB
 MAX_ABSENT: Final = 4
 SUSPECT_HEARTBEATS: Final = 2.2  # two missed, and a little for one that is late
+NOTABLE: Final = 64  # a host's room has changed once it has by one part of so many: disks change all the time
 _LONGEST_S: Final = 1e9  # the bound of `Seconds` on the wire
-
-
-@dataclass(slots=True)
-class _Host:
-    host_id: str
-    name: str
-    zone: str
-    address: str
-    heard_at: float
-    up: bool
-    draining: bool = False
-    has_announced: bool = False  # all that it holds, since the master started
-    used: int = 0
-    free: int = 0
-    holdings: dict[bytes, Holding] = field(default_factory=dict)
-    unconfirmed: set[bytes] = field(default_factory=set)  # holdings from before it began to announce all anew
-    told: HostState | None = None  # what `state_changes` last saw it in; None: not looked at yet
 
 
 class Registry:
@@ -54,10 +37,11 @@ class Registry:
     def __init__(self, *, heartbeat_s: float, grace_s: float) -> None:
         self.heartbeat_s: Final = heartbeat_s
         self.grace_s: Final = grace_s
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[str, RegisteredHost] = {}
         self._holders: dict[bytes, dict[str, Holding]] = {}  # the same holdings by file; only `_set` writes either
         self._changed: set[str] = set()  # hosts that are not as they were when `changed` was asked last
         self._silent: set[str] = set()  # hosts that are not up, and were not gone then
+        self._next_gone = _LONGEST_S  # when one of these may be gone, at the earliest
 
     # Hosts
 
@@ -65,7 +49,7 @@ class Registry:
         self, host_id: str, name: str, zone: str, address: str, *, heard_at: float, draining: bool = False
     ) -> None:
         """A host belongs to the fleet; it is not up until it registers."""
-        self._hosts[host_id] = _Host(host_id, name, zone, address, heard_at, up=False, draining=draining)
+        self._hosts[host_id] = RegisteredHost(host_id, name, zone, address, heard_at, up=False, draining=draining)
         self._note(host_id, is_silent=True)
 
     def register(self, host_id: str, name: str, zone: str, address: str, now: float) -> set[bytes]:
@@ -138,9 +122,13 @@ class Registry:
 
         It is told once: there is one who asks.
         """
-        gone = {host_id for host_id in self._silent if self._state(self._hosts[host_id], now) == "gone"}
-        self._silent -= gone
-        changed, self._changed = self._changed | gone, set()
+        if now >= self._next_gone:
+            gone = {host_id for host_id in self._silent if self._state(self._hosts[host_id], now) == "gone"}
+            self._silent -= gone
+            self._changed |= gone
+            self._next_gone = min([self._hosts[host_id].heard_at for host_id in self._silent], default=_LONGEST_S)
+            self._next_gone += self.grace_s
+        changed, self._changed = self._changed, set()
         return changed
 
     def state_changes(self, now: float, host_ids: Iterable[str] | None = None) -> list[StateChange]:
@@ -170,7 +158,8 @@ class Registry:
     def set_room(self, host_id: str, *, used: int, free: int) -> None:
         """How many bytes a host's files take, and how many it has room for."""
         host = self._host(host_id)
-        if host.free != free:
+        if abs(free - host.told_free) * NOTABLE > host.told_free:
+            host.told_free = free
             self._changed.add(host_id)
         host.used, host.free = used, free
 
@@ -284,7 +273,7 @@ class Registry:
         page = hosts[start : start + PAGE_ROWS]
         return [self._host_row(host, now) for host in page], start + PAGE_ROWS < len(hosts)
 
-    def _host_row(self, host: _Host, now: float) -> HostRow:
+    def _host_row(self, host: RegisteredHost, now: float) -> HostRow:
         complete = [holding.ordered for holding in host.holdings.values() if holding.state == "complete"]
         return HostRow(
             host_id=host.host_id,
@@ -308,7 +297,7 @@ class Registry:
         page = hosts[start : start + PAGE_ROWS]
         return [self._holder(host, file_id, now) for host in page], start + PAGE_ROWS < len(hosts)
 
-    def _holder(self, host: _Host, file_id: bytes, now: float) -> Holder:
+    def _holder(self, host: RegisteredHost, file_id: bytes, now: float) -> Holder:
         return Holder(
             host_id=host.host_id,
             name=host.name,
@@ -321,18 +310,18 @@ class Registry:
 
     # Inside
 
-    def _host(self, host_id: str) -> _Host:
+    def _host(self, host_id: str) -> RegisteredHost:
         try:
             return self._hosts[host_id]
         except KeyError as e:
             raise UnknownHost(f"no host has the id {host_id}") from e
 
-    def _state(self, host: _Host, now: float) -> HostState:
+    def _state(self, host: RegisteredHost, now: float) -> HostState:
         if host.up:
             return "draining" if host.draining else "live"
         return "suspect" if now - host.heard_at <= self.grace_s else "gone"
 
-    def _take_down(self, host: _Host) -> set[bytes]:
+    def _take_down(self, host: RegisteredHost) -> set[bytes]:
         if not host.up:
             return set()
         host.up = False
@@ -342,8 +331,10 @@ class Registry:
     def _note(self, host_id: str, *, is_silent: bool) -> None:
         self._changed.add(host_id)
         (self._silent.add if is_silent else self._silent.discard)(host_id)
+        if is_silent:
+            self._next_gone = min(self._next_gone, self._hosts[host_id].heard_at + self.grace_s)
 
-    def _set(self, host: _Host, file_id: bytes, holding: Holding | None) -> None:
+    def _set(self, host: RegisteredHost, file_id: bytes, holding: Holding | None) -> None:
         """The one place that changes a holding, in both directions of the relation."""
         if holding is not None:
             host.holdings[file_id] = holding
@@ -387,9 +378,9 @@ def _holds_some(holding: Holding) -> bool:
     return holding.pieces > 0 or holding.state == "complete"
 
 
-def _age(host: _Host, now: float) -> float:
+def _age(host: RegisteredHost, now: float) -> float:
     return round(min(max(0.0, now - host.heard_at), _LONGEST_S), 3)
 
 
-def _by_name(host: _Host) -> tuple[str, str]:
+def _by_name(host: RegisteredHost) -> tuple[str, str]:
     return host.name, host.host_id

@@ -60,12 +60,14 @@ def plan(files: Iterable[FileView], places: Places, policy: Policy, now: float) 
     actions: list[Action] = [release for released in trims[:MAX_LOOKED_AFTER] for release in released]
     placing, ahead = Placing(places, policy, now), 0
     heapify(lacking)
-    while lacking and ahead < MAX_LOOKED_AFTER and not placing.is_full:
-        (_, negated, _), file = heappop(lacking)
-        orders = placing.place_all(file, -negated)
-        actions += orders
-        ahead += bool(orders) or placing.obstacle(file) is None
-    placing.take_back()
+    try:
+        while lacking and ahead < MAX_LOOKED_AFTER and not placing.is_full:
+            (_, negated, _), file = heappop(lacking)
+            orders = placing.place_all(file, -negated)
+            actions += orders
+            ahead += bool(orders) or placing.obstacle(file) is None
+    finally:
+        placing.take_back()
     return actions
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 BESIDE_SHARE: Final = 0.15  # of what people get now
 BEST_SHARE: Final = 0.1  # of the best that came lately
-MIN_SPARE_RATE: Final = 1 << 20  # bytes a second: a replica is not put off for ever
+MIN_SPARE_RATE: Final = 128 << 10  # bytes a second: no replica is put off for ever, and no line of 10 Mbit/s filled
 FADING_S: Final = 600.0  # in which the best is half forgotten
 
 

@@ -54,7 +54,7 @@ from interfiles.wire.fields import (
     ZoneName,
 )
 from interfiles.wire.handshake_messages import Failure
-from interfiles.wire.replica_messages import Challenge, Declined, Order, Proof, Release
+from interfiles.wire.replica_messages import MAX_LEFTOVERS, Challenge, Declined, LeftOver, Order, Proof, Release
 
 # fmt: off
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "FROM_UNVERIFIED_MASTER",
     "MAX_AUTHORITIES",
     "MAX_HEARTBEAT_HOLDINGS",
+    "MAX_LEFTOVERS",
     "MAX_NOTE_LENGTH",
     "MAX_REVOKED",
     "PAGE_ROWS",
@@ -90,6 +91,7 @@ __all__ = [
     "HostPage",
     "HostRow",
     "HostState",
+    "LeftOver",
     "ListFiles",
     "ListHolders",
     "ListHosts",
@@ -276,7 +278,7 @@ FROM_STRANGER: Codec[Message] = Codec(GetAuthorities, Enrol)
 FROM_LAPSED_HOST: Codec[Message] = Codec(Renew)
 FROM_CLIENT: Codec[Message] = Codec(
     *(Register, Renew, Heartbeat, Publish, Resolve, ListHolders, ListFiles, ListHosts, Remove, SetReplicas),
-    *(Declined, Proof),
+    *(Declined, LeftOver, Proof),
 )
 FROM_UNVERIFIED_MASTER: Codec[Message] = Codec(Authorities, Failure)
 FROM_MASTER: Codec[Message] = Codec(

@@ -1,11 +1,13 @@
 """The replicas' part of the fleet conversation: what the master has its hosts hold, and how it looks after that."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from interfiles.wire.codec import Message
 from interfiles.wire.fields import Bytes, Code, Count, FileIdBytes, PieceNumber, Seconds, Text
+
+MAX_LEFTOVERS: Final = 256
 
 
 class Order(Message, frozen=True, tag=43):
@@ -33,6 +35,12 @@ class Declined(Message, frozen=True, tag=45):
     text: Text
     rest_s: Seconds
     whole_host: bool
+
+
+class LeftOver(Message, frozen=True, tag=48):
+    """The host still has copies of these files which nobody wants any more. Answered by `Forget` for removed ones."""
+
+    file_ids: Annotated[list[FileIdBytes], Meta(min_length=1, max_length=MAX_LEFTOVERS)]
 
 
 class Challenge(Message, frozen=True, tag=46):

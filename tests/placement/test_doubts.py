@@ -1,6 +1,6 @@
 """Copies that do not count because their hosts could not show a piece."""
 
-from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S, Doubt, Doubts
+from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S, MAX_DOUBTS, Doubt, Doubts
 
 FILE, OTHER = b"f" * 32, b"o" * 32
 DOUBT = Doubt(FILE, "liar", 7)
@@ -9,33 +9,48 @@ DOUBT = Doubt(FILE, "liar", 7)
 def test_a_copy_counts_again_once_its_host_shows_the_piece() -> None:
     doubts = Doubts()
     assert doubts.note(DOUBT, 0)
-    assert doubts.hosts(FILE, 1) == ["liar"]
-    assert doubts.hosts(OTHER, 1) == []
+    assert set(doubts.hosts(FILE)) == {"liar"}
+    assert set(doubts.hosts(OTHER)) == set()
     assert not doubts.end(Doubt(FILE, "liar", 8)), "it may well have another"
     assert not doubts.end(Doubt(FILE, "other", 7))
     assert doubts.end(DOUBT)
-    assert doubts.hosts(FILE, 1) == []
+    assert set(doubts.hosts(FILE)) == set()
     assert not doubts.end(DOUBT)
 
 
-def test_it_is_asked_again_and_again() -> None:
+def test_it_is_asked_again_and_again_for_the_piece_that_it_could_not_show_first() -> None:
     doubts = Doubts()
     doubts.note(DOUBT, 0)
     assert doubts.to_ask(ASK_AGAIN_S - 1) is None
     assert doubts.to_ask(ASK_AGAIN_S) == DOUBT
-    assert doubts.to_ask(ASK_AGAIN_S + 1) is None, "others have their turn"
-    assert not doubts.note(DOUBT, ASK_AGAIN_S + 2), "that is no news"
-    assert doubts.hosts(FILE, DOUBT_S + 1) == ["liar"]
+    assert doubts.to_ask(ASK_AGAIN_S + 1) is None, "it has had its turn"
+    assert not doubts.note(Doubt(FILE, "liar", 8), ASK_AGAIN_S + 2), "that is no news"
+    assert doubts.expire(DOUBT_S + 1) == set()
     assert doubts.to_ask(2 * ASK_AGAIN_S + 2) == DOUBT
 
 
-def test_what_cannot_be_asked_for_any_more_is_forgotten_in_the_end() -> None:
+def test_who_cannot_be_asked_any_more_is_believed_in_the_end() -> None:
     doubts = Doubts()
     doubts.note(DOUBT, 0)
-    assert doubts.to_ask(DOUBT_S - 1) == DOUBT
-    assert doubts.hosts(FILE, DOUBT_S) == []
-    assert doubts.to_ask(DOUBT_S + ASK_AGAIN_S) is None
-    assert doubts.note(DOUBT, DOUBT_S + ASK_AGAIN_S), "it had counted again"
+    assert doubts.expire(2 * DOUBT_S) == set(), "nobody has asked it again yet"
+    assert doubts.to_ask(2 * DOUBT_S) == DOUBT
+    assert doubts.expire(2 * DOUBT_S) == {FILE}
+    assert set(doubts.hosts(FILE)) == set()
+    assert doubts.note(DOUBT, 2 * DOUBT_S), "it had counted again"
+
+
+def test_each_of_many_has_its_turn() -> None:
+    doubts, asked = Doubts(), set[bytes]()
+    files = [bytes([number]) * 32 for number in range(20)]
+    for number, file_id in enumerate(files):
+        doubts.note(Doubt(file_id, "liar", 0), number)
+    for now in range(0, int(40 * ASK_AGAIN_S), 120):  # as in a small fleet: five in the time until one is due again
+        if (doubt := doubts.to_ask(now)) is not None:
+            asked.add(doubt.file_id)
+            doubts.note(doubt, now)
+        doubts.expire(now)
+    assert asked == set(files)
+    assert all(set(doubts.hosts(file_id)) == {"liar"} for file_id in files)
 
 
 def test_another_copy_is_not_doubted() -> None:
@@ -44,8 +59,16 @@ def test_another_copy_is_not_doubted() -> None:
         doubts.note(Doubt(file_id, "liar", 1), 0)
         doubts.note(Doubt(file_id, "other", 1), 0)
     doubts.trust("liar", [FILE])
-    assert (doubts.hosts(FILE, 1), doubts.hosts(OTHER, 1)) == (["other"], ["liar", "other"])
+    assert (set(doubts.hosts(FILE)), set(doubts.hosts(OTHER))) == ({"other"}, {"liar", "other"})
     doubts.forget_host("other")
-    assert (doubts.hosts(FILE, 1), doubts.hosts(OTHER, 1)) == ([], ["liar"])
+    assert (set(doubts.hosts(FILE)), set(doubts.hosts(OTHER))) == (set(), {"liar"})
     doubts.forget_file(OTHER)
-    assert doubts.hosts(OTHER, 1) == []
+    assert set(doubts.hosts(OTHER)) == set()
+
+
+def test_of_too_many_the_oldest_is_forgotten() -> None:
+    doubts = Doubts()
+    for number in range(MAX_DOUBTS + 1):
+        doubts.note(Doubt(number.to_bytes(32, "big"), "liar", 0), 0)
+    assert set(doubts.hosts((0).to_bytes(32, "big"))) == set()
+    assert set(doubts.hosts((1).to_bytes(32, "big"))) == {"liar"}

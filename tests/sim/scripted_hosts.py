@@ -63,6 +63,7 @@ class ScriptedHost:
     fleet: "ScriptedFleet"
     free: int = 1 << 40
     answers: Answer = "hold"
+    takes_s: float = TAKES_S
     lies: set[bytes] = field(default_factory=set)
     held: dict[bytes, m.Holding] = field(default_factory=dict)
     said: list[object] = field(default_factory=list)
@@ -128,9 +129,10 @@ class ScriptedHost:
             self.hold(order.file_id, "fetching", 0)
             pieces = 0
             while order.file_id in self.held:
-                await trio.sleep(STEP_S)
+                step_s = min(STEP_S, self.takes_s)
+                await trio.sleep(step_s)
                 if self.wire is not None and self.fleet.sources(order.file_id):
-                    pieces += int(PIECES * STEP_S / TAKES_S)
+                    pieces += int(PIECES * step_s / self.takes_s)
                     if pieces >= PIECES:
                         self.hold(order.file_id, "complete", PIECES)
                         return

@@ -229,6 +229,53 @@ async def test_a_drain_says_what_cannot_be_moved_and_goes_on_when_it_can(
         assert told[-1].why_not == ""
 
 
+async def test_of_a_host_that_was_away_since_the_master_started_nobody_says_that_it_can_be_switched_off(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=1, grace_s=60) as (fleet, [a, b]):
+        await b.upload(content(b))
+        await fleet.admin.drain_host("b")
+        await fleet.crash(b)
+        await fleet.crash_master()
+        await fleet.start_master()
+        await trio.sleep(300)
+        assert (await fleet.admin.drain_host("b", only_look=True)).to_move is None
+        await fleet.restart(b)
+        await until_drained(fleet, b)
+        assert (await a.stat("weights")).replicas.complete == 1
+
+
+async def test_a_host_that_others_could_stand_in_for_soon_is_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """One that is away for a moment only could hold what is on the host that drains."""
+    async with running_fleet(tmp_path, "a b c", replicas=2, grace_s=600) as (fleet, [a, b, c_]):
+        await trio.sleep(30)
+        await fleet.crash(c_)
+        await a.upload(content(a))
+        await until_copies(a, "weights", 2)
+        await fleet.admin.drain_host("b")
+        await trio.sleep(60)
+        assert (await fleet.admin.drain_host("b", only_look=True)).to_move == 1
+        await fleet.restart(c_)
+        await until_drained(fleet, b)
+
+
+async def test_that_a_host_is_drained_is_told_once_whatever_becomes_of_its_files(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=1) as (fleet, [a, _b, c_]):
+        _, tracker = await a.upload(content(a))
+        await until_drained(fleet, a)
+        for _ in range(20):
+            await c_.download(tracker)
+            await trio.sleep(7)
+            await c_.ask(c.Remove("weights", local=True, delete=True), RemoveReport)
+            await trio.sleep(1.3)
+        told = (await fleet.admin.events(last=10_000)).events
+        assert sum(event.kind == "drained" for event in told) == 1
+
+
 async def test_what_is_on_a_host_that_is_away_is_moved_when_it_is_back(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from daemons.master.challenges import EACH_HOST_S
+from daemons.master.reconciler import COALESCE_S
 from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S
 from interfiles.wire import master_messages as m
 from tests.sim.scripted_hosts import GRACE_S, TAKES_S, TRIM_S, Answer, scripted_fleet
@@ -188,3 +189,39 @@ async def test_the_master_is_restarted_while_copies_are_made(tmp_path: Path, aut
             host.connect()
         await fleet.until(lambda: min(fleet.copies()) == 3, within_s=2 * GRACE_S + waves(60), keep=fleet.keep_caps)
         assert fleet.told(m.Order) == 60, "what was under way is not ordered anew"
+
+
+async def test_what_was_ordered_of_a_host_that_dies_before_it_answers_is_ordered_elsewhere_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with scripted_fleet(tmp_path, hosts=20, files=1) as fleet:
+        (file_id,) = fleet.files
+        for host in fleet.hosts:
+            host.answers = "silent"
+        holder = next(host for host in fleet.hosts if file_id in host.held and host.held[file_id].ordered)
+        holder.hold(file_id, "none", 0)
+        await fleet.until(lambda: fleet.told(m.Order) == 1, within_s=5)
+        (asked,) = (host for host in fleet.hosts if host.told(m.Order))
+        asked.disconnect()
+        await fleet.until(lambda: fleet.told(m.Order) == 2, within_s=2)
+        (other,) = (host for host in fleet.hosts if host.told(m.Order) and host is not asked)
+        other.wire = None  # it is removed from the fleet
+        del fleet.connections[other.host_id]
+        fleet.reconciler.forget_host(other.host_id)
+        fleet.reconciler.touch(fleet.registry.remove(other.host_id))
+        await fleet.until(lambda: fleet.told(m.Order) == 3, within_s=2)
+
+
+async def test_a_host_that_has_made_a_copy_is_given_the_next_in_the_same_moment(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with scripted_fleet(tmp_path, hosts=4, files=40, zones=4) as fleet:
+        gone, *rest = fleet.hosts
+        for host in rest:
+            host.takes_s = 0.2
+        began, lost = trio.current_time(), len(gone.held)
+        assert lost == 30, "each of them can be on one other host only"
+        gone.disconnect()
+        await fleet.until(lambda: min(fleet.copies()) == 3, within_s=GRACE_S + 15)
+        took = trio.current_time() - began - GRACE_S
+        assert took < lost / 3 / 2 * (0.2 + 4 * COALESCE_S), "two at once on each of three hosts"

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from daemons.client.replicas import LOOK_AGAIN_S
 from interfiles.errors import ContentChanged
 from interfiles.geometry import MIN_PIECE_BYTES
 from interfiles.transport.memory_links import Link
@@ -91,6 +92,25 @@ async def test_rm_takes_what_is_left_over_too(tmp_path: Path, autojump_clock: Mo
         assert list(tmp_path.glob("b/state/leftovers/*"))
         await a.ask(c.Remove(report.id, local=False, delete=False), RemoveReport)
         await trio.sleep(5)
+        assert not list(tmp_path.glob("b/state/leftovers/*"))
+
+
+async def test_what_is_left_over_on_a_host_that_was_away_goes_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The master has forgotten by then who gave the copy up."""
+    async with running_fleet(tmp_path, "a b", replicas=2, grace_s=GRACE_S) as (fleet, [a, b]):
+        path = content(a)
+        report, _ = await a.upload(path)
+        await until_copies(a, report.id, 2)
+        await a.upload(path, replicas=1)
+        await trio.sleep(TRIM_S + 30)
+        assert list(tmp_path.glob("b/state/leftovers/*"))
+        await fleet.crash(b)
+        await fleet.crash_master()
+        await fleet.start_master()
+        await trio.sleep(30)
+        await a.ask(c.Remove(report.id, local=False, delete=False), RemoveReport)
+        await fleet.restart(b)
+        await trio.sleep(2 * LOOK_AGAIN_S)
         assert not list(tmp_path.glob("b/state/leftovers/*"))
 
 

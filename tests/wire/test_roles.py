@@ -25,7 +25,7 @@ MEANT: Final[dict[Key, str]] = {
     ("fleet", "dialler", "stranger"): "GetAuthorities Enrol",
     ("fleet", "dialler", "lapsed"): "Renew",
     ("fleet", "dialler", "host"): "Register Renew Heartbeat Publish Resolve ListHolders fleet.ListFiles fleet.ListHosts"
-    " fleet.Remove fleet.SetReplicas Declined Proof",
+    " fleet.Remove fleet.SetReplicas Declined LeftOver Proof",
     ("fleet", "acceptor", "stranger"): "Authorities Failure",
     ("fleet", "acceptor", "master"): TO_A_HOST,
     ("swarm", "dialler", "host"): "Open Ask Cancel Complaint Prefer",

@@ -44,6 +44,7 @@ FROM_CLIENT: list[Message] = [
     m.Remove(1, manifest().file_id, True),
     m.SetReplicas(1, manifest().file_id, 2),
     m.Declined(manifest().file_id, "no-space", "full", 0.0, True),
+    m.LeftOver([bytes(32)]),
     m.Proof(1, bytes(32), ""),
 ]
 FROM_STRANGER: list[Message] = [
