@@ -1,7 +1,8 @@
 """The hosts of a large fleet, as their master sees them: real connections, and nothing behind them.
 
 Each has its own certificate and its own TLS connection, registers, announces what it holds, and sends a heartbeat every
-ten seconds, with something new in it now and then. All are in one process, a task each.
+ten seconds, with another amount of free space each time and something new in it now and then. All are in one process, a
+task each.
 """
 
 import math
@@ -24,6 +25,8 @@ from interfiles.wire.codec import Message
 from interfiles.wire.master_messages import Handout, Heard, Heartbeat, Holding, HoldingState, Register, Registered
 
 HEARTBEAT_S: Final = 10.0
+ROOM_BYTES: Final = 1 << 40  # on each host, less
+ROOM_CHANGES_BYTES: Final = 1 << 35  # so much at most, another amount each time
 NEWS_SHARE: Final = 0.05  # of the heartbeats: a file has come, or has gone again
 
 
@@ -109,7 +112,8 @@ class Host:
         news, self._news = self._news, []
         self._sequence += 1
         self._sent_at = trio.current_time()
-        await stream.send(Heartbeat(self._sequence, 0, 1 << 40, self._sequence == 1, news))
+        free = ROOM_BYTES - self._rng.randrange(ROOM_CHANGES_BYTES)
+        await stream.send(Heartbeat(self._sequence, 0, free, self._sequence == 1, news))
         while not isinstance(message := await stream.receive(), Heard):
             self._take(message)
         self._noticed.answers.append(trio.current_time() - self._sent_at)

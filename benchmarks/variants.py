@@ -44,6 +44,13 @@ class Naive(BareTls):
     arguments: ClassVar[list[str]] = ["--chunk", "64", "--fresh"]
 
 
+class Unreserved(BareTls):
+    """Each page of the copy is made when it is written."""
+
+    name = "space not reserved"
+    arguments: ClassVar[list[str]] = ["--unreserved"]
+
+
 class Thread(BareTls):
     """Hashing and writing beside receiving."""
 
@@ -51,7 +58,7 @@ class Thread(BareTls):
     arguments: ClassVar[list[str]] = ["--thread"]
 
 
-ALL: Final[list[type[Contender]]] = [BareTls, Chunk64, Chunk1024, Fresh, Naive, Thread]
+ALL: Final[list[type[Contender]]] = [BareTls, Chunk64, Chunk1024, Fresh, Naive, Unreserved, Thread]
 
 
 def main() -> None:
