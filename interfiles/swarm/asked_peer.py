@@ -60,8 +60,8 @@ class AskedPeer:
 
     @property
     def owed_bytes(self) -> int:
-        coming = self.piece_bytes - self.received_bytes if self.coming is not None else 0
-        return len(self.asked) * self.piece_bytes + coming
+        asked = self.asked.bits.bit_count() * self.piece_bytes
+        return asked + self.piece_bytes - self.received_bytes if self.coming is not None else asked
 
     @property
     def room_bytes(self) -> int:
@@ -73,21 +73,21 @@ class AskedPeer:
     @property
     def has_many(self) -> bool:
         """Whether so much was asked of it that it has hardly begun one certain piece of that."""
-        return len(self.asked) >= MANY
+        return self.asked.bits.bit_count() >= MANY
 
     @property
     def has_backlog(self) -> bool:
         """Whether it owes clearly more than its window."""
         return self.owed_bytes > self.window_bytes * (1 + 1 / REFILL_SHARE)
 
-    def beyond_window(self, pieces: int) -> PieceSet:
+    def beyond_window(self, pieces: int) -> int:
         """Which of these pieces (bits), all asked of it, are more than a window's worth; the first ones are not."""
         left = self.window_bytes // self.piece_bytes
         if pieces.bit_count() <= left + 1:
-            return PieceSet(self.asked.count)
+            return 0
         for _ in range(left):
             pieces &= pieces - 1
-        return PieceSet(self.asked.count, pieces)
+        return pieces
 
     def forget(self, piece: PieceIndex) -> None:
         """It does not owe this piece any more."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from interfiles.errors import RemoteProtocolError
+from interfiles.piece_set import PieceSet
 from interfiles.swarm.abroad import is_slow
 from interfiles.swarm.decisions import Cancelled
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from interfiles.geometry import Geometry, PieceIndex
-    from interfiles.piece_set import PieceSet
     from interfiles.swarm.abroad import Abroad
     from interfiles.swarm.asked_peer import AskedPeer
     from interfiles.swarm.chance import Chance
@@ -63,8 +63,8 @@ class TakingBack:
 
     # Taking back
 
-    def excess(self, state: AskedPeer) -> PieceSet:
-        """What was asked beyond the window and others offer too; the rest of the window is as good as any."""
+    def excess(self, state: AskedPeer) -> int:
+        """What was asked beyond the window and others offer too (bits); the rest of the window is as good as any."""
         shared = state.asked.bits & ~self._picker.availability.exactly(1)
         return state.beyond_window(shared)
 
@@ -76,8 +76,8 @@ class TakingBack:
         state = self._peers[peer]
         excess = self.excess(state)
         if self._abroad.is_foreign(peer):
-            excess.bits |= state.asked.bits & self._abroad.not_due(self._peers, now)
-        return [self._revoke(peer, piece) for piece in excess]
+            excess |= state.asked.bits & self._abroad.not_due(self._peers, now)
+        return [self._revoke(peer, piece) for piece in PieceSet(state.asked.count, excess)] if excess else []
 
     def all_of(self, peer: str) -> list[Cancelled]:
         """Take back all that a peer owes, but for what is being written; it is not waited for."""
@@ -172,17 +172,18 @@ class TakingBack:
         """
         waiting = overdue = 0
         is_near = not self._abroad.is_foreign(peer)
-        for name, other in self._peers.items():
-            if name == peer or not (other.asked.bits | other.leaving.bits) & offered:
+        for name, other in self._peers.items():  # asked for every piece that anybody gets: worth some care
+            asked, leaving = other.asked.bits & offered, other.leaving.bits & offered
+            if name == peer or not (asked or leaving):
                 continue
-            wait_s = other.timing.waited_s(now)
-            if not other.has_backlog:
+            wait_s, has_backlog = other.timing.waited_s(now), other.has_backlog
+            if not has_backlog:
                 wait_s = max(wait_s, other.timing.needed_s(other.owed_bytes))
             slower_s = wait_s - needed_s * TAKEOVER_FACTOR
-            if other.has_backlog or slower_s > TAKEOVER_MARGIN_S or (is_near and self._abroad.is_foreign(name)):
-                waiting |= other.asked.bits & offered
+            if has_backlog or slower_s > TAKEOVER_MARGIN_S or (is_near and self._abroad.is_foreign(name)):
+                waiting |= asked
             if slower_s > TAKEOVER_MARGIN_S + ANSWER_S:
-                overdue |= other.leaving.bits & offered
+                overdue |= leaving
         return waiting, overdue
 
     def _best_steal(self, peer: str, offered: int, now: float) -> PieceIndex | None:
@@ -195,16 +196,18 @@ class TakingBack:
         best, longest = None, 0.0
         if state.void:
             return None
+        owed_bytes, is_foreign = state.owed_bytes, self._abroad.is_foreign(peer)
         for name, other in self._peers.items():
             piece = other.coming
             if name == peer or piece is None or not offered >> piece & 1 or piece in self._pinned:
                 continue
             if self._steals.get(piece, 0) >= MAX_STEALS:
                 continue
-            if self._abroad.is_foreign(peer) and not is_slow(other, now):
+            if is_foreign and not is_slow(other, now):
                 continue
-            left = other.timing.left_s(self._geometry.piece_length(piece) - other.received_bytes, now)
-            needed = state.timing.needed_s(state.owed_bytes + self._geometry.piece_length(piece))
+            length = self._geometry.piece_length(piece)
+            left = other.timing.left_s(length - other.received_bytes, now)
+            needed = state.timing.needed_s(owed_bytes + length)
             if left > max(longest, needed * STEAL_FACTOR + STEAL_MARGIN_S):
                 best, longest = piece, left
         return best
