@@ -300,7 +300,7 @@ class Replicas:
             left = [leftover.file_id for leftover in await self._disk.run(leftovers_in, self._leftovers)]
             for start in range(0, len(left), m.MAX_LEFTOVERS):  # what is removed meanwhile must go here too
                 self._tell(m.LeftOver(left[start : start + m.MAX_LEFTOVERS]))
-            await trio.sleep(CLEAR_S)
+            await trio.sleep(CLEAR_S - LOOK_AGAIN_S)
 
     # Challenges
 

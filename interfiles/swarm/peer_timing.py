@@ -3,7 +3,7 @@
 from typing import Final
 
 FIRST_STALL_S: Final = 5.0  # before anything is measured
-MIN_STALL_S: Final = 1.0  # a busy disk or a paused process is no stall yet
+MIN_STALL_S: Final = 0.5  # a process that is paused for a moment is no stall yet
 MAX_STALL_S: Final = 20.0
 BUSY_SILENCE_S: Final = 2.0  # between two signs of being busy, which are about a second apart
 UNMEASURED_S: Final = 0.5  # what a peer that has sent nothing yet is taken to need

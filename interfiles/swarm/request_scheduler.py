@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from interfiles.swarm.chance import Chance
 
 MAX_SOLE: Final = 256  # pieces asked beyond the window of the only peer that has them
+SOLE_SILENCE_S: Final = 1.0  # who alone has what it owes may be silent so much longer: its disk may be busy
 STALL_RETRY_S: Final = 2.0  # a stalled peer is asked again after so long, doubled each time up to MAX_RETRY_S
 MAX_RETRY_S: Final = 30.0
 MAX_STALLS: Final = 5
@@ -271,10 +272,9 @@ class RequestScheduler:
         """Take the pieces of stalled peers back; return who lost some, with the cancellations to send."""
         stalled = []
         for name, state in self._peers.items():
-            patience_s = FAR_SILENCE_S if self.abroad.is_foreign(name) else 0.0
-            if not (state.owes or state.void) or now < state.retry_at:
+            if not (state.owes or state.void) or now < state.retry_at or now < state.timing.deadline():
                 continue
-            if now < state.timing.deadline() + patience_s:
+            if now < state.timing.deadline() + self._patience_s(name, state):
                 continue
             state.retry_at = now + min(STALL_RETRY_S * 2**state.stalls, MAX_RETRY_S)
             state.stalls += 1
@@ -283,6 +283,17 @@ class RequestScheduler:
             if cancelled or leaving:
                 stalled.append(Stall(name, leaving + len(cancelled), cancelled))
         return stalled
+
+    def _patience_s(self, peer: str, state: AskedPeer) -> float:
+        """How much longer than others a peer may be silent: further away, or, once it has sent
+        something, if nobody else could send what it owes.
+        """
+        if self.abroad.is_foreign(peer):
+            return FAR_SILENCE_S
+        if not state.timing.rate:
+            return 0.0
+        owed = PieceSet.of(self._geometry.piece_count, [*state.owed, *state.leaving]).bits
+        return 0.0 if owed & ~self.picker.availability.exactly(1) else SOLE_SILENCE_S
 
     def retry_at(self, peer: str) -> float:
         """When a peer that stalled may be asked again."""

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,8 +48,9 @@ def test_a_peer_that_this_host_does_not_hear_is_not_stalled_and_counts_as_slow_f
         made.timing("a").resume(now + 100)
         now += 100.01
         answer(made, "a", piece, now)
-    assert made.expire(now + peer_timing.MIN_STALL_S - 0.01) == []
-    assert made.expire(now + peer_timing.MIN_STALL_S + 0.01), "it answers in 10 ms when it is heard"
+    silence_s = peer_timing.MIN_STALL_S + rs.SOLE_SILENCE_S
+    assert made.expire(now + silence_s - 0.01) == []
+    assert made.expire(now + silence_s + 0.01), "it answers in 10 ms when it is heard"
 
 
 def test_a_pause_is_in_the_measured_rate_and_not_in_what_the_peer_is_waited_for() -> None:
@@ -66,14 +68,22 @@ def test_a_pause_is_in_the_measured_rate_and_not_in_what_the_peer_is_waited_for(
     assert timing.deadline() == 11.0 + 3.0, "a second and four times half of it"
 
 
-def test_a_measured_peer_is_found_stalled_sooner() -> None:
-    made, now = scheduler("." * 50, a="#" * 50), 0.0
+@pytest.mark.parametrize(
+    ("other", "silence_s"),
+    [("." * 50, peer_timing.MIN_STALL_S + rs.SOLE_SILENCE_S), ("#" * 50, peer_timing.MIN_STALL_S)],
+)
+def test_a_measured_peer_is_found_stalled_sooner_most_of_all_where_another_has_the_same(
+    other: str, silence_s: float
+) -> None:
+    made, now = scheduler("." * 50, a="#" * 50, b="." * 50), 0.0
     asked = ask(made, "a", now)
     for piece in asked[:30]:
         now += 0.01
         answer(made, "a", piece, now)
-    assert made.expire(now + peer_timing.MIN_STALL_S - 0.01) == []
-    assert [stall.pieces for stall in made.expire(now + peer_timing.MIN_STALL_S + 0.01)] == [20]
+    made.add_haves("b", [piece for piece in range(50) if other[piece] == "#"])
+    assert made.expire(now + silence_s - 0.01) == []
+    assert [stall.pieces for stall in made.expire(now + silence_s + 0.01)] == [20]
+    assert silence_s < 1 or other[0] == ".", "less than a second on a LAN"
 
 
 def test_what_a_stalled_peer_was_sending_goes_to_another_from_its_start() -> None:
