@@ -329,7 +329,7 @@ class Reconciler:
         file = self._view.file(file_id, wanted.size, wanted.replicas, now)
         stand = standing(file, self._view.places.hosts)
         since = self._orders.surplus_since(file_id, now, has_surplus=stand.has_surplus)
-        if (stand.is_settled or not file.copies) and not self._orders.is_releasing(file_id):
+        if (stand.is_settled or not file.copies) and not self._orders.is_going(file_id):
             self._unsettled.settle(file_id)
         elif stand.missing:
             self._urgent.put(urgency(file, stand))

@@ -51,13 +51,18 @@ class Ended:
 
 @dataclass(slots=True)
 class _Watched:
-    stage: Literal["asked", "arriving", "releasing"]
+    stage: Literal["asked", "arriving", "declined", "releasing"]
     ordered: bool
     since: float  # of the stage, or when it gained a piece last
     pieces: int = 0  # the most that it has had
     is_away: bool = False  # as is its host
     returns: int = 0  # times that it went away since it gained a piece last
     size: int = 0  # bytes that are asked for, and that the host does not know of yet
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether a copy comes by order, as far as is known."""
+        return self.ordered and self.stage in ("asked", "arriving")
 
     def is_getting_on(self, pieces: int, now: float, *, is_up: bool) -> bool:
         """Note that the host has so many pieces; False: it has gained none for too long, and can be told so.
@@ -107,9 +112,10 @@ class Orders:
         """A host will not hold a copy. `rest_s` above 0: it does not want this file, and is no place for it so long.
 
         Otherwise it has failed, and is not asked for this file for a while. `whole_host`: nor for others, as after
-        `MAX_DECLINES` files in a row.
+        `MAX_DECLINES` files in a row. What it has of the copy does not count until it is gone, which is no news.
         """
-        self._unwatch(file_id, host_id)
+        if host_id in self._watched.get(file_id, {}):
+            self._watch(file_id, host_id, _Watched("declined", True, now))
         if rest_s > 0:
             _keep(self._unwilling, file_id, host_id, now + rest_s)
         else:
@@ -120,6 +126,8 @@ class Orders:
         watched = self._watched.get(file_id, {}).get(host_id)
         if watched is None:
             return host_id in self.refused_by(file_id, now)
+        if watched.stage == "declined":  # a host that cannot remove it says so again and again
+            return now - watched.since >= MIN_REST_S
         return watched.ordered and watched.stage != "releasing"
 
     def lost(self, host_id: str, now: float) -> list[bytes]:
@@ -188,7 +196,7 @@ class Orders:
         for host_id, watched in all_watched.items():
             if watched.stage == "asked":
                 copies.setdefault(host_id, "arriving")
-            elif host_id in copies and (watched.stage == "releasing" or now - watched.since >= STALLED_S):
+            elif host_id in copies and (watched.stage in ("declined", "releasing") or now - watched.since >= STALLED_S):
                 copies[host_id] = "stuck"
         return copies
 
@@ -222,16 +230,20 @@ class Orders:
         self._unwatch(file_id, host_id)
         if watched.stage == "releasing":
             ended.append(Ended(host_id, "released"))
-        elif watched.ordered and host_id in up:
+        elif watched.is_on_its_way and host_id in up:
             unanswered = f"it did not answer within {format_duration(ANSWER_S)}"
             reason = unanswered if watched.stage == "asked" else "it has given the copy up"
             ended.append(Ended(host_id, "failed", reason))
             self._fail(file_id, host_id, now)
 
-    def is_releasing(self, file_id: bytes, host_id: str = "") -> bool:
-        """Whether a host, or any at all, was told to give its copy up, and has not answered."""
-        watched = self._watched.get(file_id, {})
-        return any(one.stage == "releasing" for host, one in watched.items() if host_id in ("", host))
+    def is_releasing(self, file_id: bytes, host_id: str) -> bool:
+        """Whether a host was told to give its copy up, and has not answered."""
+        watched = self._watched.get(file_id, {}).get(host_id)
+        return watched is not None and watched.stage == "releasing"
+
+    def is_going(self, file_id: bytes) -> bool:
+        """Whether a host is about to give its copy up, as it was told to or said."""
+        return any(one.stage in ("declined", "releasing") for one in self._watched.get(file_id, {}).values())
 
     def surplus_since(self, file_id: bytes, now: float, *, has_surplus: bool) -> float | None:
         """Note whether a file has copies too many; return since when it has had them without a break."""
@@ -318,7 +330,7 @@ class Orders:
     def _watch(self, file_id: bytes, host_id: str, watched: _Watched) -> None:
         self._unwatch(file_id, host_id)
         self._watched.setdefault(file_id, {})[host_id] = watched
-        if watched.ordered and watched.stage != "releasing":
+        if watched.is_on_its_way:
             self._arriving[host_id] += 1
             self._asked_bytes[host_id] += watched.size
             self._changed.add(host_id)
@@ -329,7 +341,7 @@ class Orders:
             return
         if not self._watched[file_id]:
             del self._watched[file_id]
-        if watched.ordered and watched.stage != "releasing":
+        if watched.is_on_its_way:
             self._arriving[host_id] -= 1
             self._asked_bytes[host_id] -= watched.size
             self._changed.add(host_id)
@@ -342,7 +354,7 @@ class Orders:
         for watched in self._watched.values():
             assert watched, "a file is watched for nothing"
             for host_id, one in watched.items():
-                if one.ordered and one.stage != "releasing":
+                if one.is_on_its_way:
                     arriving[host_id] += 1
                     asked[host_id] += one.size
         assert arriving == self._arriving, "copies on their way are miscounted"

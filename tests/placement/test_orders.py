@@ -88,6 +88,38 @@ class TestAnOrder:
         assert arriving.notice(FILE, {}, UP, 5) == [Ended("a", "failed", "it has given the copy up")]
         assert arriving.rests_until("a") == 5 + o.MIN_REST_S
 
+    def test_that_is_declined_on_the_way_fails_once_and_counts_no_more(self, arriving: Orders) -> None:
+        arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=5)
+        assert arriving.notice(FILE, held(pieces=1), UP, 5) == []
+        assert arriving.copies(FILE, held(pieces=1), 5) == {"a": "stuck"}
+        assert (arriving.arriving("a"), arriving.rests_until("a")) == (0, 5 + o.MIN_REST_S)
+        assert arriving.is_going(FILE)
+        assert arriving.notice(FILE, {}, UP, 6) == [], "the reason was told"
+        assert not arriving.is_going(FILE)
+        assert arriving.watched() == set()
+        assert arriving.rests_until("a") == 5 + o.MIN_REST_S
+
+    def test_that_is_declined_and_carried_out_all_the_same_is_a_copy(self, arriving: Orders) -> None:
+        arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=5)
+        assert arriving.notice(FILE, held("waiting"), UP, o.STALLED_S) == []
+        assert arriving.notice(FILE, held("complete", 4), UP, 1000) == [COMPLETE]
+        assert arriving.copies(FILE, held("complete", 4), 1000) == {"a": "ordered"}
+        assert arriving.failures_in_a_row("a") == 0
+
+    def test_that_is_declined_again_and_again_fails_once_a_minute(self, arriving: Orders) -> None:
+        arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=5)
+        assert arriving.notice(FILE, held(), UP, 6) == []
+        assert not arriving.may_decline(FILE, "a", 4 + o.MIN_REST_S)
+        assert arriving.may_decline(FILE, "a", 5 + o.MIN_REST_S)
+
+    def test_that_is_declined_unseen_is_not_watched_for(self, asked: Orders) -> None:
+        asked.declined(FILE, "a", rest_s=0, whole_host=True, now=5)
+        assert asked.copies(FILE, {}, 5) == {}
+        assert asked.notice(FILE, {}, UP, 5) == []
+        assert asked.watched() == set()
+        asked.declined(OTHER, "a", rest_s=0, whole_host=True, now=5)
+        assert asked.watched() == set()
+
     def test_to_a_host_that_is_away_neither_fails_nor_ends(self, arriving: Orders) -> None:
         assert arriving.notice(FILE, held(), {"b"}, 10_000) == []
         assert arriving.copies(FILE, held(), 10_000) == {"a": "arriving"}
@@ -152,10 +184,10 @@ class TestReleases:
         orders, whole = Orders(), held("complete", 4)
         orders.released(FILE, "a", 0)
         assert orders.copies(FILE, whole, 0) == {"a": "stuck"}
-        assert orders.is_releasing(FILE)
+        assert orders.is_releasing(FILE, "a")
         assert orders.notice(FILE, whole, UP, 1) == []
         assert orders.notice(FILE, {}, UP, 2) == [Ended("a", "released")]
-        assert not orders.is_releasing(FILE)
+        assert not orders.is_releasing(FILE, "a")
 
     def test_a_host_that_keeps_it_all_the_same_has_a_copy_again(self) -> None:
         orders, whole = Orders(), held("complete", 4)

@@ -1,6 +1,7 @@
 """What holds of every plan, whatever the fleet looks like; and that plans, carried out, come to an end."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import combinations
 
@@ -21,7 +22,7 @@ from interfiles.placement.standing import (
     standing,
     urgency,
 )
-from tests.placement.views import GIB, planned, some_files, some_hosts
+from tests.placement.views import GIB, NAMES, planned, some_files, some_hosts
 
 NOW = 100.0
 POLICIES = st.builds(Policy, st.integers(0, 6), st.integers(1, 3), st.sampled_from([0.0, 600.0]))
@@ -188,6 +189,31 @@ def unevenness(one: FileView, hosts: dict[str, HostView], more: tuple[str, ...] 
     """The sum of squares of the copies of each zone: the least where they are as even as can be."""
     there = [h for h, c in one.copies.items() if c != "stuck" and h in hosts and hosts[h].state in ("live", "suspect")]
     return sum(count**2 for count in Counter(hosts[host].zone for host in (*there, *more)).values())
+
+
+RELEASABLE: tuple[Copy, ...] = ("own", "ordered", "ordered", "arriving")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "r1", "r2"]), st.sampled_from(RELEASABLE), st.integers(0, 3)), max_size=8),
+    st.integers(1, 4),
+)
+def test_what_is_given_up_leaves_the_spread_as_even_as_can_be(placed: list[tuple[str, Copy, int]], wanted: int) -> None:
+    named = dict(zip(NAMES, placed, strict=False))
+    hosts = {name: HostView(name, zone, "live", free * GIB) for name, (zone, _, free) in named.items()}
+    one = FileView(bytes(32), GIB, wanted, {name: copy for name, (_, copy, _) in named.items()}, NOW)
+    whole = {name: copy for name, copy in one.copies.items() if copy in COMPLETE}
+    made = planned([one], hosts, ROOMY, NOW)
+    given_up = [action.host_id for action in made if isinstance(action, Release) and action.host_id in whole]
+    may_go = [name for name, copy in whole.items() if copy == "ordered"]
+    assert len(given_up) == min(len(may_go), max(0, len(whole) - wanted))
+    assert set(given_up) <= set(may_go)
+
+    def spread(gone: Collection[str]) -> int:
+        left = {name: copy for name, copy in whole.items() if name not in gone}
+        return unevenness(replace(one, copies=left), hosts, ())
+
+    assert spread(given_up) == min(map(spread, combinations(may_go, len(given_up))))
 
 
 class Model:

@@ -15,7 +15,7 @@ def test_others_keep_four_fifths_of_the_line(background: int, piece_bytes: int, 
     line = Line(rate, piece_bytes, apart=True, normal=1e12, **lows)
     line.rates(60 * piece_bytes / rate)
     got = line.rates(600 * piece_bytes / rate)
-    assert got["normal"] > 0.75 * sum(got.values()), "while a piece of each is under way, the line is halved"
+    assert got["normal"] > 0.8 * sum(got.values())
     assert sum(got.values()) > 0.8 * rate, "of which steps in time lose some"
     assert sum(got[low] for low in lows) > 0.08 * rate, "nor do they starve"
 

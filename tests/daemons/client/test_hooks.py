@@ -17,6 +17,7 @@ from daemons.client.local_file import LocalFile
 from daemons.client.notice import Notice
 from interfiles.errors import StorageFailed, UsageError
 from interfiles.storage.records import FileRecord
+from interfiles.wire import master_messages as m
 from tests.conftest import LogRecords
 from tests.daemons.client.certificates import identity
 from tests.daemons.client.peers import Server, hand_out
@@ -96,6 +97,27 @@ async def test_a_finished_download_is_told_once(world: World, content: Content, 
     }
     await world.daemon.restart()
     await world.daemon.download(content.manifest)  # it is here already
+    await trio.sleep(60)
+    assert len(runner.told) == 1
+
+
+async def test_a_copy_that_was_ordered_is_told_as_a_replica(
+    world: World, content: Content, autojump_clock: MockClock
+) -> None:
+    runner, file_id = await hooked(world, FakeRunner()), content.manifest.file_id
+    world.master.catalogue[file_id] = content.manifest
+    await world.master.push(m.Order(file_id, content.manifest.size))
+    await until(lambda: file_id in world.master.holdings)
+    assert runner.told == []
+    await hand_out(world, Server(world, content, "honest"))
+    await until(lambda: runner.told)
+    (told,) = runner.told
+    assert (told["INTERFILES_EVENT"], told["INTERFILES_KIND"]) == (b"complete", b"replica")
+    assert told["INTERFILES_ID"] == file_id.hex().encode()
+    place = world.daemon.state / "replicas" / file_id.hex() / "weights.bin"
+    assert told["INTERFILES_PATH"] == os.fsencode(place)
+    assert place.read_bytes() == content.data
+    await world.daemon.restart()
     await trio.sleep(60)
     assert len(runner.told) == 1
 

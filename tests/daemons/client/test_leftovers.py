@@ -3,14 +3,17 @@
 import os
 from pathlib import Path
 
+import trio
 from trio.testing import MockClock
 
 from daemons.client.replicas import CLEAR_S
 from interfiles.storage.leftovers import leftovers_in
+from interfiles.units import DAY
 from tests.daemons.client.setting import id_of, until
 from tests.daemons.client.world import World
 
 SIZE = 1000
+WEEK_S = 7.0 * DAY
 
 
 def leave_over(world: World, name: str, *, age_s: float) -> None:
@@ -37,3 +40,16 @@ async def test_leftovers_over_a_lowered_quota_stayed_until_the_room_was_needed(
     await until(lambda: left(world) == ["b", "c", "d"])
     leave_over(world, "e", age_s=0)
     await until(lambda: left(world) == ["c", "d", "e"], within_s=CLEAR_S + 1, every_s=60)
+
+
+async def test_what_has_been_left_over_for_a_week_goes_at_the_next_look(
+    world: World, autojump_clock: MockClock
+) -> None:
+    leave_over(world, "old", age_s=WEEK_S - CLEAR_S / 2)
+    leave_over(world, "young", age_s=WEEK_S - 1.5 * CLEAR_S)
+    await trio.sleep(CLEAR_S - 60)
+    assert left(world) == ["old", "young"]
+    await until(lambda: left(world) == ["young"], within_s=120, every_s=1)
+    await trio.sleep(CLEAR_S - 120)
+    assert left(world) == ["young"]
+    await until(lambda: left(world) == [], within_s=240, every_s=1)

@@ -53,7 +53,11 @@ async def test_an_order_of_a_size_that_is_not_the_files_keeps_to_the_quota(
     world.master.catalogue[content.manifest.file_id] = content.manifest
     await world.master.push(m.Order(content.manifest.file_id, 0))
     await trio.sleep(5)
-    assert world.master.messages(m.Declined), "the quota is half of it"
+    (declined,) = world.master.messages(m.Declined)
+    assert isinstance(declined, m.Declined)
+    assert declined.text == "it has room for 393 kB of copies, by its quota of 393 kB, this one needs 786 kB"
+    assert (declined.code, declined.rest_s, declined.whole_host) == ("no-space", 0.0, True)
+    assert replicas(world) == []
 
 
 class HangsOnChallenges(InlineExecutor):

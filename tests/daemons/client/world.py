@@ -53,6 +53,7 @@ class Daemon:
         self.got = directory / "got"
         self.got.mkdir()
         self.quota: int | None = None
+        self.keep_free: int | None = None
         self.limit_up: int | None = None
         self.limit_down: int | None = None
         self.scrub_every_s: float | None = None
@@ -99,6 +100,7 @@ class Daemon:
             listen=DAEMON,
             name="tested",
             quota=self.quota,
+            keep_free=self.keep_free,
             token=self.token,
             spare_token=self.spare_token,
             limit_up=self.limit_up,
