@@ -204,7 +204,7 @@ class Reconciler:
         """
         self._wake = trio.Event()
         now = trio.current_time()
-        draining = self.view().draining()
+        draining = self.view().draining(now)
         is_due = sweep or now - self._looked_at >= ROUND_S
         touched, self._touched = self._touched, set()
         try:
@@ -272,7 +272,8 @@ class Reconciler:
 
     async def _look_at_drains(self, draining: set[str]) -> None:
         """See how far these hosts are, which drained when the round began; what is not looked at yet counts as well."""
-        draining, placing = draining & self.view().draining(), self._view.placing(trio.current_time())
+        now = trio.current_time()
+        draining, placing = draining & self.view().draining(now), self._view.placing(now)
         to_move, stuck = Counter[str](), dict[str, str]()
         there = {file_id for host_id in draining for file_id in self._registry.files_of(host_id)}
         for count, file_id in enumerate(there, start=1):
@@ -290,7 +291,7 @@ class Reconciler:
                 to_move.update(leaving)
                 if why is not None and why.obstacle not in _SHORT_WAITS:
                     stuck.update(dict.fromkeys(leaving, f"{printable(wanted.name)}: {why.text}"))
-        for host_id in self.drains.look(draining & self.view().draining(), to_move, stuck):
+        for host_id in self.drains.look(draining & self.view().draining(now), to_move, stuck):
             self._events.add("drained", host=host_id, reason="it can be switched off")
 
     async def _to_trim(self) -> list[Wanted]:

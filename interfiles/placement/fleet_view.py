@@ -92,9 +92,10 @@ class FleetView:
         """How often each file is held, by hosts whose copies count."""
         return self._registry.copies(file_ids, self.places.not_counting)
 
-    def draining(self) -> set[str]:
-        """The hosts that drain, be they up or not."""
-        return {host_id for host_id in self.places.not_counting if self._registry.is_draining(host_id)}
+    def draining(self, now: float) -> set[str]:
+        """The hosts that drain, be they up or not, and that have said what they hold since the master started."""
+        rooms = [self._registry.room(host_id, now) for host_id in self.places.not_counting]
+        return {room.host_id for room in rooms if room.draining and room.is_known}
 
     def _host(self, room: Room) -> HostView:
         orders = self._orders
