@@ -41,6 +41,7 @@ HOSTS: Final = 1000
 GONE: Final = 10
 ROUNDS: Final = 7
 RECONCILE_MS: Final = 1000.0  # the bar
+ORDERS: Final = "orders"  # among the figures of the round that gives some
 COPIES: Final = 3
 ZONES: Final = 100
 FILE_BYTES: Final = 1 << 30
@@ -126,7 +127,11 @@ async def measured(reconciler: Reconciler) -> dict[str, float]:
 
 
 async def rounds(asked: argparse.Namespace, directory: Path) -> dict[str, dict[str, float]]:
-    """Medians by what there was to do."""
+    """Medians by what there was to do.
+
+    Raises:
+      SystemExit: hosts are gone and nothing was ordered, so it was not that which was timed, in a sentence.
+    """
     path, database = directory / "catalogue.sqlite", ThreadExecutor(1)
     Catalogue(path, new_fleet_id="f" * 32, now=0.0).close()
     held = fill(path, asked.files, asked.hosts)
@@ -143,8 +148,10 @@ async def rounds(asked: argparse.Namespace, directory: Path) -> dict[str, dict[s
                 registry.lose(host)
             await trio.sleep(2 * GRACE_S)
             found.setdefault(f"{asked.gone} hosts gone", []).append(await measured(reconciler))
-            orders = sum((cast("Deaf", connection).said for connection in connections.values()), Counter[str]())
-            found[f"{asked.gone} hosts gone"][-1]["orders"] = orders["Order"]
+            said = sum((cast("Deaf", connection).said for connection in connections.values()), Counter[str]())
+            if not said["Order"]:
+                raise SystemExit(f"Nothing was ordered though {asked.gone} hosts are gone; there are no figures.")
+            found[f"{asked.gone} hosts gone"][-1][ORDERS] = said["Order"]
             found.setdefault("the round after", []).append(await measured(reconciler))
     return {
         case: {key: round(statistics.median(one[key] for one in several), 1) for key in several[0]}
@@ -175,6 +182,8 @@ def rows() -> list[Row]:
         what = f"reconcile {FILES:,} files, {HOSTS:,} hosts, {case}"
         made.append(Row(what, figures["wall_ms"], "ms", RECONCILE_MS))
         made.append(Row(f"{what}: the longest step", figures["longest_step_ms"], "ms"))
+        if ORDERS in figures:
+            made.append(Row(f"{what}: orders", figures[ORDERS], ""))
     return made
 
 

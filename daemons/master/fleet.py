@@ -271,7 +271,8 @@ class Fleet:
         host = await self.stored(self.catalogue.members.set_draining, query, draining)
         if self.registry.is_draining(host.host_id) != draining:
             self.reconciler.set_draining(host.host_id, draining)
-            self._tell_change(host.host_id, "by hand")
+            if not self._tell_change(host.host_id, "by hand"):  # it is not up, and its state is the same
+                self.events.add("draining" if draining else "undrained", host=host.host_id, reason="by hand")
         return self._drained(host)
 
     async def look_at_drain(self, query: str) -> HostDrainReport:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interfiles.wire.admin_reports import HostDrainReport
 
 LOOK_S: Final = 1.0  # between two looks at how far a drain is
+TELL_S: Final = 30.0  # between two lines that tell it where there is no terminal
 
 _LEFT: Final = "Waiting; Ctrl-C leaves it draining."
 
@@ -44,7 +45,7 @@ def drain_host(
 
     It is given no more copies until `interfiles hosts undrain`. Ctrl-C leaves it draining.
     """
-    drain = Drain(host)
+    drain = Drain(host, tells=not as_json)
     try:
         with drain.line:
             report = on_master(state, drain.begin if detach else drain.follow)
@@ -69,13 +70,19 @@ def undrain_host(host: HostArgument, state: StateOption = None, as_json: JsonOpt
 
 
 class Drain:
-    """A drain that is begun and watched. `report`: what the master said last, None before its first answer."""
+    """A drain that is begun and watched. `report`: what the master said last, None before its first answer.
 
-    def __init__(self, host: str) -> None:
+    `tells`: where there is no terminal, say now and then how many files are left.
+    """
+
+    def __init__(self, host: str, *, tells: bool = True) -> None:
         self.report: HostDrainReport | None = None
         self.line = StatusLine()
         self._host = host
+        self._tells = tells
         self._told = ""
+        self._told_to_move: int | None = None
+        self._told_at = 0.0
 
     async def begin(self, admin: "Admin") -> "HostDrainReport":
         """Begin it, and say what it waits for.
@@ -94,9 +101,13 @@ class Drain:
           UnknownHost: no host goes by this, or it was removed meanwhile.
           Refused: somebody has ended it.
         """
+        import trio
+
+        self._told_at = trio.current_time()  # what takes no longer than until the first line is told by its end
         self.report = report = await admin.drain_host(self._host)
         while report.to_move != 0:
             self.line.show(f"{printable(report.name)}  {phrases.left_to_move(report)}")
+            self._tell_progress(report, trio.current_time())
             self._remark(phrases.drain_waits(report), _LEFT)
             self.report = report = await self._look_again(admin, report.host)
             if not report.draining:
@@ -114,6 +125,14 @@ class Drain:
                 return await admin.drain_host(host_id, only_look=True)
             except DaemonUnreachable:
                 self._remark("the master is away", _LEFT)
+
+    def _tell_progress(self, report: "HostDrainReport", now: float) -> None:
+        """Say how many files are left, if there are as many no more as when that was said last, and not too often."""
+        if self.line.is_shown or not self._tells or report.to_move in (None, self._told_to_move):
+            return
+        if now - self._told_at >= TELL_S:
+            self._told_to_move, self._told_at = report.to_move, now
+            self.line.remark(f"interfiles: {printable(report.name)} has {phrases.left_to_move(report)}.")
 
     def _remark(self, why: str, what_now: str) -> None:
         """Say once what is waited for; figures in it may change meanwhile."""

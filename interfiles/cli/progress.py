@@ -132,11 +132,14 @@ class Bar:
 
 
 class StatusLine:
-    """One line of text that is written again and again on a terminal, and nowhere else; remarks go above it."""
+    """One line of text that is written again and again on a terminal, and nowhere else; remarks go above it.
+
+    `is_shown`: there is a terminal for it.
+    """
 
     def __init__(self) -> None:
         screen = output.Screen.of(sys.stderr)
-        self._is_shown = screen.width is not None and not screen.is_dumb
+        self.is_shown = screen.width is not None and not screen.is_dumb
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -148,7 +151,7 @@ class StatusLine:
 
     def show(self, text: str) -> None:
         """Write the text, already printable, in place of what is there."""
-        if not self._is_shown:
+        if not self.is_shown:
             return
         from rich.text import Text
 

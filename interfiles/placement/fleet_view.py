@@ -101,7 +101,7 @@ class FleetView:
         return self._registry.copies(file_ids, self.places.not_counting)
 
     def draining(self, now: float) -> set[str]:
-        """The hosts that drain, be they up or not, and have said what they hold."""
+        """The hosts that drain, be they up or not, and have said what they hold since the master started."""
         hosts = [host_id for host_id in self.places.not_counting if self._registry.is_draining(host_id)]
         return {host_id for host_id in hosts if self._registry.room(host_id, now).is_known}
 

@@ -1,13 +1,17 @@
 """Commands in this process, against a daemon that plays a script."""
 
+import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from interfiles.cli import progress
 from interfiles.cli.app import run
 from tests.fake_daemon import FakeDaemon
 
@@ -58,3 +62,34 @@ def interfiles(
     yield command
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Let a `Bar` or `StatusLine` draw on a terminal of 80 columns; return what it wrote, each line as it was left."""
+    written = io.StringIO()
+    consoles = []
+
+    def console(**options: object) -> Console:
+        consoles.append(Console(file=written, force_terminal=True, width=80, highlight=False, color_system=None))
+        return consoles[-1]
+
+    monkeypatch.setattr("rich.console.Console", console)
+    monkeypatch.setattr(progress, "_MIN_REDRAW_S", 0)
+    return lambda: _as_left(written.getvalue())
+
+
+def _as_left(written: str) -> str:
+    """What stands on a terminal after these bytes: as much of one as a line needs that is drawn again and again."""
+    lines, row = [""], 0
+    for sequence, character in re.findall(r"\x1b\[([?0-9;]*[A-Za-z])|([^\x1b])", written):
+        if sequence == "1A":
+            row -= 1
+        elif sequence == "2K" or character == "\r":
+            lines[row] = lines[row] if character else ""
+        elif character == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif character:
+            lines[row] += character
+    return "\n".join(lines).strip()

@@ -1,7 +1,8 @@
 """hosts drain and undrain: what they ask, show and end with; the watching in virtual time."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from interfiles.cli import drain as module
 from interfiles.cli.drain import LOOK_S, Drain
 from interfiles.errors import DaemonUnreachable, InterFilesError, Refused, UnknownHost
 from interfiles.wire import control_messages as messages
@@ -111,6 +113,60 @@ async def test_why_it_does_not_get_on_is_said_once_each_time(
             "Waiting; Ctrl-C leaves it draining."
         ),
     ]
+
+
+def moving(left: int | None) -> HostDrainReport:
+    return msgspec.structs.replace(MOVING, to_move=left)
+
+
+async def test_on_a_terminal_one_line_shows_how_many_files_are_still_to_be_moved(
+    terminal: Callable[[], str], monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = list[str]()
+
+    class Watched(Scripted):
+        async def drain_host(self, host: str, *, only_look: bool = False) -> HostDrainReport:
+            shown.append(terminal())
+            return await super().drain_host(host, only_look=only_look)
+
+    drain = Drain("render-07")
+    with drain.line:
+        await drain.follow(
+            cast("Admin", Watched([moving(None), *map(moving, [1200, 400, 400, 1]), *[MOVING] * 90, DONE]))
+        )
+    assert shown[:6] == [
+        "",
+        "render-07  looking what is to be moved",
+        "render-07  1,200 files to move",
+        "render-07  400 files to move",
+        "render-07  400 files to move",
+        "render-07  1 file to move",
+    ]
+    assert set(shown[6:]) == {"render-07  12 files to move"}, "however long it takes"
+    assert terminal() == ""
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_elsewhere_it_is_told_every_half_minute_at_most_and_only_if_it_has_changed(
+    tells: bool, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [moving(None), *[moving(5000 - second) for second in range(1, 65)], *[moving(400)] * 300, moving(1), DONE]
+    assert await Drain("render-07", tells=tells).follow(cast("Admin", Scripted(answers))) == DONE
+    said = [
+        f"interfiles: render-07 has {left} to move." for left in ("4,970 files", "4,940 files", "400 files", "1 file")
+    ]
+    assert capsys.readouterr().err.splitlines() == (said if tells else [])
+
+
+def test_json_leaves_it_untold(interfiles: Command, master: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TELL_S", 0.0)
+    command = ["hosts", "drain", "render-07", "--state", str(master.socket.parent)]
+    for options, said in (([], f"interfiles: {HOSTILE_SHOWN} has 12 files to move.\n"), (["--json"], "")):
+        master.will(msgspec.structs.replace(MOVING, name=HOSTILE))
+        master.will(DONE)
+        assert interfiles(*command, *options).err == said
 
 
 @pytest.mark.parametrize(

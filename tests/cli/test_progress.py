@@ -1,17 +1,13 @@
 """Progress: figures that fit the line, a bar on a terminal, and elsewhere only what is waited for."""
 
 import contextlib
-import io
-import re
 import sys
 from collections.abc import Callable
 from typing import Final
 
 import pytest
-from rich.console import Console
 from rich.live import Live
 
-from interfiles.cli import progress as module
 from interfiles.cli.progress import Bar, Silence, StatusLine, View, finished_parts, fit_parts, progress_parts, view
 from interfiles.cli.tables import cells
 from interfiles.wire.control_messages import Progress
@@ -81,37 +77,6 @@ def test_no_name_makes_a_line_too_long(width: int, name: str) -> None:
 
 
 # On a terminal
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Let `Bar` draw on a terminal of 80 columns; return what it wrote, each line as it was left."""
-    written = io.StringIO()
-    consoles = []
-
-    def console(**options: object) -> Console:
-        consoles.append(Console(file=written, force_terminal=True, width=80, highlight=False, color_system=None))
-        return consoles[-1]
-
-    monkeypatch.setattr("rich.console.Console", console)
-    monkeypatch.setattr(module, "_MIN_REDRAW_S", 0)
-    return lambda: _as_left(written.getvalue())
-
-
-def _as_left(written: str) -> str:
-    """What stands on a terminal after these bytes: as much of one as a line needs that is drawn again and again."""
-    lines, row = [""], 0
-    for sequence, character in re.findall(r"\x1b\[([?0-9;]*[A-Za-z])|([^\x1b])", written):
-        if sequence == "1A":
-            row -= 1
-        elif sequence == "2K" or character == "\r":
-            lines[row] = lines[row] if character else ""
-        elif character == "\n":
-            row += 1
-            lines += [""] * (row == len(lines))
-        elif character:
-            lines[row] += character
-    return "\n".join(lines).strip()
 
 
 def test_a_bar_vanishes_when_the_work_is_done(terminal: Callable[[], str]) -> None:

@@ -34,6 +34,7 @@ PIECES = 1024
 TAKES_S = 20.0  # for a copy
 STEP_S = 5.0  # between two announcements of its progress
 LATENCY_S = 0.05
+CATALOGUE = "catalogue.sqlite"
 COLUMNS = "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas"
 
 Answer = Literal["hold", "silent", "decline", "full"]
@@ -258,12 +259,13 @@ async def scripted_fleet(
     directory: Path, *, hosts: int = 200, files: int = 200, zones: int = 10, copies: int = 3
 ) -> AsyncIterator[ScriptedFleet]:
     """A fleet in which all is as wanted: the copies of a file are in different zones, one of them somebody's own."""
-    path, size = directory / "catalogue.sqlite", hosts // zones
+    path, size = directory / CATALOGUE, hosts // zones
     ids = [number.to_bytes(2, "big") * 16 for number in range(1, files + 1)]
+    Catalogue(path, new_fleet_id="f" * 32, now=0.0).close()  # two SQLite libraries must not have it open at once
+    rows = [(one, one.hex(), 0, 1, FILE_BYTES, 1 << 20, PIECES, 0, "", copies) for one in ids]
+    with closing(sqlite3.connect(path)) as database, database:
+        database.executemany(f"INSERT INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     with closing(Catalogue(path, new_fleet_id="f" * 32, now=0.0)) as catalogue:
-        rows = [(one, one.hex(), 0, 1, FILE_BYTES, 1 << 20, PIECES, 0, "", copies) for one in ids]
-        with closing(sqlite3.connect(path)) as database, database:
-            database.executemany(f"INSERT INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         async with trio.open_nursery() as nursery:
             fleet = ScriptedFleet(catalogue, nursery)
             fleet.files = ids

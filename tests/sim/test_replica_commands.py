@@ -33,6 +33,12 @@ async def until_drained(fleet: Fleet, host: Host, *, within_s: float = 60.0) -> 
     return told
 
 
+async def told_of_drains(fleet: Fleet, name: str) -> list[tuple[str, str]]:
+    """What the events say of a host's drains since the master started, with their reasons."""
+    events = (await fleet.admin.events(last=10_000)).events
+    return [(event.kind, event.reason) for event in events if event.host_name == name and "drain" in event.kind]
+
+
 # Numbers
 
 
@@ -182,6 +188,8 @@ async def test_a_host_is_drained_and_undrained(tmp_path: Path, autojump_clock: M
         await trio.sleep(30)
         told = await until_drained(fleet, hosts[0])
         assert {(one.state, one.draining, one.why_not) for one in told} == {("draining", True, "")}
+        begun, done = ("draining", "by hand"), ("drained", "it can be switched off")
+        assert (await told_of_drains(fleet, "a")) == [begun, done]
         rows = {row.name: row for row in (await hosts[1].hosts()).hosts}
         assert (rows["a"].state, rows["a"].to_move, rows["b"].to_move) == ("draining", 0, None)
         await fleet.crash(hosts[0])
@@ -189,10 +197,40 @@ async def test_a_host_is_drained_and_undrained(tmp_path: Path, autojump_clock: M
             on_others = [host for host in (await hosts[1].stat(f"file{number}")).hosts if host.name != "a"]
             assert [host.state for host in on_others] == ["complete", "complete"]
         await fleet.restart(hosts[0])
+        await trio.sleep(5)
         ended = await fleet.admin.undrain_host("a")
         assert (ended.draining, ended.to_move) == (False, None)
+        again = ("draining", f"connected from {hosts[0].ip}:4851")  # it registered while it drained
+        assert (await told_of_drains(fleet, "a")) == [begun, done, again, ("undrained", "by hand")]
         looked = await fleet.admin.drain_host("a", only_look=True)
         assert (looked.draining, looked.to_move) == (False, None), "looking begins nothing"
+
+
+async def test_a_drain_goes_on_when_the_master_is_restarted_and_its_end_is_told_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=1) as (fleet, hosts):
+        files = {(await hosts[0].upload(content(hosts[0], f"file{n}", seed=n)))[0].id for n in range(10)}
+        fleet.network.set_link(hosts[0].ip, Link(uplink_bytes_per_s=SIZE / 10))
+        report = await fleet.admin.drain_host("a")
+        with trio.fail_after(60):
+            while report.to_move is None or report.to_move > 6:  # of these 4 are under way
+                await trio.sleep(1)
+                report = await fleet.admin.drain_host("a", only_look=True)
+        await fleet.crash_master()
+        await trio.sleep(3)
+        await fleet.start_master()
+        found = [await fleet.admin.drain_host("a", only_look=True)]
+        with trio.fail_after(120):
+            while found[-1].to_move != 0:
+                await trio.sleep(1)
+                found.append(await fleet.admin.drain_host("a", only_look=True))
+        assert all(one.draining for one in found), "nobody had to begin it again"
+        assert {path.parent.name for path in fleet.directory.glob("[bc]/state/replicas/*/file*")} == files
+        await trio.sleep(300)
+        assert "ordered" in [event.kind for event in (await fleet.admin.events(last=10_000)).events]
+        begun = ("draining", f"connected from {hosts[0].ip}:4851")
+        assert (await told_of_drains(fleet, "a")) == [begun, ("drained", "it can be switched off")]
 
 
 async def test_what_is_on_its_way_to_a_host_that_drains_goes_elsewhere_at_once(
@@ -288,8 +326,33 @@ async def test_what_is_on_a_host_that_is_away_is_moved_when_it_is_back(
         later = await fleet.admin.drain_host("a", only_look=True)
         assert [(one.state, one.draining) for one in (first, later)] == [("gone", True)] * 2
         assert (first.to_move, later.to_move) == (None, 1), "it is told what is only there"
+        assert await told_of_drains(fleet, "a") == [("draining", "by hand")]
+        await fleet.admin.undrain_host("a")
+        assert (await told_of_drains(fleet, "a"))[1:] == [("undrained", "by hand")]
+        await fleet.admin.drain_host("a")
         await fleet.restart(hosts[0])
         await until_drained(fleet, hosts[0])
+        assert len(holders(fleet, report.id)) == 1
+
+
+async def test_a_host_that_was_away_when_the_master_started_is_not_drained_before_it_says_what_it_has(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It was, for nothing was known to be on it: what was nowhere else could have been thrown away with it."""
+    async with running_fleet(tmp_path, "a b", replicas=1, grace_s=60) as (fleet, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await fleet.crash(hosts[0])
+        await fleet.admin.drain_host("a")
+        await fleet.crash_master()
+        await fleet.start_master()
+        await trio.sleep(150)
+        looked = await fleet.admin.drain_host("a", only_look=True)
+        assert (looked.state, looked.draining, looked.to_move) == ("gone", True, None)
+        assert await told_of_drains(fleet, "a") == []
+        fleet.network.set_link(hosts[0].ip, Link(uplink_bytes_per_s=SIZE / 10))
+        await fleet.restart(hosts[0])
+        told = await until_drained(fleet, hosts[0])
+        assert 1 in [one.to_move for one in told]
         assert len(holders(fleet, report.id)) == 1
 
 

@@ -1,7 +1,9 @@
 """Two hundred hosts in virtual time, and what becomes of their copies when racks, networks and hosts fail."""
 
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 from trio.testing import MockClock
@@ -10,7 +12,7 @@ from daemons.master.challenges import EACH_HOST_S
 from daemons.master.reconciler import COALESCE_S
 from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S
 from interfiles.wire import master_messages as m
-from tests.sim.scripted_hosts import GRACE_S, TAKES_S, TRIM_S, Answer, scripted_fleet
+from tests.sim.scripted_hosts import CATALOGUE, GRACE_S, TAKES_S, TRIM_S, Answer, ScriptedFleet, scripted_fleet
 
 ROUND_S = 2.0
 AT_ONCE = 32  # copies that may be under way
@@ -19,6 +21,11 @@ AT_ONCE = 32  # copies that may be under way
 def waves(copies: int) -> float:
     """For how long so many copies are made at most, as many at once as may be."""
     return (copies + AT_ONCE - 1) // AT_ONCE * (TAKES_S + 3 * ROUND_S)
+
+
+def failures(fleet: ScriptedFleet) -> list[tuple[str, str]]:
+    """The host and the reason of every copy that could not be made."""
+    return [(event.host_name, event.reason) for event in fleet.log() if event.kind == "failed"]
 
 
 async def test_a_rack_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -123,12 +130,15 @@ async def test_orders_go_past_a_host_that_comes_and_goes(tmp_path: Path, autojum
             await trio.sleep(2)
         assert min(fleet.copies()) == 3
         assert 1 <= flapping.told(m.Order) <= 8
-        assert fleet.happened("failed") <= flapping.told(m.Order)
+        assert failures(fleet) == [(flapping.name, "its connection ended before it answered")] * flapping.told(m.Order)
 
 
-@pytest.mark.parametrize(("answers", "most_orders"), [("silent", 8), ("full", 8), ("decline", 32)])
+@pytest.mark.parametrize(
+    ("answers", "most_orders", "reason"),
+    [("silent", 8, "it did not answer within 30 s"), ("full", 8, "no room"), ("decline", 32, "no room")],
+)
 async def test_a_host_that_does_not_do_what_it_is_told(
-    answers: Answer, most_orders: int, tmp_path: Path, autojump_clock: MockClock
+    answers: Answer, most_orders: int, reason: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with scripted_fleet(tmp_path) as fleet:
         bad = fleet.hosts[0]
@@ -140,6 +150,7 @@ async def test_a_host_that_does_not_do_what_it_is_told(
         assert why.startswith("it failed and is given no copies for "), "for a minute, the first time"
         await fleet.until(lambda: min(fleet.copies()) == 3, within_s=GRACE_S + waves(180) + 60, keep=fleet.keep_caps)
         assert 1 <= bad.told(m.Order) <= most_orders
+        assert failures(fleet) == [(bad.name, reason)] * bad.told(m.Order)
 
 
 async def test_a_host_that_has_not_what_it_says(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -159,6 +170,19 @@ async def test_a_host_that_has_not_what_it_says(tmp_path: Path, autojump_clock: 
         await trio.sleep(2 * ASK_AGAIN_S + TRIM_S + 60)
         assert fleet.copies() == [3] * len(fleet.files), "its copies count again, and what is too much is given up"
         assert fleet.happened("released") == fleet.told(m.Release) > 0
+
+
+async def test_what_nobody_told_is_found_within_about_a_minute(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with scripted_fleet(tmp_path) as fleet:
+        more, less = fleet.files[17], fleet.files[42]
+        with closing(apsw.Connection(str(tmp_path / CATALOGUE))) as behind_its_back, behind_its_back:
+            for file_id, count in ((more, 4), (less, 2)):
+                behind_its_back.execute("UPDATE files SET replicas = ? WHERE file_id = ?", (count, file_id))
+        await fleet.until(lambda: fleet.told(m.Order) == 1, within_s=60 + ROUND_S)
+        await fleet.until(lambda: len(fleet.sources(more)) == 4, within_s=TAKES_S + ROUND_S)
+        await fleet.until(lambda: len(fleet.sources(less)) == 2, within_s=TRIM_S + ROUND_S)
+        assert (fleet.told(m.Order), fleet.told(m.Release)) == (1, 1)
+        assert sorted(fleet.copies()) == [2, *[3] * (len(fleet.files) - 2), 4]
 
 
 @pytest.mark.parametrize("away_s", [5.0, GRACE_S - 5, 5 * GRACE_S])

@@ -1,12 +1,17 @@
 """Replicas in virtual time with real daemons: the wanted number of copies comes about, and comes about again."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+import daemons.client.replicas as replicas_module
+from interfiles.errors import NoSpace
+from interfiles.wire import control_messages as c
+from interfiles.wire.reports import FileListReport
 from tests.sim.fleet import Fleet, Host, running_fleet
 
 SIZE = 3 << 20
@@ -77,3 +82,35 @@ async def test_a_file_that_is_called_by_the_id_of_another_keeps_neither_from_bei
         await fleet.add_host("b")
         await until_copies(a, report.id, 2)
         await until_copies(a, decoy.id, 2)
+
+
+async def test_a_host_whose_disk_is_full_is_shown_on_every_host_until_it_holds_a_copy(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_place = replicas_module._make_place
+
+    def fail(*_: object) -> None:
+        raise NoSpace("the disk of /srv is full")
+
+    async with running_fleet(tmp_path, "a b", replicas=2) as (fleet, [a, b]):
+        monkeypatch.setattr(replicas_module, "_make_place", fail)
+        report, _ = await a.upload(content(a))
+
+        async def shown(host: Host) -> list[str]:
+            """What `hosts` says of b, and `ls` and `stat` of the file."""
+            (note,) = [row.note for row in (await host.hosts()).hosts if row.name == "b"]
+            (file,) = (await host.ask(c.ListFiles(0), FileListReport)).files
+            return [note, file.why_not, (await host.stat(report.id)).replicas.why_not]
+
+        await trio.sleep(70)  # it has rested for a minute between
+        why = "1 host with room failed lately; b is tried again in"
+        for host in (a, b):
+            failed, *waits = await shown(host)
+            assert re.fullmatch(r"it failed 2 times and is given no copies for 1 min 5\d s", failed)
+            assert waits == [f"{why} {failed.rpartition('for ')[2]}"] * 2
+        failures = [one for one in (await fleet.admin.events(last=256)).events if one.kind == "failed"]
+        assert [(one.host_name, one.reason) for one in failures] == [("b", "the disk of /srv is full")] * 2
+
+        monkeypatch.setattr(replicas_module, "_make_place", make_place)
+        await until_copies(a, report.id, 2, within_s=120)
+        assert await shown(a) == await shown(b) == ["", "", ""]

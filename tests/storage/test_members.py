@@ -1,6 +1,7 @@
 """Hosts: who belongs to the fleet, under which name, by which certificate, and who does no more."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,33 @@ class TestRemoval:
         with pytest.raises(UnknownHost, match=r"no host goes by 'evil\\x1b\[2J'"):
             members.remove("evil\x1b[2J", now=0)
         assert members.revoked() == []
+
+
+class TestDraining:
+    def test_it_lasts_until_it_is_ended_whatever_the_host_and_the_master_do(
+        self, catalogue: Catalogue, members: Members, tmp_path: Path
+    ) -> None:
+        for number in (1, 2):
+            assert not join(catalogue, number, f"host-{number}").draining
+        assert members.set_draining("HOST-1", True).draining
+        register(members, 1, "renamed")
+        members.certify(f"{1:032x}", authority=b"b" * 32, certified_until=2 * MONTH)
+        members.touch({f"{1:032x}": 11.0})
+        with closing(Catalogue(tmp_path / "catalogue", new_fleet_id="other", now=0)) as again:
+            assert {host.name: host.draining for host in again.members.hosts()} == {"renamed": True, "host-2": False}
+            assert again.members.find("renamed").draining
+            assert not again.members.set_draining(f"{1:032x}", False).draining
+        assert [host.draining for host in members.hosts()] == [False, False]
+
+    def test_one_that_joins_anew_under_its_name_does_not_drain(self, catalogue: Catalogue, members: Members) -> None:
+        join(catalogue, 1)
+        members.set_draining("render", True)
+        members.remove("render", now=0)
+        assert (join(catalogue, 2).name, members.find("render").draining) == ("render", False)
+
+    def test_an_unknown_host_cannot_be_drained(self, members: Members) -> None:
+        with pytest.raises(UnknownHost, match="no host goes by 'render'"):
+            members.set_draining("render", True)
 
 
 def test_when_hosts_were_seen_is_kept_together(catalogue: Catalogue, members: Members) -> None:
