@@ -82,14 +82,14 @@ class Steps(trio.abc.Instrument):
 
 def fill(catalogue: Path, files: int, hosts: int) -> list[list[Holding]]:
     """Put files into the catalogue, and return what each host holds, as a placement by zone would have it."""
-    rng = random.Random(1)
+    rng, zones = random.Random(1), min(ZONES, hosts)
     held: list[list[Holding]] = [[] for _ in range(hosts)]
     rows = []
     for number in range(files):
         file_id = rng.randbytes(32)
         rows.append((file_id, f"file-{number}", 0, 1, FILE_BYTES, 1 << 20, 1024, 0, "uploader", COPIES))
-        for copy, zone in enumerate(rng.sample(range(ZONES), COPIES)):
-            host = zone + ZONES * rng.randrange((hosts - 1 - zone) // ZONES + 1)
+        for copy, zone in enumerate(rng.sample(range(zones), COPIES)):
+            host = zone + zones * rng.randrange((hosts - 1 - zone) // zones + 1)
             held[host].append(Holding(file_id, "complete", 1024, 0, 0, "", copy > 0))
     with closing(sqlite3.connect(catalogue)) as database, database:
         marks = ", ".join("?" * len(rows[0]))
