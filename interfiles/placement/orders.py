@@ -51,13 +51,18 @@ class Ended:
 
 @dataclass(slots=True)
 class _Watched:
-    stage: Literal["asked", "arriving", "releasing"]
+    stage: Literal["asked", "arriving", "declined", "releasing"]
     ordered: bool
     since: float  # of the stage, or when it gained a piece last
     pieces: int = 0  # the most that it has had
     is_away: bool = False  # as is its host
     returns: int = 0  # times that it went away since it gained a piece last
     size: int = 0  # bytes that are asked for, and that the host does not know of yet
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether it is an ordered copy that is to come."""
+        return self.ordered and self.stage in ("asked", "arriving")
 
     def is_getting_on(self, pieces: int, now: float, *, is_up: bool) -> bool:
         """Note that the host has so many pieces; False: it has gained none for too long, and can be told so.
@@ -109,7 +114,10 @@ class Orders:
         Otherwise it has failed, and is not asked for this file for a while. `whole_host`: nor for others, as after
         `MAX_DECLINES` files in a row.
         """
+        watched = self._watched.get(file_id, {}).get(host_id)
         self._unwatch(file_id, host_id)
+        if watched is not None and watched.stage == "arriving":  # until it has let go of it, or it comes all the same
+            self._watch(file_id, host_id, _Watched("declined", True, now, watched.pieces))
         if rest_s > 0:
             _keep(self._unwilling, file_id, host_id, now + rest_s)
         else:
@@ -120,7 +128,7 @@ class Orders:
         watched = self._watched.get(file_id, {}).get(host_id)
         if watched is None:
             return host_id in self.refused_by(file_id, now)
-        return watched.ordered and watched.stage != "releasing"
+        return watched.is_on_its_way
 
     def lost(self, host_id: str, now: float) -> list[bytes]:
         """A host's connection is gone, and with it what it had not answered: return these files.
@@ -186,7 +194,7 @@ class Orders:
         for host_id, watched in all_watched.items():
             if watched.stage == "asked":
                 copies.setdefault(host_id, "arriving")
-            elif host_id in copies and (watched.stage == "releasing" or now - watched.since >= STALLED_S):
+            elif host_id in copies and (watched.stage != "arriving" or now - watched.since >= STALLED_S):
                 copies[host_id] = "stuck"
         return copies
 
@@ -198,6 +206,9 @@ class Orders:
         if watched is not None and watched.stage == "releasing":
             if now - watched.since >= ANSWER_S:
                 self._unwatch(file_id, host_id)
+        elif watched is not None and watched.stage == "declined" and copy == "arriving":
+            if holding.pieces > watched.pieces:
+                self._watch(file_id, host_id, _Watched("arriving", True, now, holding.pieces))
         elif copy in ("arriving", "coming"):
             is_ordered = copy == "arriving"
             if watched is None or watched.stage == "asked" or watched.ordered != is_ordered:
@@ -220,7 +231,7 @@ class Orders:
         self._unwatch(file_id, host_id)
         if watched.stage == "releasing":
             ended.append(Ended(host_id, "released"))
-        elif watched.ordered and host_id in up:
+        elif watched.is_on_its_way and host_id in up:
             unanswered = f"it did not answer within {format_duration(ANSWER_S)}"
             reason = unanswered if watched.stage == "asked" else "it has given the copy up"
             ended.append(Ended(host_id, "failed", reason))
@@ -313,7 +324,7 @@ class Orders:
     def _watch(self, file_id: bytes, host_id: str, watched: _Watched) -> None:
         self._unwatch(file_id, host_id)
         self._watched.setdefault(file_id, {})[host_id] = watched
-        if watched.ordered and watched.stage != "releasing":
+        if watched.is_on_its_way:
             self._arriving[host_id] += 1
             self._asked_bytes[host_id] += watched.size
             self._changed.add(host_id)
@@ -324,7 +335,7 @@ class Orders:
             return
         if not self._watched[file_id]:
             del self._watched[file_id]
-        if watched.ordered and watched.stage != "releasing":
+        if watched.is_on_its_way:
             self._arriving[host_id] -= 1
             self._asked_bytes[host_id] -= watched.size
             self._changed.add(host_id)
@@ -337,7 +348,7 @@ class Orders:
         for watched in self._watched.values():
             assert watched, "a file is watched for nothing"
             for host_id, one in watched.items():
-                if one.ordered and one.stage != "releasing":
+                if one.is_on_its_way:
                     arriving[host_id] += 1
                     asked[host_id] += one.size
         assert arriving == self._arriving, "copies on their way are miscounted"

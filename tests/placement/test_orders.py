@@ -222,6 +222,26 @@ class TestFailing:
         assert orders.notice(FILE, held("complete", 4), UP, 101) == [COMPLETE]
         assert (orders.failures_in_a_row("a"), orders.rests_until("a")) == (0, float("-inf"))
 
+    def test_a_copy_that_is_declined_on_its_way_does_not_count_while_the_host_cannot_let_go_of_it(
+        self, arriving: Orders
+    ) -> None:
+        """As where the disk is so full that the host cannot even write down that it has given the copy up."""
+        arriving.notice(FILE, held(pieces=3), UP, 2)
+        arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=3)
+        assert arriving.notice(FILE, held(pieces=3), UP, 4) == []
+        assert arriving.copies(FILE, held(pieces=3), 4) == {"a": "stuck"}
+        assert arriving.arriving("a") == 0
+        assert not arriving.may_decline(FILE, "a", 5), "that it cannot is known"
+        assert arriving.notice(FILE, {}, UP, 6) == [], "and told"
+        assert arriving.copies(FILE, {}, 6) == {}
+
+    @pytest.mark.parametrize(("found", "copy"), [(held(pieces=4), "arriving"), (held("complete", 4), "ordered")])
+    def test_one_that_comes_all_the_same_counts(self, arriving: Orders, found: dict[str, Holding], copy: str) -> None:
+        arriving.notice(FILE, held(pieces=3), UP, 2)
+        arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=3)
+        arriving.notice(FILE, found, UP, 4)
+        assert arriving.copies(FILE, found, 4) == {"a": copy}
+
     def test_a_connection_lost_before_an_answer_is_a_failure(self, asked: Orders) -> None:
         assert asked.lost("b", 1) == []
         assert asked.lost("a", 1) == [FILE]

@@ -125,7 +125,7 @@ async def test_orders_go_past_a_host_that_comes_and_goes(tmp_path: Path, autojum
         assert fleet.happened("failed") <= flapping.told(m.Order)
 
 
-@pytest.mark.parametrize(("answers", "most_orders"), [("silent", 8), ("full", 8), ("decline", 32)])
+@pytest.mark.parametrize(("answers", "most_orders"), [("silent", 8), ("full", 8), ("stuck", 8), ("decline", 32)])
 async def test_a_host_that_does_not_do_what_it_is_told(
     answers: Answer, most_orders: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
