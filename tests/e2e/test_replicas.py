@@ -23,8 +23,9 @@ from tests.e2e.processes import Daemon, poll
 SIZE = 24 * MIB
 GRACE_S = 3.0
 SILENCE_S = SUSPECT_HEARTBEATS * MasterConfig(state=Path(), grace_s=GRACE_S).heartbeat_s  # until it is noticed
-TIMES = 10  # as long as a first copy a later one may take: the machine may be busy
-SLOW = MIB // 2  # bytes a second of each source: a copy takes dozens of seconds
+BUSY_S = 1.0  # that the machine may lose
+TIMES = 5  # as long as a first copy a later one may take
+SLOW = MIB // 4  # bytes a second of each source: a copy takes most of a minute
 NAMES = ("h1", "h2", "h3", "h4", "h5", "h6")
 REPAIR_TIMEOUT_S = 60.0  # much longer than it takes: the machine may be busy
 
@@ -113,10 +114,11 @@ class Scene:
         first_s = max(event.at - began[event.host] for event in complete[:2])
         assert min(gone) - killed_at >= GRACE_S - SILENCE_S
         assert min(gone) <= min(event.at for event in ordered[-count:]), "nothing is copied for a moment's silence"
-        bounds_s = GRACE_S + SILENCE_S, GRACE_S + SILENCE_S + ROUND_S + TIMES * first_s
-        found_s = max(gone) - killed_at, complete[-1].at - killed_at
-        print(f"gone, and copied again: after {found_s}, of {bounds_s} at most")  # noqa: T201
-        assert found_s < bounds_s
+        bound_s = GRACE_S + SILENCE_S + BUSY_S
+        gone_s, copied_s = max(gone) - killed_at, complete[-1].at - killed_at
+        print(f"gone after {gone_s:.1f} s, copied after {copied_s:.1f} s; a first copy took {first_s:.1f} s")  # noqa: T201
+        assert gone_s < bound_s
+        assert copied_s < bound_s + ROUND_S + TIMES * first_s
 
 
 @pytest.fixture
@@ -160,6 +162,7 @@ def test_the_master_is_killed_during_a_repair_and_orders_nothing_anew(scene: Sce
     poll(lambda: scene.fetched(repairer, file_id) > before, "the copy to go on without the master")
 
     scene.fleet.start(master)
+    scene.until("live", len(NAMES) - 1)
     idle = next(name for name in NAMES if not (scene.hosts[name].state / "replicas").exists() and name != "h1")
     small, other_id = scene.upload(idle, MIB // 4)
     scene.check(other_id, small, scene.until_copies(other_id, 3))
