@@ -26,7 +26,7 @@ from interfiles.manifest import FileId
 from interfiles.piece_set import PieceSet
 from interfiles.storage.failures import translated
 from interfiles.storage.leftovers import leftovers_in, put_aside, remove_leftover, remove_older, take_back
-from interfiles.storage.part_store import PartStore, part_path
+from interfiles.storage.part_store import PartStore, discard_part, part_path
 from interfiles.storage.piece_store import keyed_digest
 from interfiles.storage.records import FileRecord
 from interfiles.units import DAY, HOUR
@@ -245,6 +245,9 @@ class Replicas:
                 now, size = self._wall_clock(), file.manifest.size
                 with suppress(StorageFailed):  # they may be on different disks: then nothing is kept
                     await self._disk.run(put_aside, place, self._leftovers, file.file_id, size, now)
+            elif file.record.part is not None:  # before the record, which is often on the same disk: that may be full
+                with suppress(InterFilesError):
+                    await self._disk.run(discard_part, Path(os.fsdecode(file.record.part)))
             await self._library.remove(file, delete=False, why=why)
             await self._disk.run(lambda: shutil.rmtree(place, ignore_errors=True))
         log.info("replica given up", file=file.label, reason=why)

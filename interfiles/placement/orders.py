@@ -126,9 +126,7 @@ class Orders:
         watched = self._watched.get(file_id, {}).get(host_id)
         if watched is None:
             return host_id in self.refused_by(file_id, now)
-        if watched.stage == "declined":  # a host that cannot remove it says so again and again
-            return now - watched.since >= MIN_REST_S
-        return watched.ordered and watched.stage != "releasing"
+        return watched.is_on_its_way  # a host that cannot remove what it has declined says so again and again
 
     def lost(self, host_id: str, now: float) -> list[bytes]:
         """A host's connection is gone, and with it what it had not answered: return these files.

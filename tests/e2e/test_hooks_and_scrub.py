@@ -1,8 +1,10 @@
 """A command that real clients run for their downloads, and rot that they find on a real disk."""
 
+import json
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +12,46 @@ from tests.e2e.content import MIB, make_file
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import poll
 
-HOOK = """#!/bin/sh
+HOOK = f"""#!/bin/sh
+{shlex.quote(sys.executable)} -P -m interfiles.cli stat -p "$INTERFILES_ID" --json > "$1.stat"
 env -0 | grep -z '^INTERFILES_' > "$1.new"
 echo "got $INTERFILES_NAME"
 mv "$1.new" "$1"
 """
 
 
-def hook(path: Path) -> Path:
+def hook(directory: Path) -> tuple[str, Path]:
+    """Make a hook; return its command, and where it writes what it is told once it has asked the daemon."""
+    path, told = directory / "a hook", directory / "what was told"
     path.write_text(HOOK)
     path.chmod(0o755)
-    return path
+    return shlex.join([str(path), str(told)]), told
 
 
 def facts(told: Path) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in told.read_text().split("\0") if line)
+    """What a hook was told, but for how long the transfer took."""
+    poll(told.exists, "the hook to be run")
+    found = dict(line.split("=", 1) for line in told.read_text().split("\0") if line)
+    assert float(found.pop("INTERFILES_SECONDS")) >= 0
+    return found
+
+
+def answer(told: Path) -> Any:
+    """What the daemon answered to the hook's `interfiles stat`."""
+    return json.loads(told.with_name(f"{told.name}.stat").read_text())
 
 
 def test_a_hook_is_run_for_a_download_and_can_ask_the_daemon(own_fleet: Fleet) -> None:
     fleet = own_fleet
     fleet.start_master()
     source = fleet.start_client("source")
-    told = fleet.directory / "what was told"
-    command = shlex.join([str(hook(fleet.directory / "a hook")), str(told)])
+    command, told = hook(fleet.directory)
     reader = fleet.start_client("reader", "--on-complete", command)
     content = make_file(source.home / "-rf $(x) *.bin", 3 * MIB)
     uploaded = fleet.cli(source, "upload", "-p", str(content), json=True).done.json
     report = fleet.cli(reader, "download", "-p", uploaded["tracker"], json=True).done.json
-    poll(told.exists, "the hook to be run")
-    found = facts(told)
-    assert float(found.pop("INTERFILES_SECONDS")) >= 0
     fleet_id = fleet.cli(reader, "status", json=True).done.json["fleet"]
-    assert found == {
+    assert facts(told) == {
         "INTERFILES_EVENT": "complete",
         "INTERFILES_KIND": "download",
         "INTERFILES_ID": uploaded["id"],
@@ -53,6 +63,33 @@ def test_a_hook_is_run_for_a_download_and_can_ask_the_daemon(own_fleet: Fleet) -
         "INTERFILES_SOCKET": str(reader.socket),
     }
     poll(lambda: "got -rf $(x) *.bin" in reader.logged, "what the hook says in the log")
+    asked = answer(told)
+    assert (asked["id"], asked["name"]) == (uploaded["id"], "-rf $(x) *.bin")
+    assert (asked["local"]["state"], asked["local"]["path"]) == ("complete", report["path"]), "of the reader's daemon"
+
+
+def test_a_hook_is_run_for_a_copy_that_the_master_ordered(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    fleet.start_master("--replicas", "2")
+    source = fleet.start_client("source")
+    command, told = hook(fleet.directory)
+    keeper = fleet.start_client("keeper", "--on-complete", command)
+    content = make_file(source.home / "weights.bin", 3 * MIB)
+    uploaded = fleet.cli(source, "upload", "-p", str(content), json=True).done.json
+    replica = keeper.state / "replicas" / uploaded["id"] / "weights.bin"
+    assert facts(told) == {
+        "INTERFILES_EVENT": "complete",
+        "INTERFILES_KIND": "replica",
+        "INTERFILES_ID": uploaded["id"],
+        "INTERFILES_NAME": "weights.bin",
+        "INTERFILES_PATH": str(replica),
+        "INTERFILES_SIZE": str(3 * MIB),
+        "INTERFILES_HOST": "keeper",
+        "INTERFILES_FLEET": fleet.ask(keeper, lambda client: client.status()).fleet,
+        "INTERFILES_SOCKET": str(keeper.socket),
+    }
+    asked = answer(told)["local"]
+    assert (asked["state"], asked["ordered"], asked["path"]) == ("complete", True, str(replica))
 
 
 def test_a_hook_that_cannot_be_run_is_refused_at_the_start(own_fleet: Fleet) -> None:

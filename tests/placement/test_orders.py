@@ -106,11 +106,10 @@ class TestAnOrder:
         assert arriving.copies(FILE, held("complete", 4), 1000) == {"a": "ordered"}
         assert arriving.failures_in_a_row("a") == 0
 
-    def test_that_is_declined_again_and_again_fails_once_a_minute(self, arriving: Orders) -> None:
+    def test_that_is_declined_again_and_again_fails_once(self, arriving: Orders) -> None:
         arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=5)
         assert arriving.notice(FILE, held(), UP, 6) == []
-        assert not arriving.may_decline(FILE, "a", 4 + o.MIN_REST_S)
-        assert arriving.may_decline(FILE, "a", 5 + o.MIN_REST_S)
+        assert not arriving.may_decline(FILE, "a", 7)
 
     def test_that_is_declined_unseen_is_not_watched_for(self, asked: Orders) -> None:
         asked.declined(FILE, "a", rest_s=0, whole_host=True, now=5)
@@ -253,6 +252,19 @@ class TestFailing:
         orders.ordered(FILE, "a", SIZE, 100)
         assert orders.notice(FILE, held("complete", 4), UP, 101) == [COMPLETE]
         assert (orders.failures_in_a_row("a"), orders.rests_until("a")) == (0, float("-inf"))
+
+    def test_a_copy_that_is_declined_on_its_way_does_not_count_while_the_host_cannot_let_go_of_it(
+        self, arriving: Orders
+    ) -> None:
+        """As where the disk is so full that the host cannot even write down that it has given the copy up."""
+        arriving.notice(FILE, held(pieces=3), UP, 2)
+        arriving.declined(FILE, "a", rest_s=0, whole_host=True, now=3)
+        assert arriving.notice(FILE, held(pieces=3), UP, 4) == []
+        assert arriving.copies(FILE, held(pieces=3), 4) == {"a": "stuck"}
+        assert arriving.arriving("a") == 0
+        assert not arriving.may_decline(FILE, "a", 5), "that it cannot is known"
+        assert arriving.notice(FILE, {}, UP, 6) == [], "and told"
+        assert arriving.copies(FILE, {}, 6) == {}
 
     def test_a_connection_lost_before_an_answer_is_a_failure(self, asked: Orders) -> None:
         assert asked.lost("b", 1) == []

@@ -37,7 +37,7 @@ LATENCY_S = 0.05
 CATALOGUE = "catalogue.sqlite"
 COLUMNS = "file_id, name, is_directory, entries, size, piece_size, pieces, uploaded_at, uploaded_by, replicas"
 
-Answer = Literal["hold", "silent", "decline", "full"]
+Answer = Literal["hold", "silent", "decline", "full", "stuck"]
 
 
 class Wire:
@@ -126,6 +126,13 @@ class ScriptedHost:
         if self.answers in ("decline", "full"):
             is_full = self.answers == "full"
             self.fleet.reconciler.declined(self.host_id, m.Declined(order.file_id, "x", "no room", 0.0, is_full))
+        elif self.answers == "stuck":  # its disk fills up, and it cannot let go of what it has
+            self.hold(order.file_id, "fetching", 0)
+            await trio.sleep(STEP_S)
+            while True:
+                self.fleet.reconciler.declined(self.host_id, m.Declined(order.file_id, "x", "no room", 0.0, True))
+                self.hold(order.file_id, "waiting", 0)
+                await trio.sleep(1)
         elif self.answers == "hold" and order.file_id not in self.held:
             self.hold(order.file_id, "fetching", 0)
             pieces = 0

@@ -135,7 +135,12 @@ async def test_orders_go_past_a_host_that_comes_and_goes(tmp_path: Path, autojum
 
 @pytest.mark.parametrize(
     ("answers", "most_orders", "reason"),
-    [("silent", 8, "it did not answer within 30 s"), ("full", 8, "no room"), ("decline", 32, "no room")],
+    [
+        ("silent", 8, "it did not answer within 30 s"),
+        ("full", 8, "no room"),
+        ("stuck", 8, "no room"),
+        ("decline", 32, "no room"),
+    ],
 )
 async def test_a_host_that_does_not_do_what_it_is_told(
     answers: Answer, most_orders: int, reason: str, tmp_path: Path, autojump_clock: MockClock

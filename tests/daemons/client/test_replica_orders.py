@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.errors import NoSpace
+from interfiles.storage.database import Value
 from interfiles.storage.executor import InlineExecutor
 from interfiles.storage.leftovers import leftovers_in
 from interfiles.storage.piece_store import keyed_digest
@@ -130,3 +131,28 @@ async def test_a_replica_that_cannot_be_given_up_is_declined_all_the_same(
     await world.daemon.restart()
     await trio.sleep(60)
     assert world.master.messages(m.Declined), "the master waits for ten minutes"
+
+
+async def test_a_full_disk_kept_a_replica_that_it_had_no_room_for(
+    world: World, autojump_clock: MockClock, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job store, on the same disk, could not forget it while it was there: the master took it to be on its way."""
+    from interfiles.storage.jobs import JobStore
+
+    change = JobStore._change
+
+    def full(jobs: JobStore, sql: str, *values: Value) -> None:
+        if replicas(world):
+            raise NoSpace("the disk is full")
+        change(jobs, sql, *values)
+
+    world.master.catalogue[content.manifest.file_id] = content.manifest
+    await world.master.push(m.Order(content.manifest.file_id, content.manifest.size))
+    await trio.sleep(3)
+    assert content.manifest.file_id in world.master.holdings
+    monkeypatch.setattr(JobStore, "_change", full)
+    await world.daemon.restart()
+    await trio.sleep(10)
+    assert world.master.messages(m.Declined)
+    assert world.master.holdings[content.manifest.file_id].state == "none"
+    assert not replicas(world)
