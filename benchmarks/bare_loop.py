@@ -1,16 +1,15 @@
 """The yardstick: what this machine and Python can do with no daemon around it.
 
-    python -m benchmarks.bare_loop FILE OUT [--plain] [--chunk KIB] [--fresh] [--thread] [--unreserved]
+    python -m benchmarks.bare_loop FILE OUT [--plain] [--chunk KIB] [--fresh] [--thread] [--reserve]
 
 Two processes on loopback, one connection: mutual TLS 1.3 by an `ssl.SSLObject` between memory BIOs which large
 non-blocking reads fill, on the trio loop; or plain, with sendfile. The receiver asks for blocks of 1 MiB, eight in
-flight, hashes each with BLAKE3 and writes it at its place, in space that was reserved at the start. An OUT that exists
-is overwritten: its pages are there already. Prints one line of JSON: seconds from the first request to the last byte
-written, and the CPU seconds of both.
+flight, hashes each with BLAKE3 and writes it at its place. An OUT that exists is overwritten: its pages are there
+already. Prints one line of JSON: seconds from the first request to the last byte written, and the CPU seconds of both.
 
 What it could do otherwise, for `benchmarks.variants`: `--chunk`, how much ciphertext is read and written at once;
 `--fresh`, a new buffer for each read of file or socket in place of those that are used again; `--thread`, blocks hashed
-and written by a thread while the next are received; `--unreserved`, each page made when it is written.
+and written by a thread while the next are received; `--reserve`, all space for OUT first, as the daemons do.
 """
 
 import argparse
@@ -153,7 +152,7 @@ class Manner:
     chunk: int = CHUNK_KIB << 10
     fresh: bool = False
     thread: bool = False
-    reserve: bool = True
+    reserve: bool = False
 
 
 def two_members() -> tuple[Credentials, Credentials]:
@@ -270,9 +269,9 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=CHUNK_KIB, metavar="KIB")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--thread", action="store_true")
-    parser.add_argument("--unreserved", action="store_true")
+    parser.add_argument("--reserve", action="store_true")
     asked = parser.parse_args()
-    manner = Manner(asked.chunk << 10, asked.fresh, asked.thread, not asked.unreserved)
+    manner = Manner(asked.chunk << 10, asked.fresh, asked.thread, asked.reserve)
     server, client = (None, None) if asked.plain else two_members()
     size = asked.file.stat().st_size
     with socket.create_server(("127.0.0.1", 0)) as listener:

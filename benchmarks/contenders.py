@@ -118,6 +118,13 @@ class BareTls(Contender):
         return Sample(found["seconds"], found["sender_cpu_s"] + found["receiver_cpu_s"], used.peak_rss)
 
 
+class BareReserved(BareTls):
+    """The yardstick with the copy's space reserved first, as InterFiles does it."""
+
+    name = "bare loop, reserved"
+    arguments: ClassVar[list[str]] = ["--reserve"]
+
+
 class BarePlain(BareTls):
     """The yardstick in plaintext."""
 
@@ -229,7 +236,7 @@ class Nginx(Server):
         return self.timed(["curl", "--silent", "--fail", "--output", str(directory / self.file.name), url])
 
 
-ALL: list[type[Contender]] = [InterFiles, BareTls, BarePlain, Libtorrent, Rsync, Nginx]
+ALL: list[type[Contender]] = [InterFiles, BareTls, BareReserved, BarePlain, Libtorrent, Rsync, Nginx]
 
 
 def _await_port(port: int) -> None:

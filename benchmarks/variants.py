@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar, Final
 
-from benchmarks.contenders import BareTls, Contender
+from benchmarks.contenders import BareReserved, BareTls, Contender
 from benchmarks.pair import GIB, machine, measure, summary, table
 from tests.e2e.content import make_file
 
@@ -44,13 +44,6 @@ class Naive(BareTls):
     arguments: ClassVar[list[str]] = ["--chunk", "64", "--fresh"]
 
 
-class Unreserved(BareTls):
-    """Each page of the copy is made when it is written."""
-
-    name = "space not reserved"
-    arguments: ClassVar[list[str]] = ["--unreserved"]
-
-
 class Thread(BareTls):
     """Hashing and writing beside receiving."""
 
@@ -58,7 +51,7 @@ class Thread(BareTls):
     arguments: ClassVar[list[str]] = ["--thread"]
 
 
-ALL: Final[list[type[Contender]]] = [BareTls, Chunk64, Chunk1024, Fresh, Naive, Unreserved, Thread]
+ALL: Final[list[type[Contender]]] = [BareTls, BareReserved, Chunk64, Chunk1024, Fresh, Naive, Thread]
 
 
 def main() -> None:

@@ -71,7 +71,9 @@ class RequestScheduler:
         self._release_all(gone)
 
     def add_haves(self, peer: str, pieces: Iterable[int]) -> bool:
-        """A peer gained pieces. Return whether one of them may be worth asking for.
+        """A peer gained pieces. Return whether one of them may be worth asking for now.
+
+        It is if it is missing or waits in a long line elsewhere; whether another line is slow only time shows.
 
         Raises:
           RemoteProtocolError: there is no such piece.
@@ -82,10 +84,15 @@ class RequestScheduler:
             if index not in offered:
                 offered.add(index)
                 picker.availability.add_one(index)
-            if not is_of_use:
-                owner = picker.inflight.get(index)
-                is_of_use = index in picker.missing or (owner is not None and index in self._peers[owner].asked)
+            is_of_use = is_of_use or index in picker.missing or self._waits_long(index)
         return is_of_use
+
+    def _waits_long(self, piece: PieceIndex) -> bool:
+        """Whether a piece is asked of a peer that owes much, or is far away."""
+        owner = self.picker.inflight.get(piece)
+        if owner is None or piece not in self._peers[owner].asked:
+            return False
+        return self._peers[owner].has_backlog or self.abroad.is_foreign(owner)
 
     def peers(self) -> list[str]:
         """The connected peers."""

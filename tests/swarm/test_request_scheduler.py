@@ -253,6 +253,16 @@ def test_a_have_adds_to_what_is_offered() -> None:
     assert ask(made, "a", 0.0) == [1]
 
 
+@pytest.mark.parametrize(
+    ("asked_of_a", "is_of_use"), [(0, True), (2, False), (20, True)], ids=["nobody's", "soon", "in a long line"]
+)
+def test_what_a_peer_gains_is_worth_asking_for_if_nobody_is_about_to_send_it(asked_of_a: int, is_of_use: bool) -> None:
+    count = max(asked_of_a, 2)
+    made = scheduler("." * count, a="#" * asked_of_a + "." * (count - asked_of_a), b="." * count)
+    assert len(ask(made, "a", 0.0)) == asked_of_a
+    assert made.add_haves("b", [1]) is is_of_use
+
+
 def test_a_peer_that_says_it_is_busy_is_not_stalled() -> None:
     made = scheduler("..", a="##")
     ask(made, "a", 0.0)
