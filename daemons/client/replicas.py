@@ -95,6 +95,7 @@ class Replicas:
         self._place = place
         self._leftovers = leftovers
         self._wall_clock = wall_clock
+        self._not_before: dict[FileId, float] = {}  # replicas that could not be helped, and when to look at them again
 
     async def run(self) -> None:
         """Hold what is ordered, until cancelled."""
@@ -260,10 +261,17 @@ class Replicas:
             with trio.move_on_after(LOOK_AGAIN_S):  # what could not be done is tried again
                 seen = await self._library.announcements.later_than(seen)
             await trio.sleep(LOOK_S)
+            now = trio.current_time()
+            self._not_before = {file_id: until for file_id, until in self._not_before.items() if until > now}
             for file in self._library:
-                if file.record.ordered:
-                    work = partial(self._look_at, file)
+                if file.record.ordered and file.file_id not in self._not_before:
+                    work = partial(self._try_to_mend, file)
                     await contain(f"looking after {file.label}", work, expected=(InterFilesError,), log=log)
+
+    async def _try_to_mend(self, file: LocalFile) -> None:
+        self._not_before[file.file_id] = trio.current_time() + LOOK_AGAIN_S  # unless it succeeds
+        await self._look_at(file)
+        self._not_before.pop(file.file_id, None)
 
     async def _look_at(self, file: LocalFile) -> None:
         if file.is_fetching and isinstance(file.failure, _DISK_TROUBLE):

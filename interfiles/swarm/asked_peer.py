@@ -78,7 +78,11 @@ class AskedPeer:
     @property
     def has_backlog(self) -> bool:
         """Whether it owes clearly more than its window."""
-        return self.owed_bytes > self.window_bytes * (1 + 1 / REFILL_SHARE)
+        return self.is_backlog(self.owed_bytes)
+
+    def is_backlog(self, owed_bytes: int) -> bool:
+        """Whether so much is clearly more than its window."""
+        return owed_bytes > self.window_bytes * (1 + 1 / REFILL_SHARE)
 
     def beyond_window(self, pieces: int) -> int:
         """Which of these pieces (bits), all asked of it, are more than a window's worth; the first ones are not."""

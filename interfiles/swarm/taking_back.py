@@ -176,9 +176,9 @@ class TakingBack:
             asked, leaving = other.asked.bits & offered, other.leaving.bits & offered
             if name == peer or not (asked or leaving):
                 continue
-            wait_s, has_backlog = other.timing.waited_s(now), other.has_backlog
-            if not has_backlog:
-                wait_s = max(wait_s, other.timing.needed_s(other.owed_bytes))
+            wait_s, owed_bytes = other.timing.waited_s(now), other.owed_bytes
+            if not (has_backlog := other.is_backlog(owed_bytes)):
+                wait_s = max(wait_s, other.timing.needed_s(owed_bytes))
             slower_s = wait_s - needed_s * TAKEOVER_FACTOR
             if has_backlog or slower_s > TAKEOVER_MARGIN_S or (is_near and self._abroad.is_foreign(name)):
                 waiting |= asked

@@ -78,7 +78,10 @@ async def test_a_copy_that_was_declined_and_cannot_be_removed_kept_others_from_b
 ) -> None:
     """The job store is on the full disk too: for ten minutes the copy counted as one on its way."""
 
+    tries: list[float] = []
+
     async def full(*_: object, **__: object) -> None:
+        tries.append(trio.current_time())
         raise NoSpace("the disk of the client's database is full")
 
     disk = FirstDisk(ROOM)
@@ -91,6 +94,7 @@ async def test_a_copy_that_was_declined_and_cannot_be_removed_kept_others_from_b
             await trio.sleep(MIN_REST_S / 2)
             assert left(tmp_path, disk.host)
             assert [host for host, _, _ in await told(fleet, "failed")] == [disk.host]
+            assert 1 <= len(tries) <= 3, "it is tried once a minute"
         await trio.sleep(120)
         assert not left(tmp_path, disk.host)
         assert len(holders(fleet, report.id)) == 1
