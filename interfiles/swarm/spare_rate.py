@@ -1,15 +1,15 @@
 """How quickly a host may fetch in the background while it fetches for people too.
 
 Nobody knows how wide the host's line is. What people's downloads get now, and the best that came lately, tell enough:
-a seventh of the one, or a tenth of the other, is an eighth of the line at most once things are even. It takes some
+a ninth of the one, or a twelfth of the other, is a tenth of the line at most once things are even. It takes some
 seconds until they are, as what is under way in the network comes all the same; so people keep four fifths of what they
 would have alone even of a short download, and where their sources are slow, some of the line is made use of.
 """
 
 from typing import Final
 
-BESIDE_SHARE: Final = 0.15  # of what people get now
-BEST_SHARE: Final = 0.1  # of the best that came lately
+BESIDE_SHARE: Final = 0.11  # of what people get now
+BEST_SHARE: Final = 0.08  # of the best that came lately
 MIN_SPARE_RATE: Final = 128 << 10  # bytes a second: no replica is put off for ever, and no line of 10 Mbit/s filled
 FADING_S: Final = 600.0  # in which the best is half forgotten
 

@@ -28,7 +28,7 @@ MAX_LAG_BYTES: Final = 4 * TURN_BYTES  # that who is behind, where weights diffe
 HOLD_S: Final = 0.25  # for one piece, that another download of the host waits for the one that is behind,
 HOLD_FACTOR: Final = 2.0  # or so many times as long as it took itself for as much, as both share a slow line
 MARGIN: Final = (
-    1.25  # that the background leaves more than its weight asks for: its pieces stand in the network's queues
+    1.5  # that the background leaves more than its weight asks for: its pieces stand in the network's queues
 )
 LINGER_S: Final = (
     0.1  # after its last piece, that the background waits for who has nothing more to ask: it may ask again
