@@ -120,13 +120,13 @@ class Requests:
         self._fleet.events.add(
             "published", host=connection.host_id, file=info.file_id, file_name=info.name, size=info.size
         )
-        return Published(asked.request, info, self._fleet.reconciler.view().able())
+        return Published(asked.request, info, self._fleet.reconciler.view().able(trio.current_time()))
 
     async def _set_replicas(self, asked: SetReplicas) -> ReplicasSet:
         info = await self._fleet.stored(self._fleet.catalogue.set_replicas, asked.file_id, asked.replicas)
         self._fleet.reconciler.touch([asked.file_id])
         log.info("other number of copies", file=info.name, id=info.file_id[:6], replicas=asked.replicas)
-        return ReplicasSet(asked.request, info, self._fleet.reconciler.view().able())
+        return ReplicasSet(asked.request, info, self._fleet.reconciler.view().able(trio.current_time()))
 
     async def _resolve(self, asked: Resolve, connection: Connection) -> None:
         catalogue = self._fleet.catalogue
@@ -146,7 +146,14 @@ class Requests:
         outlook = self._fleet.reconciler.outlook(info.file_id, info.size, info.replicas_wanted)
         stand, why = outlook.standing, outlook.why_not[:MAX_NOTE_LENGTH]
         return HolderPage(
-            asked.request, info, stand.complete, rows, more, stand.under_way, why, self._fleet.reconciler.view().able()
+            asked.request,
+            info,
+            stand.complete,
+            rows,
+            more,
+            stand.under_way,
+            why,
+            self._fleet.reconciler.view().able(trio.current_time()),
         )
 
     async def _list_files(self, asked: ListFiles) -> FilePage:

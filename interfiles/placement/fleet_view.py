@@ -88,12 +88,16 @@ class FleetView:
         stand = standing(file, self.places.hosts)
         if not stand.missing:
             return Outlook(stand, "")
+        if self.is_awaiting(now):
+            return Outlook(stand, "the master waits for hosts that were there before to say what they hold")
         placing = self.placing(now)
         why = placing.hint(file) if quickly else placing.why_not(file)
         return Outlook(stand, why.text if why is not None else "")
 
-    def able(self) -> int:
-        """How many hosts could hold copies that count."""
+    def able(self, now: float) -> int:
+        """How many hosts could hold copies that count: all that do not drain, while some are awaited."""
+        if self.is_awaiting(now):
+            return sum(not self._registry.is_draining(host_id) for host_id in self.places.hosts)
         return len(self.places.hosts) - len(self.places.not_counting)
 
     def copies(self, file_ids: Iterable[bytes]) -> dict[bytes, Copies]:
