@@ -15,6 +15,7 @@ from interfiles.errors import (
     printable,
 )
 from interfiles.transport.base import Transport
+from interfiles.transport.scratch import Scratch
 from interfiles.wire import session
 from interfiles.wire.codec import Codec, M, Message
 from interfiles.wire.fields import MAX_TEXT_LENGTH
@@ -29,9 +30,7 @@ CLOSE_TIMEOUT_S: Final = 2.0
 _STAGE_BYTES: Final = 16 << 10  # small frames come in one read; of a bulk payload at most so much is copied twice more
 _PART_BYTES: Final = 1 << 20  # memory taken ahead of a payload, whatever length the peer announced
 _UNPACED_BYTES: Final = 256 << 10  # of a payload sent before its pace is looked at again: it may be limited by then
-# What comes while a stream holds nothing is received into it, and copied with nothing awaited between. So all streams
-# of a thread share it, and one that waits keeps no buffer: a master has thousands.
-_STAGE: Final = memoryview(bytearray(_STAGE_BYTES))
+_STAGE: Final = Scratch(_STAGE_BYTES)  # what comes while a stream holds nothing is received into it, and copied
 _NOTHING: Final = memoryview(b"")
 
 
@@ -173,8 +172,9 @@ class MessageStream(Generic[M]):
                 self._start, self._end = 0, len(kept)
             self._end += await self._receive_into(self._stage[self._end :])
         else:
-            count = await self._receive_into(_STAGE)
-            self._stage, self._end = memoryview(bytes(_STAGE[:count])), count
+            stage = _STAGE.view
+            count = await self._receive_into(stage)
+            self._stage, self._end = memoryview(bytes(stage[:count])), count
 
     async def _receive_into(self, view: memoryview) -> int:
         self.transport.promise(0)
@@ -254,7 +254,7 @@ class MessageStream(Generic[M]):
         """
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True), suppress(PeerGone, PeerSilent):
             await self.send(Failure(code, printable(text)[:MAX_TEXT_LENGTH]))
-            while await self.transport.receive_some_into(_STAGE):
+            while await self.transport.receive_some_into(_STAGE.view):
                 await trio.lowlevel.checkpoint()
         self.close()
 

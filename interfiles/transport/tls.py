@@ -31,6 +31,7 @@ from interfiles.errors import (
 from interfiles.identity import contexts
 from interfiles.identity.subject import Certified
 from interfiles.transport.base import Address, Transport
+from interfiles.transport.scratch import Scratch
 
 TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
 ALERT_TIMEOUT_S: Final = 2.0
@@ -41,10 +42,8 @@ _HANDSHAKE_BYTES: Final = 4 << 10  # and thousands of strangers cost less
 
 _RECORD_BYTES: Final = (16 << 10) + 261  # the most that a record takes (RFC 8446, 5.2)
 _MAX_HEAD_BYTES: Final = 4 << 10
-# Files are read into it and encrypted from it with nothing awaited between, so all connections of a thread share it.
-_PLAINTEXT: Final = memoryview(bytearray(_MAX_HEAD_BYTES + CIPHERTEXT_BYTES))
-# What has come is given to OpenSSL with nothing awaited between, so they share this one too: a master has thousands.
-_CIPHERTEXT: Final = memoryview(bytearray(CIPHERTEXT_BYTES))
+_PLAINTEXT: Final = Scratch(_MAX_HEAD_BYTES + CIPHERTEXT_BYTES)  # files are read into it and encrypted from it
+_CIPHERTEXT: Final = Scratch(CIPHERTEXT_BYTES)  # what has come, until OpenSSL has it
 
 _END_OF_FILE: Final = "the connection ended within the handshake"
 # What OpenSSL calls the alerts of a peer that does not like our certificate (RFC 8446, 6.2).
@@ -63,7 +62,7 @@ class TlsTransport:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=accepted)
         self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # any writable buffer will do
-        self._ciphertext = _CIPHERTEXT[:_HANDSHAKE_BYTES]
+        self._ciphertext = _CIPHERTEXT.view[:_HANDSHAKE_BYTES]
         self._was_filled = False
         self._silent_bytes = 0
 
@@ -90,7 +89,7 @@ class TlsTransport:
                 raise _handshake_error(e) from e
         await self._flush()
         self.certified = contexts.certified(self._tls)
-        self._ciphertext = _CIPHERTEXT[:_FIRST_CIPHERTEXT_BYTES]
+        self._ciphertext = _CIPHERTEXT.view[:_FIRST_CIPHERTEXT_BYTES]
         self._was_filled = False
         self._silent_bytes = 0
 
@@ -133,14 +132,14 @@ class TlsTransport:
         if len(head) > _MAX_HEAD_BYTES:
             await self.send_all(head)
             head = b""
-        end, length = offset + count, len(head)
-        _PLAINTEXT[:length] = head
+        end, length, plaintext = offset + count, len(head), _PLAINTEXT.view
+        plaintext[:length] = head
         while offset < end or length:
-            got = _read(fd, offset, _PLAINTEXT[length : length + min(end - offset, CIPHERTEXT_BYTES)])
+            got = _read(fd, offset, plaintext[length : length + min(end - offset, CIPHERTEXT_BYTES)])
             if not got and offset < end:
                 raise ContentChanged(f"the file ends {end - offset} bytes too early")
             offset += got
-            self._write(_PLAINTEXT[: length + got])
+            self._write(plaintext[: length + got])
             length = 0
             await self._flush()
 
@@ -166,7 +165,7 @@ class TlsTransport:
         if max(self._silent_bytes, self._outgoing.pending) > MAX_SILENT_CIPHERTEXT_BYTES:
             raise PeerGone(f"over {MAX_SILENT_CIPHERTEXT_BYTES >> 10} KiB were about TLS alone; that is no honest host")
         if self._was_filled and not self._silent_bytes and len(self._ciphertext) < CIPHERTEXT_BYTES:
-            self._ciphertext = _CIPHERTEXT
+            self._ciphertext = _CIPHERTEXT.view
         count = await self._inner.receive_some_into(self._ciphertext)
         self._incoming.write(self._ciphertext[:count])
         self._was_filled = count == len(self._ciphertext)
