@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ class Sample:
     peak_rss: int
 
 
-class Contender:
+class Contender(ABC):
     """One way to send a file. `file`: what is sent; `scratch`: for what it needs beside that."""
 
     name: ClassVar[str]
@@ -56,12 +57,12 @@ class Contender:
     ) -> None:
         self._stack.close()
 
-    def prepare(self, stack: ExitStack) -> None:
+    def prepare(self, stack: ExitStack) -> None:  # noqa: B027 - some need nothing
         """Start what it needs, and leave its end on the stack."""
 
+    @abstractmethod
     def fetch(self, directory: Path) -> Sample:
         """Fetch the file into an empty directory."""
-        raise NotImplementedError
 
     def clear(self, directory: Path) -> None:
         """Forget what was fetched."""

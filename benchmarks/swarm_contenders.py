@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +44,7 @@ class FetchFailed(Exception):
     """A host gave up; in one sentence."""
 
 
-class Contender:
+class Contender(ABC):
     """One way to spread a file. `notes`: what went wrong without ending the run, in sentences."""
 
     name: ClassVar[str]
@@ -70,25 +71,25 @@ class Contender:
     ) -> None:
         self._stack.close()
 
+    @abstractmethod
     def prepare(self, stack: ExitStack) -> None:
         """Start what it needs, and leave its end on the stack."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """Let all receivers fetch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has_all(self, number: int) -> bool:
         """Whether a receiver has said that it has the whole file.
 
         Raises:
           FetchFailed: it will never have it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def kill_source(self) -> None:
         """End the source's process at once (SIGKILL)."""
-        raise NotImplementedError
 
     def directory(self, number: int) -> Path:
         """Where a receiver puts the file."""
@@ -200,9 +201,9 @@ class Rival(Contender):
             self.directory(number).mkdir()
         time.sleep(ANNOUNCED_S)
 
+    @abstractmethod
     def command(self, number: int) -> list[str]:
         """The command line of a host's peer; that of host 0 has the file."""
-        raise NotImplementedError
 
     @cached_property
     def torrent(self) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from daemons.supervision import exit_with_sentence
 from interfiles.errors import DONE, INTERRUPTED, UsageError
+from interfiles.usage import sentence
 
 
 def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -20,8 +21,7 @@ def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
             typed = sys.argv[1:] if arguments is None else list(arguments)
             code = typer.main.get_command(app).main(typed, prog_name=name, standalone_mode=False)
         except typer.TyperException as e:
-            sentence = " ".join(e.format_message().split()).removesuffix(".")
-            raise UsageError(f"{sentence[:1].lower()}{sentence[1:]}; see `{name} --help`") from e
+            raise UsageError(f"{sentence(e.format_message())}; see `{name} --help`") from e
         except typer.Abort:
             code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else DONE)

@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 # From the ground up: a module imports from its own floor and those below.
 FLOORS: Final = (
-    ("errors", "geometry", "piece_set", "priority", "units"),
+    ("errors", "geometry", "piece_set", "priority", "units", "usage"),
     ("flat_msgpack", "manifest_paths", "manifest", "tracker_file"),
     ("wire", "swarm", "placement"),
     ("storage", "transport", "identity", "locations"),

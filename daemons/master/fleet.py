@@ -92,6 +92,7 @@ class Fleet:
             changed=self._authorities_changed,
         )
         self._saved_at = self._expired_at = -math.inf
+        self._is_saving = True  # so it is told once that it fails
 
     async def stored(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the catalogue where blocking is allowed."""
@@ -360,10 +361,13 @@ class Fleet:
     async def _save_last_seen(self) -> None:
         now, wall = trio.current_time(), self.wall_clock()
         news = {host_id: wall - (now - at) for host_id, at in self.registry.heard_at().items() if at > self._saved_at}
-        self._saved_at = now
         if not news:
             return
         try:
             await self.stored(self.catalogue.members.touch, news)
         except (NoSpace, StorageFailed) as e:  # no reason to stop: it is kept to be shown, nothing hangs on it
-            log.warning("cannot write down when hosts were seen", reason=str(e))
+            if self._is_saving:
+                log.warning("cannot write down when hosts were seen", reason=str(e))
+            self._is_saving = False
+        else:
+            self._saved_at, self._is_saving = now, True

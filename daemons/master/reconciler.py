@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 ROUND_S: Final = 2.0  # between two looks at hosts that drain, and at what could not be placed
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
-PLAN_FILES: Final = 2  # that are placed before they have it
+PLAN_FILES: Final = 2  # that are placed before others have their turn
 MAX_PAGES: Final = 20  # of the catalogue, that are looked at in one round
 MAX_RETRIED: Final = 2000  # files that could not be placed, and are looked at again in one round
 MAX_TRIMS: Final = 1024  # files with copies too many that are looked at in one round
@@ -251,7 +251,8 @@ class Reconciler:
 
         Where something of theirs has not been looked at since it changed, what was known of them stays.
         """
-        placing, to_move, stuck, unclear = self.view().placing(trio.current_time()), Counter[str](), {}, set[str]()
+        placing = self.view().placing(trio.current_time())
+        to_move, stuck, unclear = Counter[str](), dict[str, str](), set[str]()
         away = {host_id for host_id, host in self._view.places.hosts.items() if host.state == "suspect"}
         for host_id in draining:
             for count, file_id in enumerate(self._files_of(host_id), start=1):
@@ -261,10 +262,10 @@ class Reconciler:
                     unclear.add(host_id)
                 elif (wanted := self._unsettled.get(file_id)) is not None:
                     file, stand = self._consider(wanted)
-                    why = placing.hint(file) if stand.missing else None
-                    is_on_all = why is not None and why.obstacle == "no-host" and away <= file.copies.keys()
                     if file.copies.get(host_id) not in COMPLETE or stand.complete >= stand.wanted:
                         continue
+                    why = placing.hint(file) if stand.missing else None
+                    is_on_all = why is not None and why.obstacle == "no-host" and away <= file.copies.keys()
                     if not (is_on_all and stand.complete):
                         to_move[host_id] += 1
                         if why is not None and why.obstacle not in _SHORT_WAITS:

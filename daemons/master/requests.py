@@ -144,17 +144,8 @@ class Requests:
         registry, now = self._fleet.registry, trio.current_time()
         rows, more = registry.holder_page(asked.file_id, asked.start, now)
         outlook = self._fleet.reconciler.outlook(info.file_id, info.size, info.replicas_wanted)
-        stand, why = outlook.standing, outlook.why_not[:MAX_NOTE_LENGTH]
-        return HolderPage(
-            asked.request,
-            info,
-            stand.complete,
-            rows,
-            more,
-            stand.under_way,
-            why,
-            self._fleet.reconciler.view().able(trio.current_time()),
-        )
+        stand, why, able = outlook.standing, outlook.why_not[:MAX_NOTE_LENGTH], self._fleet.reconciler.view().able(now)
+        return HolderPage(asked.request, info, stand.complete, rows, more, stand.under_way, why, able)
 
     async def _list_files(self, asked: ListFiles) -> FilePage:
         page, more = await self._fleet.stored(self._fleet.catalogue.files, asked.start, PAGE_ROWS)

@@ -10,6 +10,7 @@ from interfiles import __version__
 from interfiles.cli import copies, daemon, events, fleet, output, replicas, transfer, trust
 from interfiles.cli.options import examples
 from interfiles.errors import DONE, INTERRUPTED, USAGE, InterFilesError, printable
+from interfiles.usage import sentence
 
 DEBUG_VARIABLE: Final = "INTERFILES_DEBUG"
 BUG: Final = 1  # no exit code of the contract, so that a script can tell it
@@ -83,9 +84,9 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> int:
         output.tell(message)
         return USAGE
     command = getattr(getattr(error, "ctx", None), "command_path", "interfiles")
-    sentence = printable(" ".join(message.split())).removesuffix(".")
-    between = " See" if sentence.endswith("?") else "; see"
-    output.complain(f"{sentence[:1].lower()}{sentence[1:]}{between} `{command} --help`")
+    what = printable(sentence(message))
+    between = " See" if what.endswith("?") else "; see"
+    output.complain(f"{what}{between} `{command} --help`")
     return USAGE
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from interfiles.errors import UsageError
+from interfiles.errors import UsageError, printable
 from interfiles.units import parse_duration
 
 A_FILE: Final = "the file (a tracker file, a file id or a name)"
@@ -121,7 +121,7 @@ def only_one(option: str | None, argument: str | None) -> str | None:
       UsageError: both were given.
     """
     if option is not None and argument is not None:
-        raise UsageError("the file is named twice, with -p and without; name it once")
+        raise UsageError(f"the file is named twice, with -p and as '{printable(argument)}'; name it once")
     return argument if option is None else option
 
 

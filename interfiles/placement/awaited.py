@@ -7,7 +7,7 @@ from typing import Final
 
 from interfiles.placement.host_facts import Room
 
-LAST_SEEN_EVERY_S: Final = 60.0  # what the catalogue knows of when hosts were up is older by so much after a crash
+LAST_SEEN_EVERY_S: Final = 10.0  # what the catalogue knows of when hosts were up is older by so much after a crash
 
 
 class Awaited:

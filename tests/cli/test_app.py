@@ -79,7 +79,11 @@ def test_no_daemon(interfiles: Command, tmp_path: Path) -> None:
         (["download"], "the file (a tracker file, a file id or a name) is missing; name it with -p."),
         (["upload"], "the file or directory is missing; name it with -p."),
         (["upload", "-p"], "option '-p' requires an argument; see `interfiles --help`."),
-        (["download", "a", "-p", "b"], "the file is named twice, with -p and without; name it once."),
+        (
+            ["upload", "-p", "a", "--replicas", "x"],
+            "invalid value for '--replicas': 'x' is not a whole number; see `interfiles upload --help`.",
+        ),
+        (["download", "a", "-p", "b"], "the file is named twice, with -p and as 'a'; name it once."),
         (["download", "a", "--timeout", "5"], "'5' is not a duration; write 10s, 2m, 1h or 30d."),
         (
             ["stat", "missing.tracker"],

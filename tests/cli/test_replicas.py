@@ -62,7 +62,7 @@ def test_the_facts_as_json(interfiles: Command, daemon: FakeDaemon) -> None:
         (["weights", "1001"], "'1001' is not a number of copies; it is 1 to 1,000."),
         (["weights", "+5"], "'+5' is not a number of copies; it is 1 to 1,000."),
         (["5"], "the file (a tracker file, a file id or a name) is missing; name it with -p."),
-        (["-p", "weights", "other", "5"], "the file is named twice, with -p and without; name it once."),
+        (["-p", "weights", "other", "5"], "the file is named twice, with -p and as 'other'; name it once."),
         (
             ["a", "b", "5"],
             "one file and one number of copies are expected, such as `interfiles replicas set weights 5`.",

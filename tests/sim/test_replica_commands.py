@@ -267,22 +267,6 @@ async def test_a_drain_says_what_cannot_be_moved_and_goes_on_when_it_can(
         assert told[-1].why_not == ""
 
 
-async def test_of_a_host_that_was_away_since_the_master_started_nobody_says_that_it_can_be_switched_off(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    async with running_fleet(tmp_path, "a b", replicas=1, grace_s=60) as (fleet, [a, b]):
-        await b.upload(content(b))
-        await fleet.admin.drain_host("b")
-        await fleet.crash(b)
-        await fleet.crash_master()
-        await fleet.start_master()
-        await trio.sleep(300)
-        assert (await fleet.admin.drain_host("b", only_look=True)).to_move is None
-        await fleet.restart(b)
-        await until_drained(fleet, b)
-        assert (await a.stat("weights")).replicas.complete == 1
-
-
 async def test_a_host_that_others_could_stand_in_for_soon_is_waited_for(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -29,6 +29,17 @@ def sent_by(fleet: Fleet, host: Host, hosts: list[Host]) -> int:
     return sum(fleet.network.bytes_sent(host.ip, other.ip) for other in hosts)
 
 
+async def leave_over(uploader: Host, directory: Path) -> tuple[Path, str]:
+    """Upload a file, and have the copy that host b made of it left over there; return its path and id."""
+    path = content(uploader)
+    report, _ = await uploader.upload(path)
+    await until_copies(uploader, report.id, 2)
+    await uploader.upload(path, replicas=1)
+    await trio.sleep(TRIM_S + 30)
+    assert list(directory.glob("b/state/leftovers/*"))
+    return path, report.id
+
+
 async def test_a_download_where_a_replica_is_takes_it_over(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running_fleet(tmp_path, "a b c", replicas=2) as (fleet, hosts):
         path = content(hosts[0])
@@ -84,13 +95,8 @@ async def test_surplus_copies_are_trimmed_late_and_taken_back(tmp_path: Path, au
 
 async def test_rm_takes_what_is_left_over_too(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running_fleet(tmp_path, "a b", replicas=2, grace_s=GRACE_S) as (_, [a, _b]):
-        path = content(a)
-        report, _ = await a.upload(path)
-        await until_copies(a, report.id, 2)
-        await a.upload(path, replicas=1)
-        await trio.sleep(TRIM_S + 30)
-        assert list(tmp_path.glob("b/state/leftovers/*"))
-        await a.ask(c.Remove(report.id, local=False, delete=False), RemoveReport)
+        _, file_id = await leave_over(a, tmp_path)
+        await a.ask(c.Remove(file_id, local=False, delete=False), RemoveReport)
         await trio.sleep(5)
         assert not list(tmp_path.glob("b/state/leftovers/*"))
 
@@ -98,17 +104,12 @@ async def test_rm_takes_what_is_left_over_too(tmp_path: Path, autojump_clock: Mo
 async def test_what_is_left_over_on_a_host_that_was_away_goes_too(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The master has forgotten by then who gave the copy up."""
     async with running_fleet(tmp_path, "a b", replicas=2, grace_s=GRACE_S) as (fleet, [a, b]):
-        path = content(a)
-        report, _ = await a.upload(path)
-        await until_copies(a, report.id, 2)
-        await a.upload(path, replicas=1)
-        await trio.sleep(TRIM_S + 30)
-        assert list(tmp_path.glob("b/state/leftovers/*"))
+        _, file_id = await leave_over(a, tmp_path)
         await fleet.crash(b)
         await fleet.crash_master()
         await fleet.start_master()
         await trio.sleep(30)
-        await a.ask(c.Remove(report.id, local=False, delete=False), RemoveReport)
+        await a.ask(c.Remove(file_id, local=False, delete=False), RemoveReport)
         await fleet.restart(b)
         await trio.sleep(2 * LOOK_AGAIN_S)
         assert not list(tmp_path.glob("b/state/leftovers/*"))
@@ -116,16 +117,12 @@ async def test_what_is_left_over_on_a_host_that_was_away_goes_too(tmp_path: Path
 
 async def test_a_leftover_that_went_bad_is_fetched_anew(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running_fleet(tmp_path, "a b", replicas=2, grace_s=GRACE_S) as (fleet, [a, _]):
-        path = content(a)
-        report, _ = await a.upload(path)
-        await until_copies(a, report.id, 2)
-        await a.upload(path, replicas=1)
-        await trio.sleep(TRIM_S + 30)
+        path, file_id = await leave_over(a, tmp_path)
         (leftover,) = tmp_path.glob("b/state/leftovers/*/weights")
         flip(leftover, 12345)
         await a.upload(path, replicas=2)
-        await until_copies(a, report.id, 2)
-        (replica,) = holders(fleet, report.id)
+        await until_copies(a, file_id, 2)
+        (replica,) = holders(fleet, file_id)
         assert replica.read_bytes() == path.read_bytes()
 
 

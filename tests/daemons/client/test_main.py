@@ -15,30 +15,15 @@ from daemons.state_lock import StateLock
 from interfiles.errors import DONE, NOT_PERMITTED, REFUSED, USAGE
 from interfiles.identity.token import MAX_TOKEN_CHARACTERS, JoinToken
 from interfiles.transport.base import Address
+from tests.daemons import starting
+from tests.daemons.starting import Started
 
 TOKEN = JoinToken(("10.0.0.254:4850",), b"token id", b"secret".ljust(16), bytes(32))
 
 
-class Started:
-    """Stands for the daemon: keeps what it was started with."""
-
-    config: ClientConfig | None = None
-
-    async def __call__(self, config: ClientConfig) -> None:
-        self.config = config
-
-
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
-    """What the command line would run; nothing else of the process changes."""
-    made = Started()
-    monkeypatch.setattr(command, "_main", made)
-    monkeypatch.setattr(command, "configure_logging", lambda **_: None)
-    monkeypatch.setattr(command, "raise_file_limit", lambda: 1024)
-    for variable in [name for name in os.environ if name.startswith(("INTERFILES", "XDG"))]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    return made
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started[ClientConfig]:
+    return starting.started(command, monkeypatch, tmp_path)
 
 
 def run(*arguments: str) -> int:
@@ -49,13 +34,13 @@ def run(*arguments: str) -> int:
     return ended.value.code
 
 
-def config_of(started: Started, *arguments: str) -> ClientConfig:
+def config_of(started: Started[ClientConfig], *arguments: str) -> ClientConfig:
     assert run(*arguments) == DONE
     assert started.config is not None
     return started.config
 
 
-def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults(started: Started[ClientConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.node", lambda: "rack-1.example.net")
     config = config_of(started)
     assert config.state == tmp_path / "state"
@@ -69,7 +54,11 @@ def test_the_defaults(started: Started, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("option", ["--state", "--socket"])
 def test_a_state_of_another_user_is_not_permitted_and_no_mistake_in_the_line(
-    started: Started, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started: Started[ClientConfig],
+    tmp_path: Path,
+    option: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     state = tmp_path / "theirs"
     state.mkdir(mode=0o700)
@@ -85,19 +74,19 @@ def test_a_state_of_another_user_is_not_permitted_and_no_mistake_in_the_line(
     [("", "host"), ("..", "host"), ("_x", "x"), ("日本", "host"), ("a b/c\n", "a-b-c-"), ("x" * 80, "x" * 63)],
 )
 def test_a_host_name_is_made_from_whatever_the_system_says(
-    started: Started, monkeypatch: pytest.MonkeyPatch, node: str, name: str
+    started: Started[ClientConfig], monkeypatch: pytest.MonkeyPatch, node: str, name: str
 ) -> None:
     monkeypatch.setattr("platform.node", lambda: node)
     assert config_of(started).name == name
 
 
-def test_no_room_for_copies_and_none_kept_free_were_no_sizes(started: Started) -> None:
+def test_no_room_for_copies_and_none_kept_free_were_no_sizes(started: Started[ClientConfig]) -> None:
     """`--keep-free 0` was refused for its want of a unit."""
     config = config_of(started, "--quota", "0", "--keep-free", "0")
     assert (config.quota, config.keep_free) == (0, 0)
 
 
-def test_every_option(started: Started, tmp_path: Path) -> None:
+def test_every_option(started: Started[ClientConfig], tmp_path: Path) -> None:
     config = config_of(
         started,
         *("--listen", "[::1]:5000", "--advertise", "host.example.net", "--name", "h-1", "--zone", "rack.2"),
@@ -139,7 +128,7 @@ def test_every_option(started: Started, tmp_path: Path) -> None:
     ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else "",
 )
 def test_an_option_that_makes_no_sense(
-    started: Started, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    started: Started[ClientConfig], capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     assert run(*arguments) == USAGE
     shown = capsys.readouterr()
@@ -157,17 +146,19 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
-def test_a_token_from_a_file(started: Started, tmp_path: Path) -> None:
+def test_a_token_from_a_file(started: Started[ClientConfig], tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{TOKEN.encode()}\n")
     assert config_of(started, "--token-file", "token").token == TOKEN
 
 
-def test_a_token_from_standard_input(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_from_standard_input(started: Started[ClientConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     stdin_of(monkeypatch, TOKEN.encode().encode() + b"\n")
     assert config_of(started, "--token-file", "-").token == TOKEN
 
 
-def test_a_token_on_the_command_line_is_remarked_upon(started: Started, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_on_the_command_line_is_remarked_upon(
+    started: Started[ClientConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert config_of(started, "--join", TOKEN.encode()).token == TOKEN
     assert "--token-file would hide it" in capsys.readouterr().err
 
@@ -175,7 +166,7 @@ def test_a_token_on_the_command_line_is_remarked_upon(started: Started, capsys: 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff\xfe\x00", b"x" * (MAX_TOKEN_CHARACTERS * 10)])
 @pytest.mark.parametrize("source", ["file", "-"])
 def test_a_token_that_is_none(
-    started: Started,
+    started: Started[ClientConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -192,7 +183,7 @@ def test_a_token_that_is_none(
 
 @pytest.mark.parametrize("name", ["absent", "directory", "absent/deeper", "strange\x1b[2J"])
 def test_a_token_file_that_cannot_be_read(
-    started: Started, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    started: Started[ClientConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / "directory").mkdir()
     assert run("--token-file", name) == USAGE
@@ -203,26 +194,28 @@ def test_a_token_file_that_cannot_be_read(
 
 @pytest.mark.parametrize("text", ["", "nonsense", TOKEN.encode()])
 def test_the_environments_token_is_passed_on_unread(
-    started: Started, monkeypatch: pytest.MonkeyPatch, text: str
+    started: Started[ClientConfig], monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("INTERFILES_TOKEN", text)
     config = config_of(started)
     assert (config.token, config.spare_token) == (None, text)
 
 
-def test_a_state_directory_is_one_daemons(started: Started, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_directory_is_one_daemons(started: Started[ClientConfig], capsys: pytest.CaptureFixture[str]) -> None:
     with StateLock(Path("state").absolute()):
         assert run() == REFUSED
     assert "is in use by process" in capsys.readouterr().err
 
 
-def test_a_state_directory_that_is_none(started: Started, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_directory_that_is_none(
+    started: Started[ClientConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "state").write_text("mine")
     assert run() != DONE
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_group_is_given_by_name_or_number(started: Started) -> None:
+def test_a_group_is_given_by_name_or_number(started: Started[ClientConfig]) -> None:
     group = grp.getgrgid(os.getegid())
     assert config_of(started).socket_group is None
     assert config_of(started, "--socket-group", group.gr_name).socket_group == group.gr_gid
@@ -230,13 +223,15 @@ def test_a_group_is_given_by_name_or_number(started: Started) -> None:
 
 
 @pytest.mark.parametrize("group", ["no-such-group", "-1", "4294967295", "9" * 5000, ""])
-def test_an_unknown_group_is_refused(started: Started, group: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_group_is_refused(
+    started: Started[ClientConfig], group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(f"--socket-group={group}") == USAGE
     assert "there is no group" in capsys.readouterr().err
 
 
 def test_a_root_that_cannot_act_for_others_is_refused_at_the_start(
-    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started: Started[ClientConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: int) -> None:
         raise PermissionError(1, "Operation not permitted")
