@@ -6,12 +6,16 @@ seconds until they are, as what is under way in the network comes all the same; 
 would have alone even of a short download, and where their sources are slow, some of the line is made use of.
 """
 
+from collections import deque
 from typing import Final
 
 BESIDE_SHARE: Final = 0.11  # of what people get now
 BEST_SHARE: Final = 0.08  # of the best that came lately
-MIN_SPARE_RATE: Final = 128 << 10  # bytes a second: no replica is put off for ever, and no line of 10 Mbit/s filled
+MIN_SPARE_RATE: Final = 64 << 10  # bytes a second: no replica is put off for ever, and no line of 10 Mbit/s filled
 FADING_S: Final = 600.0  # in which the best is half forgotten
+SUSTAINED_LOOKS: Final = (
+    10  # in which a rate was seen throughout: a first piece, or a burst, is not what a line carries
+)
 
 
 class SpareRate:
@@ -20,14 +24,18 @@ class SpareRate:
     def __init__(self) -> None:
         self._best = 0.0
         self._at = 0.0
+        self._lately: deque[float] = deque(maxlen=SUSTAINED_LOOKS)
 
     def update(self, people: float | None, background: float, now: float) -> int | None:
         """The rate for the background from now on, given what both get now; None: as quickly as can be.
 
-        `people` None: they fetch nothing.
+        `people` None: they fetch nothing. To be called at even intervals, some a second.
         """
         self._best *= 0.5 ** ((now - self._at) / FADING_S)
-        self._best, self._at = max(self._best, (people or 0.0) + background), now
+        self._at = now
+        self._lately.append((people or 0.0) + background)
+        if len(self._lately) == SUSTAINED_LOOKS:
+            self._best = max(self._best, min(self._lately))
         if people is None:
             return None
         return int(max(people * BESIDE_SHARE, self._best * BEST_SHARE, MIN_SPARE_RATE))

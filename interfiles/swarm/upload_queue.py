@@ -7,8 +7,9 @@ others out, whatever the sizes of their pieces. Bytes count by the weights of th
 line whatever the slots, so of these the heavier goes first until it is ahead. One that takes its pieces much more
 slowly than the other does is not slow for want of that line, and is not waited for.
 
-Those that weigh less than 1 are in the background: all of them together get no more than their weight's share of what
-the others get, free slots or not, for as long as the others take their pieces about as quickly as they do.
+Those that weigh less than 1 are in the background: one of them at a time, and all together get no more than their
+weight's share of what the others get, free slots or not, for as long as the others take their pieces about as quickly
+as they do.
 
 Of what a fetcher asks for, it gets the piece that this host has sent to the fewest: so a source sends each piece once
 before it sends any twice. Ties go to the next in the order of the content, which disks like.
@@ -28,7 +29,7 @@ MAX_LAG_BYTES: Final = 4 * TURN_BYTES  # that who is behind, where weights diffe
 HOLD_S: Final = 0.25  # for one piece, that another download of the host waits for the one that is behind,
 HOLD_FACTOR: Final = 2.0  # or so many times as long as it took itself for as much, as both share a slow line
 MARGIN: Final = (
-    1.5  # that the background leaves more than its weight asks for: its pieces stand in the network's queues
+    2.5  # that the background leaves more than its weight asks for: its pieces stand in the network's queues
 )
 LINGER_S: Final = (
     0.1  # after its last piece, that the background waits for who has nothing more to ask: it may ask again
@@ -212,7 +213,11 @@ class UploadQueue:
         """Whether another download is behind that this one may not be ahead of, and makes use of being let past."""
         if not self._weighted:
             return False
-        if state.weight < 1 and self._ahead > 0 and self._is_foreground(state, now):
+        if (
+            state.weight < 1
+            and self._is_foreground(state, now)
+            and (self._ahead > 0 or self._is_one_behind(state, now))
+        ):
             return True
         return bool(state.host) and any(
             other.weight != state.weight
@@ -232,6 +237,16 @@ class UploadQueue:
         """Whether anybody who is not in the background makes use of being let past by this one."""
         return any(
             other.weight >= 1 and (self._is_quick(other, state, now) or now - other.ended_at < LINGER_S)
+            for other in self._fetchers.values()
+        )
+
+    def _is_one_behind(self, state: _Fetcher, now: float) -> bool:
+        """Whether another one in the background has a slot: two would make the others look slow."""
+        return any(
+            other is not state
+            and other.weight < 1
+            and other.slot_since is not None
+            and now - other.slot_since < STUCK_S
             for other in self._fetchers.values()
         )
 

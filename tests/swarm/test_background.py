@@ -17,7 +17,7 @@ def test_others_keep_four_fifths_of_the_line(background: int, piece_bytes: int, 
     got = line.rates(600 * piece_bytes / rate)
     assert got["normal"] > 0.8 * sum(got.values())
     assert sum(got.values()) > 0.8 * rate, "of which steps in time lose some"
-    assert sum(got[low] for low in lows) > 0.08 * rate, "nor do they starve"
+    assert sum(got[low] for low in lows) > 0.07 * rate, "nor do they starve"
 
 
 @pytest.mark.parametrize(("piece_bytes", "rate"), PIECES)
@@ -34,3 +34,13 @@ def test_who_is_slow_by_itself_keeps_no_background_from_an_idle_line(piece_bytes
 def test_alone_it_has_the_whole_line() -> None:
     line = Line(12.5e6, MIB, apart=True, low1=1e12, low2=1e12)
     assert sum(line.rates(60.0).values()) > 0.95 * 12.5e6
+
+
+@pytest.mark.parametrize("background", [2, 7])
+def test_one_at_a_time_is_sent_something_beside_others(background: int) -> None:
+    lows = {f"low{n}": 1e12 for n in range(1, background + 1)}
+    line = Line(1.25e6, MIB // 4, apart=True, normal=1e12, **lows)
+    line.rates(5.0)
+    for _ in range(400):
+        line.rates(0.05)
+        assert sum(name in line.left for name in lows) <= 1

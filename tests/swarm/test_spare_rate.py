@@ -1,6 +1,8 @@
 """What the background may fetch beside people's downloads."""
 
-from interfiles.swarm.spare_rate import FADING_S, MIN_SPARE_RATE, SpareRate
+import pytest
+
+from interfiles.swarm.spare_rate import BEST_SHARE, FADING_S, MIN_SPARE_RATE, SUSTAINED_LOOKS, SpareRate
 
 LINE = 100e6
 
@@ -24,7 +26,8 @@ def test_people_keep_four_fifths_of_the_line() -> None:
 
 def test_where_their_sources_are_slow_the_background_goes_on() -> None:
     spare = SpareRate()
-    spare.update(None, LINE, 0.0)
+    for look in range(SUSTAINED_LOOKS):
+        spare.update(None, LINE, look - SUSTAINED_LOOKS)
     people, background = shared(line=LINE, people_at_most=LINE / 100, seconds=60, spare=spare)
     assert people == LINE / 100
     assert background > 0.07 * LINE
@@ -34,3 +37,10 @@ def test_alone_it_is_not_held_back_and_never_put_off() -> None:
     spare = SpareRate()
     assert spare.update(None, 5e6, 0.0) is None
     assert spare.update(1.0, 0.0, 100 * FADING_S) == MIN_SPARE_RATE
+
+
+def test_a_burst_is_not_taken_for_what_the_line_carries() -> None:
+    spare = SpareRate()
+    for look in range(100):
+        rate = spare.update(None if look < 50 else LINE / 100, 40 * LINE if look % 9 == 0 else LINE, float(look))
+    assert rate == pytest.approx(BEST_SHARE * LINE, rel=0.15), "and not of forty times as much"

