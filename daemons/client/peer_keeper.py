@@ -174,10 +174,15 @@ class PeerKeeper:
         return MAX_SESSIONS if rate is None else min(max(rate // SESSION_RATE, 1), MAX_SESSIONS)
 
     async def _follow_limit(self) -> None:
-        """Have as many sessions as the limit has use for."""
-        seen = self._flow.gate.changed.count
+        """Have as many sessions as the limit has use for, and each ask for little while others have the line."""
+        gate = self._flow.gate
         while True:
-            seen = await self._flow.gate.changed.later_than(seen)
+            seen = gate.changed.count
+            if self._scheduler.gives_way != gate.gives_way:
+                self._scheduler.give_way(gate.gives_way)
+                for session in self._sessions.values():
+                    session.wake.tell()
+            await gate.changed.later_than(seen)
             self._file.handed_out.tell()
 
     def _end_some(self, count: int) -> None:

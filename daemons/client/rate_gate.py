@@ -36,6 +36,11 @@ class RateGate:
         return self._limit.rate
 
     @property
+    def gives_way(self) -> bool:
+        """Whether others are to have nearly all of the line now."""
+        return False
+
+    @property
     def passed(self) -> int:
         """Bytes that have passed while there was a limit."""
         return self._limit.passed
@@ -94,6 +99,10 @@ class SpareGate(RateGate):
     def rate(self) -> int | None:
         rates = [rate for rate in (self._limit.rate, self._beyond.rate) if rate is not None]
         return min(rates, default=None)
+
+    @property
+    def gives_way(self) -> bool:
+        return self._limit.rate is not None
 
     def change(self, rate: int | None) -> None:
         """Keep to another rate of its own from now on; to be called now and then, for the other gate's changes too."""

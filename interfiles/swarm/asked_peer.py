@@ -29,17 +29,27 @@ class AskedPeer:
     void: Counter[PieceIndex] = field(default_factory=Counter)  # taken back: the peer's word that it knows is due
     retry_at: float = 0.0
     stalls: int = 0
+    gives_way: bool = False  # other downloads of this host are to have nearly all of its line
     window_bytes: int = field(init=False)  # what it should owe at most: its pipe is full, and more would be too early
 
     def __post_init__(self) -> None:
         self.leaving = PieceSet(self.asked.count)
-        self.window_bytes = MIN_WINDOW_PIECES * self.piece_bytes
+        self._set_window()
 
     def measure(self, length: int, now: float) -> None:
         """A block of so many bytes came whole."""
         self.timing.add_block(length, now)
+        self._set_window()
+
+    def give_way(self, gives_way: bool) -> None:
+        """From now on it is to be asked for one piece at a time, as what is asked comes at once, or for more again."""
+        self.gives_way = gives_way
+        self._set_window()
+
+    def _set_window(self) -> None:
         least = MIN_WINDOW_PIECES * self.piece_bytes
-        self.window_bytes = int(min(max(self.timing.rate * WINDOW_S, least), max(MAX_WINDOW_BYTES, least)))
+        usual = min(max(self.timing.rate * WINDOW_S, least), max(MAX_WINDOW_BYTES, least))
+        self.window_bytes = self.piece_bytes if self.gives_way else int(usual)
 
     @property
     def owes(self) -> bool:

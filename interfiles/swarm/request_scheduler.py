@@ -51,6 +51,7 @@ class RequestScheduler:
         self._peers: dict[str, AskedPeer] = {}
         self.offers: Final[dict[str, PieceSet]] = {}  # what each connected peer holds, for others to read
         self.taking_back: Final = TakingBack(geometry, self.picker, self.abroad, self._peers)
+        self.gives_way = False
 
     # Peers
 
@@ -60,6 +61,7 @@ class RequestScheduler:
         self._peers[peer] = AskedPeer(
             offered.copy(), PeerTiming(now), self.picker.piece_bytes, PieceSet(self._geometry.piece_count)
         )
+        self._peers[peer].give_way(self.gives_way)
         self.offers[peer] = self._peers[peer].offered
         self.picker.availability.add(offered)
 
@@ -107,6 +109,12 @@ class RequestScheduler:
         """Whether the peer has anything that this host lacks."""
         return self.picker.wants_from(self._peers[peer].offered)
 
+    def give_way(self, gives_way: bool) -> None:
+        """Whether other downloads of this host are to have nearly all of its line from now on: little is asked then."""
+        self.gives_way = gives_way
+        for state in self._peers.values():
+            state.give_way(gives_way)
+
     # Asking
 
     def next_asks(self, peer: str, now: float, rng: Chance) -> Decision:
@@ -137,8 +145,12 @@ class RequestScheduler:
         return bool(self._sole(state)) and self._sole_room(state) >= MAX_SOLE // 2
 
     def _sole(self, state: AskedPeer) -> int:
-        """Missing pieces that no other peer here offers (bits)."""
-        return self.picker.availability.exactly(1) & state.offered.bits & self.picker.missing.bits
+        """Missing pieces that no other peer here offers (bits); none are asked beyond the window while it gives way."""
+        return (
+            0
+            if state.gives_way
+            else self.picker.availability.exactly(1) & state.offered.bits & self.picker.missing.bits
+        )
 
     def _sole_room(self, state: AskedPeer) -> int:
         return MAX_SOLE - (state.asked.bits & self.picker.availability.exactly(1)).bit_count()

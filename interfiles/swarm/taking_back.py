@@ -64,7 +64,12 @@ class TakingBack:
     # Taking back
 
     def excess(self, state: AskedPeer) -> int:
-        """What was asked beyond the window and others offer too (bits); the rest of the window is as good as any."""
+        """What was asked beyond the window and others offer too (bits); the rest of the window is as good as any.
+
+        Where this host gives way, all beyond one piece.
+        """
+        if state.gives_way:
+            return state.asked.bits & (state.asked.bits - 1)
         shared = state.asked.bits & ~self._picker.availability.exactly(1)
         return state.beyond_window(shared)
 

@@ -139,7 +139,7 @@ class Chaos:
             self.unheard[entry.peer].append(entry)
 
     def misbehave(self, peer: str) -> None:
-        what = self.rng.randrange(4)
+        what = self.rng.randrange(5)
         if what == 0:
             self.arrived.pop(peer, None)
             self.made.remove_peer(peer)
@@ -150,6 +150,8 @@ class Chaos:
                 self.cancel(stall.cancelled)
         elif what == 2:
             self.place(*(gateway for gateway in ("me", "other") if self.rng.random() < 0.5))
+        elif what == 3:
+            self.made.give_way(self.rng.random() < 0.5)
         elif self.asked[peer]:
             self.made.on_not_found(peer, self.asked[peer].pop())
 
