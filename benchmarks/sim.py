@@ -249,8 +249,8 @@ class Simulation:
                 self._ask(fetcher, host)
 
     def _dropped(self, host: Host, peer: Host, piece: PieceIndex) -> None:
-        if not host.is_dead and not peer.is_dead and host.scheduler.on_dropped(peer.name, piece):
-            for other in host.scheduler.peers():
+        if not host.is_dead and not peer.is_dead:
+            for other in host.scheduler.on_dropped(peer.name, piece):
                 if host.scheduler.has_room(other):
                     self._ask(host, self.hosts[int(other)])
 

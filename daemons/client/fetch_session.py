@@ -236,8 +236,8 @@ class FetchSession:
                 self._scheduler.timing(host_id).hear_busy(trio.current_time())
                 return False
             case m.Dropped(pieces=pieces):
-                if sum(self._scheduler.on_dropped(host_id, piece) for piece in pieces):
-                    self._wake_all()
+                for peer in {peer for piece in pieces for peer in self._scheduler.on_dropped(host_id, piece)}:
+                    self._sessions[peer].wake.tell()
             case m.NotFound(pieces=pieces):
                 for piece in pieces:
                     self._scheduler.on_not_found(host_id, piece)

@@ -248,8 +248,10 @@ class RequestScheduler:
         if state.received_bytes == self._geometry.piece_length(block.piece):
             state.coming = None
 
-    def on_dropped(self, peer: str, piece: int) -> bool:
-        """The peer has heard that a piece is not wanted of it: it sends no more of it. Return whether it is free now.
+    def on_dropped(self, peer: str, piece: int) -> list[str]:
+        """The peer has heard that a piece is not wanted of it: it sends no more of it.
+
+        Return who may be asked for it now; nobody if it is not free.
 
         Raises:
           RemoteProtocolError: nothing had been taken back.

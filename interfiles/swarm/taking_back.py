@@ -110,8 +110,10 @@ class TakingBack:
         self._picker.release(piece)
         self.settle(piece)
 
-    def on_dropped(self, peer: str, piece: PieceIndex) -> bool:
-        """The peer has heard that a piece is not wanted of it, and sends no more of it. Return whether it is free now.
+    def on_dropped(self, peer: str, piece: PieceIndex) -> list[str]:
+        """The peer has heard that a piece is not wanted of it, and sends no more of it.
+
+        Return who may be asked for it now, if it is free: who has waited for it, or else all that offer it.
 
         Raises:
           RemoteProtocolError: nothing had been taken back.
@@ -121,14 +123,17 @@ class TakingBack:
             raise RemoteProtocolError(f"piece {piece} was dropped, which had not been taken back")
         state.void[piece] -= 1
         if state.void[piece]:
-            return False
+            return []
         del state.void[piece]
         if piece not in state.leaving:
-            return False
+            return []
         state.leaving.discard(piece)
         self._picker.release(piece)
-        self.settle(piece)
-        return True
+        waiting = self._awaited.pop(piece, "")
+        return [waiting] if waiting in self._peers else [name for name in self._peers if self._offers(name, piece)]
+
+    def _offers(self, peer: str, piece: PieceIndex) -> bool:
+        return piece in self._peers[peer].offered
 
     def _revoke(self, peer: str, piece: PieceIndex) -> Cancelled:
         """Take a piece back that was asked of a peer, at once if that has hardly begun it."""

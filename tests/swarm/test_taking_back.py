@@ -48,7 +48,7 @@ def test_what_waits_at_the_source_goes_to_who_has_it_now_once_the_source_lets_go
     made = fetching(FEW)
     assert ask(made, "b") == Decision([], [Cancelled("source", SEVEN, even_begun=False)])
     assert ask(made, "b") == Decision(), "one at a time"
-    assert made.on_dropped("source", 7)
+    assert made.on_dropped("source", 7) == ["b"], "which has waited for it"
     assert ask(made, "b").asks == [7]
     begin(made, "b", 7)
     end(made, "b", 7)
@@ -132,3 +132,12 @@ def test_a_piece_that_is_not_found_after_all_is_free_once_that_is_settled() -> N
     assert made.on_dropped("source", 7)
     assert ask(made, "source").asks == []
     assert ask(made, "b").asks == [7]
+
+
+def test_what_nobody_waits_for_any_more_may_be_asked_of_all_that_offer_it() -> None:
+    made = fetching(FEW)
+    made.add_peer("c", pieces("." * FEW), 0.0)
+    ask(made, "b")
+    made.remove_peer("b")
+    assert made.on_dropped("source", 7) == ["source"], "c does not have it"
+    assert ask(made, "source").asks == [7]
