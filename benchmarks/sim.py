@@ -241,9 +241,12 @@ class Simulation:
     def _tell(self, host: Host, piece: PieceIndex) -> None:
         if host.is_dead:
             return
+        bit, offers = 1 << piece, host.scheduler.offers
         for fetcher in host.fetchers:
             scheduler = fetcher.scheduler
-            if piece in host.scheduler.offers.get(fetcher.name, ()):
+            if fetcher.done_at is not None or (
+                (offered := offers.get(fetcher.name)) is not None and offered.bits & bit
+            ):
                 continue  # it has that itself, as this host knows
             if not fetcher.is_dead and scheduler.add_haves(host.name, [piece]) and scheduler.has_room(host.name):
                 self._ask(fetcher, host)

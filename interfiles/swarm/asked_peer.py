@@ -94,6 +94,11 @@ class AskedPeer:
         """Whether so much is clearly more than its window."""
         return owed_bytes > self.window_bytes * (1 + 1 / REFILL_SHARE)
 
+    @property
+    def is_beyond_window(self) -> bool:
+        """Whether more pieces are asked of it than are a window's worth, and one."""
+        return self.asked.bits.bit_count() > self.window_bytes // self.piece_bytes + 1
+
     def beyond_window(self, pieces: int) -> int:
         """Which of these pieces (bits), all asked of it, are more than a window's worth; the first ones are not."""
         left = self.window_bytes // self.piece_bytes

@@ -81,13 +81,14 @@ class RequestScheduler:
           RemoteProtocolError: there is no such piece.
         """
         offered, picker, is_of_use = self._peers[peer].offered, self.picker, False
+        held, missing = picker.held.bits, picker.missing.bits
         for piece in pieces:  # every piece that anybody gets: worth some care
             index = self._mint(piece)
             bit = 1 << index
             if not offered.bits & bit:
                 offered.bits |= bit
                 picker.availability.add_one(index)
-            is_of_use = is_of_use or picker.missing.bits & bit != 0 or self._waits_long(index)
+            is_of_use = is_of_use or missing & bit != 0 or (not held & bit and self._waits_long(index))
         return is_of_use
 
     def _waits_long(self, piece: PieceIndex) -> bool:

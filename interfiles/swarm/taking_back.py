@@ -70,6 +70,8 @@ class TakingBack:
         """
         if state.gives_way:
             return state.asked.bits & (state.asked.bits - 1)
+        if not state.is_beyond_window:
+            return 0
         shared = state.asked.bits & ~self._picker.availability.exactly(1)
         return state.beyond_window(shared)
 
