@@ -207,7 +207,9 @@ class Simulation:
         decision = host.scheduler.next_asks(peer.name, self.now, self._rng)
         self._cancel(host, decision.cancelled)
         if decision.asks:
-            bits = PieceSet.of(self.geometry.piece_count, decision.asks).bits
+            bits = 0
+            for piece in decision.asks:
+                bits |= 1 << piece
             self._at(self.now + LATENCY_S, self._hear_ask, peer, host, bits)
 
     def _cancel(self, host: Host, cancelled: list[Cancelled]) -> None:

@@ -5,7 +5,7 @@ A content of `size` bytes is cut into pieces of `piece_size`, the last one short
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NewType
 
 KIB: Final = 1 << 10
@@ -49,18 +49,16 @@ class Geometry:
 
     size: int
     piece_size: int
+    piece_count: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.piece_size.bit_count() != 1 or not MIN_PIECE_BYTES <= self.piece_size <= MAX_PIECE_BYTES:
             raise ValueError(f"piece size {self.piece_size} is not a power of two from 256 KiB to 16 MiB")
         if not 0 <= self.size <= MAX_CONTENT_BYTES:
             raise ValueError(f"size {self.size} is outside 0..{MAX_CONTENT_BYTES}")
+        object.__setattr__(self, "piece_count", -(-self.size // self.piece_size))
         if self.piece_count > MAX_PIECES:
             raise ValueError(f"{self.piece_count} pieces are more than the {MAX_PIECES} allowed")
-
-    @property
-    def piece_count(self) -> int:
-        return -(-self.size // self.piece_size)
 
     def piece(self, raw: int) -> PieceIndex:
         """Mint a piece index.

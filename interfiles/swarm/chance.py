@@ -6,5 +6,5 @@ from typing import Protocol
 class Chance(Protocol):
     """A source of random numbers; the same seed gives the same choices."""
 
-    def randrange(self, stop: int, /) -> int:
-        """A number from 0..stop-1."""
+    def random(self) -> float:
+        """A number from 0 up to 1, which is never reached."""

@@ -91,7 +91,7 @@ def _random_bit(bits: int, count: int, rng: Chance) -> PieceIndex:
 
     Bits that follow a gap are likelier; over a swarm's life that evens out, and it costs two operations.
     """
-    start = rng.randrange(count)
+    start = int(rng.random() * count)
     above = bits >> start
     if above:
         return PieceIndex(start + (above & -above).bit_length() - 1)

@@ -175,7 +175,9 @@ class UploadQueue:
         """Give free slots to those who are first in line, and return them."""
         granted: list[str] = []
         while self._line and self._slots_in_use(now) < self.slots:
-            able = [name for name in self._line if not self._gives_way(self._fetchers[name], now)]
+            able = list(self._line)
+            if self._weighted:
+                able = [name for name in able if not self._gives_way(self._fetchers[name], now)]
             if not able:
                 break
             first = min(able, key=lambda name: (self._fetchers[name].given, self._fetchers[name].joined))
@@ -259,5 +261,7 @@ class UploadQueue:
             self._ahead = ahead + MARGIN * state.piece_bytes / state.weight
 
     def _slots_in_use(self, now: float) -> int:
-        since = [state.slot_since for state in self._fetchers.values()]
-        return sum(at is not None and now - at < STUCK_S for at in since)
+        count = 0
+        for state in self._fetchers.values():
+            count += state.slot_since is not None and now - state.slot_since < STUCK_S
+        return count

@@ -118,10 +118,11 @@ class EndsLate(Server):
 
 
 async def test_what_comes_late_is_not_written_over_what_another_has_sent(
-    world: World, content: Content, honest: Server, autojump_clock: MockClock
+    world: World, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    late = EndsLate(world, content, "late")
-    world.network.set_link(honest.ip, link(rate=PIECE / 0.7))
+    content = a_file(tmp_path / "original" / "three", size=3 * PIECE)
+    late, honest = EndsLate(world, content, "late"), Server(world, content, "honest")
+    world.network.set_link(honest.ip, link(rate=PIECE / 1.2))  # it sends the other two, and then is in the middle of it
     report = await fetch_from(world, late, honest)  # which looks at what is on the disk
     assert late.answered, "in the middle of the download"
     assert report.pieces_rejected == 0
