@@ -111,7 +111,7 @@ bench-reconcile: .venv/.bench ## how long the master takes to compare what is wi
 profile: .venv/.bench ## flame graphs of both daemons during a transfer
 	@$(IN_VENV) benchmarks.flames $(ARGS)
 
-sim: .venv/.runtime ## a fleet of 1,000 hosts in virtual time, three to five minutes; ARGS='--hosts 100 --dying 0.05'
+sim: .venv/.runtime ## a fleet of 1,000 hosts in virtual time, some two minutes; ARGS='--hosts 100 --dying 0.05'
 	@$(IN_VENV) benchmarks.sim $(ARGS)
 
 .venv/.bench: .venv/.runtime
