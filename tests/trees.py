@@ -1,5 +1,6 @@
 """Manifests for tests: from a few words, or drawn by hypothesis; and how much work a call is."""
 
+import gc
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -87,7 +88,10 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def lines_executed(call: Callable[[], object]) -> int:
-    """How many lines of Python a call runs: its work, whatever the machine does beside."""
+    """How many lines of Python a call runs: its work, whatever the machine does beside.
+
+    The garbage collector waits meanwhile: it calls others back in Python, as a library of tests has it do.
+    """
     lines = 0
 
     def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
@@ -95,10 +99,13 @@ def lines_executed(call: Callable[[], object]) -> int:
         lines += event == "line"
         return trace
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(trace)
     try:
         call()
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return lines
