@@ -93,10 +93,13 @@ class Proxy:
 
     def _connect(self, client: socket.socket) -> None:
         """Dial the daemon for whoever connected; one that is down is a connection that closes."""
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _COPY_BYTES)  # what is held up stays with who sends it
         try:
-            server = socket.create_connection(("127.0.0.1", self.target_port))
+            server.connect(("127.0.0.1", self.target_port))
         except OSError:
             client.close()
+            server.close()
             return
         link = Link(client, server, self._name_of(client.getpeername()[1]))
         self.links.append(link)

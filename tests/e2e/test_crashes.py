@@ -198,7 +198,8 @@ def test_a_seeder_killed_when_the_others_hold_all_pieces_between_them_is_not_nee
     def held(daemon: Daemon) -> PieceSet:
         return observer.served_pieces(daemon, found["id"], found["pieces"])
 
-    # One gets two thirds of the file, the other what the first lacks: it is rarer, so it is picked first.
+    # One gets two thirds of the file, the other what the first was not sent: the seed picks that first. What it has
+    # sent and the proxy still holds up must come to the first, for nobody else gets it soon.
     source.allow(SIZE * 2 // 3, left.name)
     commands = [fleet.begin_cli(left, "download", "-p", str(tracker))]
     poll(lambda: len(held(left)) > found["pieces"] * 0.6, "two thirds to arrive")
@@ -208,7 +209,8 @@ def test_a_seeder_killed_when_the_others_hold_all_pieces_between_them_is_not_nee
         assert allowed < SIZE * 3 // 4, "the second was sent what the first has"
         allowed += 4 * BLOCK
         source.allow(allowed, right.name)
-        scene.wait_until_held(source, SIZE * 2 // 3 + allowed, fetchers=2)
+        source.allow(SIZE * 2 // 3 + allowed // 4, left.name)
+        scene.wait_until_held(source, SIZE * 2 // 3 + allowed + allowed // 4, fetchers=2)
     assert not held(left).is_full
     assert not held(right).is_full
 
