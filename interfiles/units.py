@@ -23,6 +23,7 @@ _MAX_BYTES: Final = 2**63 - 1
 _NUMBER: Final = r"(\d{1,19}(?:\.\d{1,9})?)"
 _DURATION: Final = re.compile(rf"{_NUMBER}\s?([a-z]+)", re.ASCII)
 _SIZE: Final = re.compile(rf"{_NUMBER}\s?([kKmMgGtTpP]?)(i?)B", re.ASCII)
+_COUNT: Final = re.compile(r"\d{1,19}", re.ASCII)
 _RATE: Final = re.compile(rf"{_NUMBER}\s?([kKmMgGtTpP]?)(i?)(B|bit)(?:/s)?", re.ASCII)
 
 
@@ -30,9 +31,11 @@ def parse_duration(text: str) -> float:
     """Read `10s`, `2m`, `1.5h` or `30d`; return seconds.
 
     Raises:
-      UsageError: it is not such a duration, or over 10,000 days.
+      UsageError: it is not such a duration, or 0, or over 10,000 days.
     """
     match = _DURATION.fullmatch(text.strip())
+    if text.strip() == "0" or (match is not None and float(match[1]) == 0):
+        raise UsageError(f"'{printable(text)}' is no time at all; write 10s, 2m, 1h or 30d")
     if match is None or match[2] not in _DURATIONS:
         raise UsageError(f"'{printable(text)}' is not a duration; write 10s, 2m, 1h or 30d")
     seconds = float(match[1]) * _DURATIONS[match[2]]
@@ -68,6 +71,17 @@ def parse_rate(text: str) -> int:
         raise UsageError(f"'{printable(text)}' is not a rate; write 10MB/s (bytes), 5MiB/s or 80Mbit/s (bits)")
     scaled = _scaled(text, match[1], match[2], bool(match[3]))
     return scaled // 8 if match[4] == "bit" else scaled
+
+
+def parse_count(text: str, what: str, most: int) -> int:
+    """Read a whole number from 1 to `most`; `what` names it in the error's sentence: `a number of copies`.
+
+    Raises:
+      UsageError: it is not such a number.
+    """
+    if _COUNT.fullmatch(text.strip()) is None or not 1 <= int(text) <= most:
+        raise UsageError(f"'{printable(text)}' is not {what}; it is 1 to {most:,}")
+    return int(text)
 
 
 def _scaled(text: str, number: str, prefix: str, binary: bool) -> int:

@@ -12,6 +12,7 @@ from interfiles.units import (
     format_count,
     format_duration,
     format_rate,
+    parse_count,
     parse_duration,
     parse_rate,
     parse_size,
@@ -28,7 +29,6 @@ from interfiles.units import (
         ("30d", 2_592_000),
         ("1.5h", 5400),
         (" 10 s ", 10),
-        ("0s", 0),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
@@ -79,6 +79,23 @@ def test_rates(text: str, rate: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match=r"duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0s", " 0.0 h"])
+def test_no_time_at_all_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^'.*' is no time at all; write 10s, 2m, 1h or 30d$"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("007", 7), (" 1000", 1000)])
+def test_counts(text: str, count: int) -> None:
+    assert parse_count(text, "a number of copies", 1000) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "+1", "1001", "1.0", "1_0", "٣", "３", "9" * 5000, "\x1b[2J"])
+def test_what_is_no_count(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^'.*' is not a number of copies; it is 1 to 1,000$"):
+        parse_count(text, "a number of copies", 1000)
 
 
 @pytest.mark.parametrize(

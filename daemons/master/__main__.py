@@ -29,7 +29,7 @@ from interfiles.errors import UsageError
 from interfiles.storage.executor import ThreadExecutor
 from interfiles.transport.base import Address
 from interfiles.transport.plain import TcpNetwork
-from interfiles.units import DAY, format_duration, parse_duration
+from interfiles.units import DAY, format_duration, parse_count, parse_duration
 from interfiles.wire.fields import MAX_REPLICAS
 
 DRAIN_S: Final = 10.0
@@ -58,8 +58,8 @@ def master(
         typer.Option(metavar="DIR", help="What must survive a restart.", show_default=False, readable=False),
     ] = None,
     replicas: Annotated[
-        int, typer.Option(metavar="N", help="Copies wanted of a file whose upload names no number.")
-    ] = DEFAULT_REPLICAS,
+        str, typer.Option(metavar="N", help="Copies wanted of a file whose upload names no number.")
+    ] = str(DEFAULT_REPLICAS),
     grace: Annotated[str, typer.Option(metavar="T", help="How long a silent host is only suspect.")] = "2m",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
@@ -75,7 +75,7 @@ def master(
         state=state.absolute() if state is not None else locations.state_directory("master"),
         listen=Address.parse(listen, default_port=DEFAULT_LISTEN.port),
         advertise=Address.parse(advertise, default_port=0) if advertise else None,
-        replicas=_checked_replicas(replicas),
+        replicas=parse_count(replicas, "a number of copies for --replicas", MAX_REPLICAS),
         grace_s=_checked_grace(grace),
         max_connections=min(_MAX_CONNECTIONS, raise_file_limit() - _OTHER_FILES),
     )
@@ -107,12 +107,6 @@ def outward_host() -> str:
         except OSError:  # no such protocol here, or no way out by it
             pass
     return "127.0.0.1"
-
-
-def _checked_replicas(replicas: int) -> int:
-    if not 1 <= replicas <= MAX_REPLICAS:
-        raise UsageError(f"--replicas {replicas} is outside 1..{MAX_REPLICAS}")
-    return replicas
 
 
 def _checked_grace(text: str) -> float:

@@ -30,6 +30,7 @@ from interfiles.placement.standing import (
     Policy,
     Release,
     Standing,
+    cause,
     standing,
     urgency,
 )
@@ -316,8 +317,9 @@ class Reconciler:
         for start in range(0, len(work), PLAN_FILES):
             now, places = trio.current_time(), self.view().places
             some = [wanted for wanted in work[start : start + PLAN_FILES] if wanted.file_id in self._unsettled]
-            for action in plan([self._consider(wanted)[0] for wanted in some], places, self._policy, now):
-                self._perform(action)
+            seen = {wanted.file_id: self._consider(wanted) for wanted in some}
+            for action in plan([file for file, _ in seen.values()], places, self._policy, now):
+                self._perform(action, *seen[action.file_id])
             for wanted in some:
                 self._consider(wanted)
             await trio.lowlevel.checkpoint()
@@ -340,7 +342,8 @@ class Reconciler:
 
     # What is done
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: Action, file: FileView, stand: Standing) -> None:
+        """Do it; `file` and `stand`: how its file was when that was decided."""
         connection, now = self._connections.get(action.host_id), trio.current_time()
         wanted = self._unsettled.get(action.file_id)
         if connection is None or connection.is_busy or wanted is None:
@@ -349,7 +352,8 @@ class Reconciler:
             case Order():
                 self._orders.ordered(action.file_id, action.host_id, wanted.size, now)
                 connection.push(m.Order(action.file_id, wanted.size))
-                self._events.add("ordered", host=action.host_id, file=action.file_id, reason=_counted(wanted))
+                reason = cause(file, stand, self._view.places.hosts)
+                self._events.add("ordered", host=action.host_id, file=action.file_id, reason=reason)
             case Release():
                 self._release(action.file_id, action.host_id, connection, now)
 
@@ -365,7 +369,3 @@ class Reconciler:
         self._events.add(ended.outcome, host=ended.host_id, file=wanted.file_id, reason=ended.reason)
         if ended.stalled and (connection := self._connections.get(ended.host_id)) is not None:
             self._release(wanted.file_id, ended.host_id, connection, now)
-
-
-def _counted(wanted: Wanted) -> str:
-    return f"{wanted.replicas:,} copies are wanted" if wanted.replicas != 1 else "a copy is wanted"

@@ -1,6 +1,5 @@
 """The commands about copies in the fleet: replicas set, and wait where it waits for copies."""
 
-import re
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,6 +18,7 @@ from interfiles.cli.options import (
 )
 from interfiles.cli.progress import view
 from interfiles.errors import INTERRUPTED, UsageError, printable
+from interfiles.units import parse_count
 from interfiles.wire.fields import MAX_REPLICAS
 
 _AS_WANTED: Final = "wanted"
@@ -46,6 +46,15 @@ class WaitCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, number_may_follow(args, "--replicas", _AS_WANTED))
+
+
+def parse_replicas(text: str) -> int:
+    """Read a number of copies.
+
+    Raises:
+      UsageError: it is none, or outside 1 to `MAX_REPLICAS`.
+    """
+    return parse_count(text, "a number of copies", MAX_REPLICAS)
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +88,7 @@ def set_replicas(
     *named, number = words
     if len(named) > 1:
         raise UsageError("one file and one number of copies are expected, such as `interfiles replicas set weights 5`")
-    count = _number(number)
+    count = parse_replicas(number)
     source = read(exactly_one(path, named[0] if named else None, A_FILE))
     report = on_daemon(socket, lambda d: d.set_replicas(source, count))
     if as_json:
@@ -89,16 +98,24 @@ def set_replicas(
 
 
 def wait_for_replicas(
-    given: str | None, wanted: str, timeout_s: float | None, *, as_json: bool, socket: str | None
+    path: str | None,
+    argument: str | None,
+    wanted: str,
+    timeout_s: float | None,
+    *,
+    as_json: bool,
+    socket: str | None,
 ) -> None:
     """Wait until a file has enough copies; `wanted`: a number, or the word for as many as are wanted.
 
     Raises:
-      UsageError: no file is named, or the number is none.
+      UsageError: no file is named, or two, or the number is none.
       TimedOut: there are too few after `timeout_s` seconds.
     """
-    count = None if wanted == _AS_WANTED else _number(wanted)
-    source = read(exactly_one(given, None, A_FILE))
+    count = None if wanted == _AS_WANTED else parse_replicas(wanted)
+    if path is not None and argument is not None and count is None:
+        raise UsageError(f"'{printable(argument)}' is not a number of copies, and the file is named already, with -p")
+    source = read(exactly_one(path, argument, A_FILE))
     shown = view()
     try:
         with shown:
@@ -113,9 +130,3 @@ def wait_for_replicas(
         output.emit_json(report)
     else:
         output.emit(phrases.replicas_there(report))
-
-
-def _number(text: str) -> int:
-    if re.fullmatch("[0-9]{1,9}", text) is None or not 1 <= int(text) <= MAX_REPLICAS:
-        raise UsageError(f"'{printable(text)}' is not a number of copies; it is 1 to {MAX_REPLICAS:,}")
-    return int(text)

@@ -21,11 +21,10 @@ from interfiles.cli.options import (
     only_one,
 )
 from interfiles.cli.progress import View, view
-from interfiles.cli.replicas import ReplicasOption, WaitCommand, wait_for_replicas
+from interfiles.cli.replicas import ReplicasOption, WaitCommand, parse_replicas, wait_for_replicas
 from interfiles.errors import INTERRUPTED, printable
 from interfiles.priority import Priority
 from interfiles.units import parse_duration
-from interfiles.wire.fields import MAX_REPLICAS
 
 if TYPE_CHECKING:
     from interfiles.control import Daemon
@@ -100,7 +99,9 @@ def upload(
     ] = None,
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_REPLICAS, metavar="N", help="Hosts to keep it on [default: the master's]."),
+        typer.Option(
+            metavar="N", parser=parse_replicas, help="Hosts to keep it on [default: the master's].", show_default=False
+        ),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Serve a copy of its own, not the file in its place.")] = False,
     expire_in: Annotated[
@@ -211,7 +212,7 @@ def wait(
     Ctrl-C stops watching, not the download or the copying.
     """
     if replicas is not None:
-        wait_for_replicas(only_one(path, argument), replicas, timeout, as_json=as_json, socket=socket)
+        wait_for_replicas(path, argument, replicas, timeout, as_json=as_json, socket=socket)
         return
     for source in _chosen(path, argument, socket, "wait for", _is_under_way):
         report = _watched(socket, source, partial(_wait_for, source, timeout))

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from interfiles.wire.master_messages import HostState
 
 
+_IS_NEXT: Final = "the next one is about to be ordered"
+_HAS_TURN: Final = "the next one waits for its turn"
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How a file stands, and why it has fewer copies than wanted, in words; empty: it has not, or more are coming."""
+    """How a file stands, and why it has fewer copies than wanted, in words; empty: it has not, or all are coming."""
 
     standing: Standing
     why_not: str
@@ -91,8 +95,11 @@ class FleetView:
         if self.is_awaiting(now):
             return Outlook(stand, "the master waits for hosts that were there before to say what they hold")
         placing = self.placing(now)
-        why = placing.hint(file) if quickly else placing.why_not(file)
-        return Outlook(stand, why.text if why is not None else "")
+        if quickly:
+            hint = placing.hint(file)
+            return Outlook(stand, hint.text if hint is not None else _HAS_TURN)
+        why = placing.why_not(file)
+        return Outlook(stand, why.text if why is not None else _IS_NEXT)
 
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count: all that do not drain, while some are awaited."""

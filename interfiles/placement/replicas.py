@@ -229,12 +229,25 @@ class Placing:
 
     def _why_no_room(self, file: FileView) -> str:
         if (most := self._roomiest(file)) is None:
-            live = format_count(self._places.live(), "live host")
-            return f"no other host could hold one ({live}, all with some of it or set against it)"
+            return f"no other host could hold one ({'; '.join(self._why_no_host())})"
         free = format_bytes(max(0, self._hosts[most].free))
         return (
             f"no other live host has room for {format_bytes(file.size)} ({self._hosts[most].name} has the most: {free})"
         )
+
+    def _why_no_host(self) -> Iterator[str]:
+        """What hosts there are, none of which could hold a copy, in words; what people can do something about first."""
+        live = self._places.live()
+        yield f"{format_count(live, 'live host')}, all with some of it or set against it" if live else "no live host"
+        by_state: dict[HostState, list[str]] = {}
+        for host in self._hosts.values():
+            by_state.setdefault(host.state, []).append(host.name)
+        if names := by_state.get("draining"):
+            who = f"{names[0]} drains" if len(names) == 1 else f"{len(names):,} hosts drain"
+            yield f"{who}, which `interfiles hosts undrain` ends"
+        for state in ("suspect", "gone"):
+            if names := by_state.get(state):
+                yield f"{len(names):,} {state}"
 
     def _who_rests(self, file: FileView) -> str:
         places = self._places

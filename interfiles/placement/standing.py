@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # or something that is not on its way (paused, damaged, waiting for a source).
 Copy: TypeAlias = Literal["own", "ordered", "arriving", "coming", "stuck"]
 COMPLETE: Final = frozenset({"own", "ordered"})
+_MOST_NAMED: Final = 3  # hosts, in one sentence
 _BY_ORDER: Final = frozenset({"ordered", "arriving"})
 
 
@@ -127,6 +128,27 @@ def standing(file: FileView, hosts: Mapping[str, HostView]) -> Standing:
             in_vain += state == "draining" and copy == "arriving"
         by_order += counts and copy in _BY_ORDER
     return Standing(file.wanted, complete, under_way, by_order, left, in_vain)
+
+
+def cause(file: FileView, stand: Standing, hosts: Mapping[str, HostView]) -> str:
+    """Why another copy of a file is ordered, in words: how many are wanted and there, and whose do not count."""
+    wanted = "a copy is wanted" if stand.wanted == 1 else f"{stand.wanted:,} copies are wanted"
+    there = f"{stand.complete:,} {'is' if stand.complete == 1 else 'are'} there" if stand.complete else "none is there"
+    coming = f" and {stand.under_way:,} under way" if stand.under_way else ""
+    out = [
+        f"{host.name} ({why})"
+        for host_id, copy in file.copies.items()
+        if (host := hosts.get(host_id)) is not None and (why := _why_uncounted(copy, host.state))
+    ]
+    shown = sorted(out)[:_MOST_NAMED] + ([f"{len(out) - _MOST_NAMED:,} more"] if len(out) > _MOST_NAMED else [])
+    return f"{wanted}, {there}{coming}" + (f"; not counted: {', '.join(shown)}" if shown else "")
+
+
+def _why_uncounted(copy: Copy, state: HostState) -> str:
+    """Why what a host has of a file does not count; empty: it does."""
+    if state in ("gone", "draining"):
+        return state
+    return "not whole" if copy == "stuck" else ""
 
 
 def urgency(file: FileView, stand: Standing) -> tuple[int, int, bytes]:

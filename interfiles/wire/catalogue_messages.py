@@ -157,7 +157,7 @@ class HolderPage(Message, frozen=True, tag=29):
     """Answers `ListHolders`. `complete`: live or suspect hosts that hold every piece durably, over all pages.
 
     Those that drain do not count. `under_way`: copies on their way to hosts that count; `why_not`: why there are fewer
-    than wanted and no more are ordered, empty: there is no such reason. `more`: ask again, from behind the last row.
+    than wanted, and not all the others are ordered, empty: there are not. `more`: ask again, from behind the last row.
     `hosts` as in `Published`.
     """
 

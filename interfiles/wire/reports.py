@@ -80,7 +80,7 @@ class HolderReport(Report, frozen=True, kw_only=True):
 class ReplicaCount(Report, frozen=True, kw_only=True):
     """Copies of a file. `complete`: durable ones, on hosts that are live or suspect; `under_way`: on their way to such.
 
-    `why_not`: why there are fewer than wanted and no more are coming, empty: there is no such reason.
+    `why_not`: why there are fewer than wanted, and not all the others are coming, empty: there are not.
     """
 
     wanted: int

@@ -81,8 +81,16 @@ def test_no_daemon(interfiles: Command, tmp_path: Path) -> None:
         (["upload", "-p"], "option '-p' requires an argument; see `interfiles --help`."),
         (
             ["upload", "-p", "a", "--replicas", "x"],
-            "invalid value for '--replicas': 'x' is not a whole number; see `interfiles upload --help`.",
+            "'x' is not a number of copies; it is 1 to 1,000.",
         ),
+        (["upload", "-p", "a", "--replicas", "３"], "'３' is not a number of copies; it is 1 to 1,000."),
+        (["upload", "a", "--expire-in", "0"], "'0' is no time at all; write 10s, 2m, 1h or 30d."),
+        (["wait", "-p", "a", "--replicas", "0"], "'0' is not a number of copies; it is 1 to 1,000."),
+        (
+            ["wait", "-p", "a", "--replicas", "abc"],
+            "'abc' is not a number of copies, and the file is named already, with -p.",
+        ),
+        (["wait", "-p", "a", "b", "--replicas", "2"], "the file is named twice, with -p and as 'b'; name it once."),
         (["download", "a", "-p", "b"], "the file is named twice, with -p and as 'a'; name it once."),
         (["download", "a", "--timeout", "5"], "'5' is not a duration; write 10s, 2m, 1h or 30d."),
         (

@@ -7,7 +7,7 @@ import pytest
 from interfiles.placement import replicas
 from interfiles.placement.places import Places
 from interfiles.placement.replicas import Placing
-from interfiles.placement.standing import FileView, HostView, Policy, standing
+from interfiles.placement.standing import FileView, HostView, Policy, cause, standing
 from tests.placement.views import GIB, file, hosts, ordered, planned, released
 
 NOW = 100.0
@@ -120,7 +120,21 @@ class TestWhyNot:
 
     def test_no_host(self) -> None:
         text = "no other host could hold one (2 live hosts, all with some of it or set against it)"
-        assert why_not(file("a=own b=ordered"), hosts("a b c=gone")) == ("no-host", text)
+        assert why_not(file("a=own b=ordered"), hosts("a b")) == ("no-host", text)
+
+    @pytest.mark.parametrize(
+        ("fleet", "there"),
+        [
+            ("a=draining", "no live host; a drains, which `interfiles hosts undrain` ends"),
+            ("a=draining b=draining", "no live host; 2 hosts drain, which `interfiles hosts undrain` ends"),
+            ("a=draining b=suspect c=gone d=gone", "no live host; a drains, which {}; 1 suspect; 2 gone"),
+            ("a c=gone", "1 live host, all with some of it or set against it; 1 gone"),
+            ("a b=draining", "1 live host, all with some of it or set against it; b drains, which {}"),
+        ],
+    )
+    def test_hosts_that_could_if_people_or_time_helped_are_named(self, fleet: str, there: str) -> None:
+        there = there.format("`interfiles hosts undrain` ends")
+        assert why_not(file("a=own"), hosts(fleet)) == ("no-host", f"no other host could hold one ({there})")
 
     def test_no_room(self) -> None:
         fleet = hosts("a b c", b={"free": GIB // 2}, c={"free": -5})
@@ -141,6 +155,30 @@ class TestWhyNot:
         fleet, one = hosts("a b c"), file("a=own")
         placing = Placing(Places(fleet, 2), Policy(max_arriving=1), NOW)
         assert [placing.why_not(one) for _ in range(3)] == [None, None, None]
+
+
+class TestCause:
+    @pytest.mark.parametrize(
+        ("copies", "wanted", "text"),
+        [
+            ("a=own", 3, "3 copies are wanted, 1 is there"),
+            ("a=own b=arriving c=coming", 4, "4 copies are wanted, 1 is there and 2 under way"),
+            ("a=own b=ordered x=ordered", 3, "3 copies are wanted, 2 are there; not counted: x (gone)"),
+            ("a=own s=ordered y=ordered x=arriving", 3, "3 copies are wanted, 2 are there; not counted: {}"),
+            ("x=own", 1, "a copy is wanted, none is there; not counted: x (gone)"),
+            ("a=own b=stuck", 2, "2 copies are wanted, 1 is there; not counted: b (not whole)"),
+            ("a=own z=ordered", 2, "2 copies are wanted, 1 is there"),
+        ],
+    )
+    def test_says_whose_copies_do_not_count(self, copies: str, wanted: int, text: str) -> None:
+        one, fleet = file(copies, wanted=wanted), hosts("a b c s=suspect x=gone y=draining")
+        assert cause(one, standing(one, fleet), fleet) == text.format("x (gone), y (draining)")
+
+    def test_names_few(self) -> None:
+        fleet = hosts("a " + " ".join(f"x{number}=gone" for number in range(5)))
+        one = file("a=own " + " ".join(f"x{number}=ordered" for number in range(5)), wanted=6)
+        text = "6 copies are wanted, 1 is there; not counted: x0 (gone), x1 (gone), x2 (gone), 2 more"
+        assert cause(one, standing(one, fleet), fleet) == text
 
 
 class TestDraining:

@@ -117,7 +117,7 @@ def test_every_option(started: Started[ClientConfig], tmp_path: Path) -> None:
         (["--on-complete", "/no/such -x"], "--on-complete names /no/such, which is no program"),
         (["--on-complete", "'x"], "is no command: no closing quotation"),
         (["--scrub-every", "often"], "'often' is not a duration"),
-        (["--scrub-every", "0s"], "--scrub-every 0s is too short; at least 1s, or never"),
+        (["--scrub-every", "0.5s"], "--scrub-every 0.5s is too short; at least 1s, or never"),
         (["--keep-free", "10"], "'10' is not a size"),
         (["--listen", "nowhere at all"], "is not a host name or IP address"),
         (["--listen", "host:99999"], "port 99999"),

@@ -84,11 +84,13 @@ def test_an_address_in_use_is_refused(tmp_path: Path) -> None:
     [
         (["--grace", "soon"], "'soon' is not a duration; write 10s, 2m, 1h or 30d"),
         (["--grace", "1s"], "--grace 1s is outside 3 s to 30 d"),
-        (["--replicas", "0"], "--replicas 0 is outside 1..1000"),
+        (["--grace", "0s"], "'0s' is no time at all; write 10s, 2m, 1h or 30d"),
+        (["--replicas", "0"], "'0' is not a number of copies for --replicas; it is 1 to 1,000"),
+        (["--replicas", "３"], "'３' is not a number of copies for --replicas"),
         (["--listen", "nowhere:port"], "'nowhere:port' is not an address; write HOST:PORT, such as 10.0.0.5:4850"),
         (["--advertise", "a b"], "'a b' is not "),
         (["--color"], "no such option: --color; see `interfiles master --help`"),
-        (["--replicas", "many"], "invalid value for '--replicas'"),
+        (["--replicas", "many"], "'many' is not a number of copies for --replicas"),
     ],
 )
 def test_bad_options_are_told_in_a_sentence(tmp_path: Path, options: list[str], complaint: str) -> None:

@@ -113,7 +113,8 @@ async def test_a_host_that_fails_again_and_again_is_shown_as_such_until_it_compl
         assert re.fullmatch(r"it failed and is given no copies for 5[3-5] s", await note(asker)), "it is counted anew"
         nursery.cancel_scope.cancel()
     told = [event for event in (await fleet.admin.events(last=256)).events if event.file_name == "a"]
-    ordered, declined, complete = ("ordered", "2 copies are wanted"), ("failed", FULL), ("complete", "")
+    why = "2 copies are wanted, 1 is there"
+    ordered, declined, complete = ("ordered", why), ("failed", FULL), ("complete", "")
     assert [(event.kind, event.reason) for event in told[1:]] == [*[ordered, declined] * 2, ordered, complete]
     assert {(event.host_name, event.file) for event in told[1:]} == {("taker", FILE.hex())}
 
@@ -128,4 +129,19 @@ async def test_a_host_that_completes_an_order_rests_no_more(fleet: Fleet, autoju
         assert re.fullmatch(r"it failed and is given no copies for 5[3-5] s", await note(asker))
         await until_complete(asker, taker.orders[1].file_id)
         assert await note(asker) == ""
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_file_that_was_published_a_moment_ago_is_said_to_be_next(
+    fleet: Fleet, autojump_clock: MockClock
+) -> None:
+    asker = await fleet.join("asker")
+    await asker.publish(manifest("a"), replicas=2)
+    assert re.fullmatch(r"no other host could hold one \(1 live host, .*\)", (await asker.holders(FILE)).why_not)
+    taker = Taker(await fleet.join("taker"), set())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(taker.run)
+        assert await why_not(asker) == ["the next one waits for its turn", "the next one is about to be ordered"]
+        await until_complete(asker, FILE)
+        assert await why_not(asker) == ["", ""]
         nursery.cancel_scope.cancel()
