@@ -116,7 +116,7 @@ class _Waiting:
         """Why there are not enough copies, as far as that is known; empty: they are coming."""
         if self.trouble or self.found is None:
             return self.trouble
-        if asked is not None and asked > self.found.replicas_wanted and not self.found.why_not:
+        if asked is not None and asked > self.found.replicas_wanted:  # be there room or none
             wanted = format_count(self.found.replicas_wanted, "copy is", "copies are")
             return f"only {wanted} wanted; `interfiles replicas set` changes that"
         return self.found.why_not
