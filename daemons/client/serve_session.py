@@ -37,9 +37,6 @@ from interfiles.wire import peer_messages as m
 from interfiles.wire.codec import Message
 from interfiles.wire.handshake_messages import Role
 
-NEWS_S: Final = (
-    0.02  # news that follow one another so closely are told together: each costs both ends as much as a block
-)
 MAX_ANSWERS: Final = 4096  # pieces refused or dropped that wait to be told: a peer that outruns them breaks the rules
 
 
@@ -131,15 +128,16 @@ class ServeSession:
         Raises:
           TransportError, ProtocolError: the connection broke while something was sent, or its rules were broken.
         """
+        self._line.news.follow(self._file.changed, self._due)
         try:
             await self._stream.send(m.Bitfield(), self._held.to_bytes())
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_file)
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
             self._give_up()
+            self._line.news.leave(self._file.changed, self._due)
             self._line.leave(self._fetcher)
             self._pace.close()
 
@@ -147,13 +145,6 @@ class ServeSession:
         """For how long the peer has asked for nothing and been sent no content, in seconds."""
         is_busy = self._unfinished is not None or self._line.is_asking(self._fetcher)
         return 0.0 if is_busy else now - self._used_at
-
-    async def _watch_file(self) -> None:
-        seen = self._file.changed.count
-        while True:
-            seen = await self._file.changed.later_than(seen)
-            self._due.tell()
-            await trio.sleep(NEWS_S)
 
     # Hearing
 

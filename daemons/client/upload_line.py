@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from daemons.client.news import News
 from daemons.client.notice import Notice
 from interfiles.priority import WEIGHTS
 from interfiles.swarm.rate_limit import SlotCount
@@ -24,16 +25,25 @@ LOOKS: Final = 4  # meanwhile, for slots that are stuck, and for those who are w
 
 
 class UploadLine:
-    """An `UploadQueue` on trio's clock, with fewer slots where `gate` has a limit. `run` must run meanwhile."""
+    """An `UploadQueue` on trio's clock, with fewer slots where `gate` has a limit. `run` must run meanwhile.
+
+    `news`: rings the same bells when files change.
+    """
 
     def __init__(self, gate: RateGate) -> None:
         self.gate = gate
         self._slots = SlotCount(gate.rate, SLOTS)
         self._queue = UploadQueue(self._slots.slots)
         self._bells: dict[str, Notice] = {}
+        self.news: Final = News()
 
     async def run(self) -> None:
         """Look for slots that are stuck, and every second have everybody look whether to say something."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.news.run)
+            await self._keep_moving()
+
+    async def _keep_moving(self) -> None:
         passed = self.gate.passed
         while True:
             for _ in range(LOOKS):
