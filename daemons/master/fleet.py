@@ -293,6 +293,7 @@ class Fleet:
             draining=host.draining,
             to_move=self.reconciler.drains.to_move(host.host_id) if host.draining else None,
             why_not=self.reconciler.drains.why_stays(host.host_id) if host.draining else "",
+            short=self.reconciler.drains.short(host.host_id) if host.draining else 0,
         )
 
     def _tell_change(self, host_id: str, reason: str = "") -> bool:

@@ -34,6 +34,7 @@ from interfiles.placement.standing import (
     standing,
     urgency,
 )
+from interfiles.units import format_count
 from interfiles.wire import master_messages as m
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Reconciler:
     def to_challenge(self) -> Doubt | None:
         """What a host could not show, and is to be asked for again now."""
         now = trio.current_time()
-        self.touch(self._doubts.expire(now))
+        self.touch(self._doubts.expire(now) | self._doubts.age(now))
         return self._doubts.to_ask(now)
 
     def why_no_orders(self, host_id: str) -> str:
@@ -253,7 +254,7 @@ class Reconciler:
         Where something of theirs has not been looked at since it changed, what was known of them stays.
         """
         placing = self.view().placing(trio.current_time())
-        to_move, stuck, unclear = Counter[str](), dict[str, str](), set[str]()
+        to_move, short, stuck, unclear = Counter[str](), Counter[str](), dict[str, str](), set[str]()
         away = {host_id for host_id, host in self._view.places.hosts.items() if host.state == "suspect"}
         for host_id in draining:
             for count, file_id in enumerate(self._files_of(host_id), start=1):
@@ -267,13 +268,16 @@ class Reconciler:
                         continue
                     why = placing.hint(file) if stand.missing else None
                     is_on_all = why is not None and why.obstacle == "no-host" and away <= file.copies.keys()
-                    if not (is_on_all and stand.complete):
+                    if is_on_all and stand.complete:
+                        short[host_id] += 1
+                    else:
                         to_move[host_id] += 1
                         if why is not None and why.obstacle not in _SHORT_WAITS:
                             stuck[host_id] = f"{printable(wanted.name)}: {why.text}"
         known = draining & self.view().draining(trio.current_time()) - unclear
-        for host_id in self.drains.look(known, to_move, stuck):
-            self._events.add("drained", host=host_id, reason="it can be switched off")
+        for host_id in self.drains.look(known, to_move, stuck, short):
+            few = f"; {format_count(count, 'file')} with fewer copies than wanted" if (count := short[host_id]) else ""
+            self._events.add("drained", host=host_id, reason=f"it can be switched off{few}")
 
     def _files_of(self, host_id: str) -> list[bytes]:
         return self._registry.files_of(host_id) if self._registry.is_known(host_id) else []

@@ -159,13 +159,15 @@ class Requests:
         return FileRow(info, stand.complete, partial, stand.under_way, outlook.why_not[:MAX_NOTE_LENGTH])
 
     def _note_on(self, row: HostRow) -> str:
-        """What else there is to say of a host: that it drains though it is not up, or why it is given no orders."""
+        """What else there is to say of a host: that it drains though it is not up, or why it is given no copies."""
         registry, reconciler = self._fleet.registry, self._fleet.reconciler
         if registry.is_draining(row.host_id) and row.state != "draining":
             left = reconciler.drains.to_move(row.host_id)
             files = "looking what is to be moved" if left is None else f"{format_count(left, 'file')} to move"
             return f"it drains, and is not up: {files}"
-        return reconciler.why_no_orders(row.host_id)
+        if (why := reconciler.why_no_orders(row.host_id)) or row.state != "live" or row.free:
+            return why
+        return "it has no room for copies; its client's --quota and --keep-free say how much there may be"
 
     def _list_hosts(self, asked: ListHosts) -> HostPage:
         """A page of hosts: what the registry knows, and how they stand with the copies that they are to hold."""

@@ -121,7 +121,13 @@ def replicas_there(report: "ReplicasReport") -> str:
 
 def drained(report: "HostDrainReport") -> str:
     """The result of a drain that is done."""
-    return f"{printable(report.name)} can be switched off: what it has is on other hosts too."
+    few = (
+        f" {format_count(report.short, 'file has', 'files have')} fewer copies than wanted then, as no other host "
+        "could hold one."
+    )
+    return (
+        f"{printable(report.name)} can be switched off: what it has is on other hosts too.{few if report.short else ''}"
+    )
 
 
 def drains(report: "HostDrainReport") -> str:

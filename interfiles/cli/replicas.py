@@ -26,7 +26,6 @@ _AS_WANTED: Final = "wanted"
 replicas_app = typer.Typer(
     help="Change on how many hosts a file is kept.",
     rich_markup_mode=None,
-    no_args_is_help=True,
     epilog=examples("interfiles replicas set -p weights.tracker 5"),
 )
 

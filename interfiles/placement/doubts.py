@@ -8,6 +8,7 @@ DOUBT_S: Final = (
     3600.0  # that a copy does not count whose host can be asked for nothing, since it could not show it last
 )
 ASK_AGAIN_S: Final = 600.0  # until it is asked for the same piece again
+FRESH_S: Final = 30.0  # for a host whose copy is ordered to begin to mend it, before another is made elsewhere
 MAX_DOUBTS: Final = 10_000  # copies: of more the one longest known counts again
 
 
@@ -34,6 +35,7 @@ class Doubts:
     def __init__(self) -> None:
         self._all: dict[tuple[bytes, str], _Since] = {}  # those first that are to be asked first
         self._hosts: dict[bytes, set[str]] = {}  # the same by file
+        self._fresh: dict[tuple[bytes, str], float] = {}  # since when, for `FRESH_S`
 
     def note(self, doubt: Doubt, now: float) -> bool:
         """A host could not show a piece; return whether its copy has counted until now."""
@@ -43,6 +45,8 @@ class Doubts:
             self._drop(*next(iter(self._all)))
         piece = doubt.piece if before is None else before.piece  # it may well be able to show the other
         self._all[key] = _Since(piece, now + DOUBT_S, now + ASK_AGAIN_S)
+        if before is None:
+            self._fresh[key] = now
         self._hosts.setdefault(doubt.file_id, set()).add(doubt.host_id)
         return before is None
 
@@ -72,6 +76,17 @@ class Doubts:
         """The hosts whose copies of a file do not count."""
         return self._hosts.get(file_id, ())
 
+    def is_fresh(self, file_id: bytes, host_id: str, now: float) -> bool:
+        """Whether a host may just be finding out that its copy has bad bytes, to mend them: it has had little time."""
+        return now < self._fresh.get((file_id, host_id), float("-inf")) + FRESH_S
+
+    def age(self, now: float) -> set[bytes]:
+        """Return the files of doubts that are fresh no more since this was called last."""
+        old = [key for key, since in self._fresh.items() if now >= since + FRESH_S]
+        for key in old:
+            del self._fresh[key]
+        return {file_id for file_id, _ in old}
+
     def to_ask(self, now: float) -> Doubt | None:
         """Whom to ask again, and for what: who has waited longest. It has its turn again after others; None: nobody."""
         for (file_id, host_id), since in self._all.items():
@@ -90,6 +105,7 @@ class Doubts:
         return {file_id for file_id, _ in over}
 
     def _drop(self, file_id: bytes, host_id: str) -> None:
+        self._fresh.pop((file_id, host_id), None)
         if self._all.pop((file_id, host_id), None) is not None:
             self._hosts[file_id].discard(host_id)
             if not self._hosts[file_id]:

@@ -46,6 +46,7 @@ class FleetView:
         self._policy = policy
         self._awaited = Awaited(registry.grace_s)
         self._due: set[str] = set()
+        self._unheard: dict[str, str] = {}  # hosts that have not said what they hold since the master started
         self.moved: Final[set[str]] = set()  # hosts that are in another state, for who looks at their files to empty
 
     def refresh(self, now: float) -> None:
@@ -62,12 +63,17 @@ class FleetView:
             room, before = self._registry.room(host_id, now), self.places.hosts.get(host_id)
             host = self._host(room)
             self._awaited.put(room)
+            if room.is_known:
+                self._unheard.pop(host_id, None)
+            else:
+                self._unheard[host_id] = room.name
             self.places.put(host_id, host)
             if before is None or before.state != host.state:
                 self.moved.add(host_id)
         else:
             self.places.drop(host_id)
             self._awaited.drop(host_id)
+            self._unheard.pop(host_id, None)
         self._due.discard(host_id)
 
     def is_awaiting(self, now: float) -> bool:
@@ -78,8 +84,9 @@ class FleetView:
         """A file of `size` bytes and its copies; since when it has had too many is not looked at."""
         copies = self._orders.copies(file_id, self._registry.held(file_id), now)
         for host_id in self._doubts.hosts(file_id):
-            if copies.get(host_id) in COMPLETE:
-                copies[host_id] = "stuck"
+            if (copy := copies.get(host_id)) in COMPLETE:
+                is_mended = copy == "ordered" and self._doubts.is_fresh(file_id, host_id, now)
+                copies[host_id] = "arriving" if is_mended else "stuck"
         return FileView(file_id, size, wanted, copies, None, self._orders.refused_by(file_id, now))
 
     def placing(self, now: float) -> Placing:
@@ -95,11 +102,19 @@ class FleetView:
         if self.is_awaiting(now):
             return Outlook(stand, "the master waits for hosts that were there before to say what they hold")
         placing = self.placing(now)
-        if quickly:
-            hint = placing.hint(file)
-            return Outlook(stand, hint.text if hint is not None else _HAS_TURN)
-        why = placing.why_not(file)
-        return Outlook(stand, why.text if why is not None else _IS_NEXT)
+        why = placing.hint(file) if quickly else placing.why_not(file)
+        if why is None:
+            return Outlook(stand, _HAS_TURN if quickly else _IS_NEXT)
+        unheard = self._who_is_unheard() if why.obstacle == "no-source" else ""
+        return Outlook(stand, why.text + unheard)
+
+    def _who_is_unheard(self) -> str:
+        """That hosts which are not back may have it, in words; empty: all that there are have said what they hold."""
+        if not self._unheard:
+            return ""
+        first, count = min(self._unheard.values()), len(self._unheard)
+        who = f"{first} has" if count == 1 else f"{first} and {count - 1:,} more have"
+        return f"; {who} not said what is there since the master started"
 
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count: all that do not drain, while some are awaited."""

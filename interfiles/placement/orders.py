@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interfiles.wire.master_messages import Holding
 
 ANSWER_S: Final = 30.0  # for a host to take or decline an order, or to give up what it was told to
+MEND_S: Final = 30.0  # for a host to begin to mend a replica with bad bytes, before another is made elsewhere
 STALLED_S: Final = 600.0  # that a copy on its way may go without gaining a piece,
 MAX_RETURNS: Final = 3  # and anew when its host was away, so often between two gains
 MIN_REST_S: Final = 60.0  # that a host which failed is given no orders, twice as long each time in a row,
@@ -51,7 +52,7 @@ class Ended:
 
 @dataclass(slots=True)
 class _Watched:
-    stage: Literal["asked", "arriving", "declined", "releasing"]
+    stage: Literal["asked", "arriving", "mending", "damaged", "declined", "releasing"]
     ordered: bool
     since: float  # of the stage, or when it gained a piece last
     pieces: int = 0  # the most that it has had
@@ -62,7 +63,7 @@ class _Watched:
     @property
     def is_on_its_way(self) -> bool:
         """Whether a copy comes by order, as far as is known."""
-        return self.ordered and self.stage in ("asked", "arriving")
+        return self.ordered and self.stage in ("asked", "arriving", "mending")
 
     def is_getting_on(self, pieces: int, now: float, *, is_up: bool) -> bool:
         """Note that the host has so many pieces; False: it has gained none for too long, and can be told so.
@@ -194,6 +195,8 @@ class Orders:
         for host_id, watched in all_watched.items():
             if watched.stage == "asked":
                 copies.setdefault(host_id, "arriving")
+            elif watched.stage == "mending" and host_id in copies:
+                copies[host_id] = "arriving"
             elif host_id in copies and (watched.stage in ("declined", "releasing") or now - watched.since >= STALLED_S):
                 copies[host_id] = "stuck"
         return copies
@@ -208,17 +211,27 @@ class Orders:
                 self._unwatch(file_id, host_id)
         elif copy in ("arriving", "coming"):
             is_ordered = copy == "arriving"
-            if watched is None or watched.stage == "asked" or watched.ordered != is_ordered:
+            is_new = watched is None or watched.stage in ("asked", "mending", "damaged")
+            if watched is None or is_new or watched.ordered != is_ordered:
                 self._watch(file_id, host_id, _Watched("arriving", is_ordered, now, holding.pieces))
             elif not watched.is_getting_on(holding.pieces, now, is_up=host_id in up) and is_ordered:
                 reason = f"it has gained nothing for {format_duration(STALLED_S)}"
                 ended.append(Ended(host_id, "failed", reason, stalled=True))
                 self._fail(file_id, host_id, now)
+        elif holding.state == "damaged" and holding.ordered and (watched is None or watched.stage != "declined"):
+            self._notice_damaged(file_id, host_id, watched, now)
         elif watched is not None:
             if copy == "ordered":
                 ended.append(Ended(host_id, "complete"))
                 self._succeed(host_id)
             self._unwatch(file_id, host_id)
+
+    def _notice_damaged(self, file_id: bytes, host_id: str, watched: _Watched | None, now: float) -> None:
+        """A replica has bad bytes: its host mends it by itself, which costs less than to make another."""
+        if watched is None or watched.stage not in ("mending", "damaged"):
+            self._watch(file_id, host_id, _Watched("mending", True, now))
+        elif watched.stage == "mending" and now - watched.since >= MEND_S:
+            self._watch(file_id, host_id, _Watched("damaged", True, watched.since))
 
     def _notice_missing(
         self, file_id: bytes, host_id: str, watched: _Watched, up: Collection[str], now: float, ended: list[Ended]

@@ -229,16 +229,24 @@ class Placing:
 
     def _why_no_room(self, file: FileView) -> str:
         if (most := self._roomiest(file)) is None:
-            return f"no other host could hold one ({'; '.join(self._why_no_host())})"
+            return f"no other host could hold one ({'; '.join(self._why_no_host(file))})"
         free = format_bytes(max(0, self._hosts[most].free))
         return (
             f"no other live host has room for {format_bytes(file.size)} ({self._hosts[most].name} has the most: {free})"
         )
 
-    def _why_no_host(self) -> Iterator[str]:
+    def _why_no_host(self, file: FileView) -> Iterator[str]:
         """What hosts there are, none of which could hold a copy, in words; what people can do something about first."""
         live = self._places.live()
+        stuck = sorted(
+            self._hosts[host_id].name
+            for host_id, copy in file.copies.items()
+            if copy == "stuck" and _state(self._hosts, host_id) == "live"
+        )
         yield f"{format_count(live, 'live host')}, all with some of it or set against it" if live else "no live host"
+        if stuck:
+            more = f" and {len(stuck) - 1:,} more" if len(stuck) > 1 else ""
+            yield f"not whole or not wanted on {stuck[0]}{more}"
         by_state: dict[HostState, list[str]] = {}
         for host in self._hosts.values():
             by_state.setdefault(host.state, []).append(host.name)

@@ -76,6 +76,7 @@ def test_no_daemon(interfiles: Command, tmp_path: Path) -> None:
         (["hosts", "frob"], "no such command 'frob'; see `interfiles hosts --help`."),
         (["status", "--jsn"], "no such option: --jsn (Possible options: --json); see `interfiles status --help`."),
         (["status", "extra"], "got unexpected extra argument(s) (extra); see `interfiles status --help`."),
+        (["replicas"], "missing command; see `interfiles replicas --help`."),
         (["download"], "the file (a tracker file, a file id or a name) is missing; name it with -p."),
         (["upload"], "the file or directory is missing; name it with -p."),
         (["upload", "-p"], "option '-p' requires an argument; see `interfiles --help`."),

@@ -42,6 +42,14 @@ def test_a_drain_is_watched_until_the_host_can_be_switched_off(interfiles: Comma
     ], "watching changes nothing, and goes by the id"
 
 
+def test_what_has_fewer_copies_than_wanted_then_is_said(interfiles: Command, master: FakeDaemon) -> None:
+    master.will(msgspec.structs.replace(DONE, short=2))
+    assert interfiles("hosts", "drain", "render-07", "--state", master.socket.parent).out == (
+        "render-07 can be switched off: what it has is on other hosts too. 2 files have fewer copies than wanted then, "
+        "as no other host could hold one.\n"
+    )
+
+
 def test_json_is_one_object_at_the_end(interfiles: Command, master: FakeDaemon) -> None:
     master.will(STUCK)
     master.will(DONE)

@@ -1,6 +1,6 @@
 """Copies that do not count because their hosts could not show a piece."""
 
-from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S, MAX_DOUBTS, Doubt, Doubts
+from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S, FRESH_S, MAX_DOUBTS, Doubt, Doubts
 
 FILE, OTHER = b"f" * 32, b"o" * 32
 DOUBT = Doubt(FILE, "liar", 7)
@@ -37,6 +37,23 @@ def test_who_cannot_be_asked_any_more_is_believed_in_the_end() -> None:
     assert doubts.expire(2 * DOUBT_S) == {FILE}
     assert set(doubts.hosts(FILE)) == set()
     assert doubts.note(DOUBT, 2 * DOUBT_S), "it had counted again"
+
+
+def test_a_host_has_some_time_to_find_out_and_begin_to_mend() -> None:
+    doubts = Doubts()
+    doubts.note(DOUBT, 0)
+    assert doubts.is_fresh(FILE, "liar", FRESH_S - 1)
+    assert not doubts.is_fresh(OTHER, "liar", 0)
+    assert doubts.age(FRESH_S - 1) == set()
+    doubts.note(DOUBT, FRESH_S - 1)
+    assert not doubts.is_fresh(FILE, "liar", FRESH_S), "what is said again is no news"
+    assert doubts.age(FRESH_S) == {FILE}
+    assert doubts.age(FRESH_S) == set()
+    doubts.end(DOUBT)
+    doubts.note(DOUBT, 100)
+    assert doubts.is_fresh(FILE, "liar", 100)
+    doubts.end(DOUBT)
+    assert doubts.age(1000) == set()
 
 
 def test_each_of_many_has_its_turn() -> None:

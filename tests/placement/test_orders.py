@@ -124,6 +124,33 @@ class TestAnOrder:
         assert arriving.copies(FILE, held(), 10_000) == {"a": "arriving"}
         assert arriving.notice(FILE, held(), UP, 10_001) == [], "it has its time again when it is back"
 
+    def test_that_has_bad_bytes_is_on_its_way_again_as_its_host_mends_it(self, arriving: Orders) -> None:
+        arriving.notice(FILE, held("complete", 4), UP, 2)
+        assert arriving.notice(FILE, held("damaged", 3), UP, 100) == []
+        assert arriving.copies(FILE, held("damaged", 3), 100) == {"a": "arriving"}
+        assert (arriving.watched(), arriving.arriving("a")) == ({FILE}, 1)
+        assert arriving.notice(FILE, held("fetching", 3), UP, 101) == []
+        assert arriving.copies(FILE, held("fetching", 3), 101) == {"a": "arriving"}
+        assert arriving.notice(FILE, held("complete", 4), UP, 102) == [COMPLETE]
+        assert (arriving.watched(), arriving.arriving("a")) == (set(), 0)
+
+    def test_that_has_bad_bytes_and_is_not_mended_soon_does_not_count(self, arriving: Orders) -> None:
+        arriving.notice(FILE, held("complete", 4), UP, 2)
+        for now in (100, 100 + o.MEND_S - 1):
+            assert arriving.notice(FILE, held("damaged", 3), UP, now) == []
+            assert arriving.copies(FILE, held("damaged", 3), now) == {"a": "arriving"}
+        for now in (100 + o.MEND_S, 10_000):
+            assert arriving.notice(FILE, held("damaged", 3), UP, now) == []
+            assert arriving.copies(FILE, held("damaged", 3), now) == {"a": "stuck"}
+            assert arriving.arriving("a") == 0
+        assert arriving.notice(FILE, held("fetching", 3), UP, 10_001) == []
+        assert arriving.copies(FILE, held("fetching", 3), 10_001) == {"a": "arriving"}, "better late than never"
+
+    def test_what_a_person_has_is_not_mended_by_itself(self) -> None:
+        orders = Orders()
+        assert orders.notice(FILE, held("damaged", 3, ordered=False), UP, 0) == []
+        assert orders.copies(FILE, held("damaged", 3, ordered=False), 0) == {"a": "stuck"}
+
     def test_that_a_person_takes_over_is_none_any_more(self, arriving: Orders) -> None:
         assert arriving.notice(FILE, held(ordered=False), UP, 2) == []
         assert arriving.arriving("a") == 0

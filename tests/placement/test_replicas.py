@@ -122,6 +122,12 @@ class TestWhyNot:
         text = "no other host could hold one (2 live hosts, all with some of it or set against it)"
         assert why_not(file("a=own b=ordered"), hosts("a b")) == ("no-host", text)
 
+    def test_a_copy_that_is_not_whole_is_named(self) -> None:
+        text = "no other host could hold one (2 live hosts, all with some of it or set against it; not whole or not {})"
+        assert why_not(file("a=own b=stuck c=stuck"), hosts("a b c=gone d=gone"))[1].endswith("on b; 2 gone)")
+        assert why_not(file("a=own b=stuck"), hosts("a b"))[1] == text.format("wanted on b")
+        assert why_not(file("a=own b=stuck c=stuck"), hosts("a b c"))[1].endswith("not wanted on b and 1 more)")
+
     @pytest.mark.parametrize(
         ("fleet", "there"),
         [

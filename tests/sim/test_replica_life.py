@@ -152,6 +152,20 @@ async def test_a_bad_piece_of_a_replica_is_fetched_again(tmp_path: Path, autojum
         assert "corrupt" in kinds
 
 
+async def test_a_bad_piece_of_a_replica_has_no_other_copy_made(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c d", replicas=2) as (fleet, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await until_copies(hosts[0], report.id, 2)
+        (replica,) = holders(fleet, report.id)
+        flip(replica, 2 * MIN_PIECE_BYTES + 5)
+        await host_of(hosts, replica).verify(report.id)
+        await trio.sleep(100)
+        assert holders(fleet, report.id) == [replica]
+        kinds = [event.kind for event in (await fleet.admin.events(last=50)).events if event.file]
+        assert kinds == ["published", "ordered", "complete", "corrupt", "complete"]
+        assert (await hosts[0].stat(report.id)).replicas.complete == 2
+
+
 async def test_a_replica_that_somebody_changed_is_made_anew(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running_fleet(tmp_path, "a b", replicas=2) as (fleet, [a, _]):
         path = content(a)

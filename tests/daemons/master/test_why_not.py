@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from interfiles.wire import master_messages as m
-from tests.daemons.master.scripted import Client, Fleet, manifest
+from tests.daemons.master.scripted import Client, Fleet, holding, manifest
 
 FILE = manifest("a").file_id
 FULL = "the disk of /srv is full"
@@ -145,3 +145,29 @@ async def test_a_file_that_was_published_a_moment_ago_is_said_to_be_next(
         await until_complete(asker, FILE)
         assert await why_not(asker) == ["", ""]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_file_whose_holder_is_not_back_since_the_master_started_is_not_said_to_be_nowhere(
+    fleet: Fleet, autojump_clock: MockClock
+) -> None:
+    holder, asker = await fleet.join("holder"), await fleet.join("asker")
+    await holder.publish(manifest("a"), replicas=1)
+    await holder.announce(holding(FILE))
+    await fleet.stop()
+    await fleet.start()
+    asker = await fleet.rejoin(asker)
+    for _ in range(30):  # longer than the grace time
+        await asker.announce()
+        await trio.sleep(5)
+    why = "no host has all of it; holder has not said what is there since the master started"
+    assert await why_not(asker) == [why, why]
+    await fleet.rejoin(holder, holdings=[holding(FILE)])
+    assert await why_not(asker) == ["", ""]
+
+
+async def test_a_host_without_room_is_shown_as_such(fleet: Fleet, autojump_clock: MockClock) -> None:
+    full = await fleet.join("full")
+    await full.send(m.Heartbeat(full.beats + 1, 100, 0, False, []))
+    await trio.sleep(1)
+    why = "it has no room for copies; its client's --quota and --keep-free say how much there may be"
+    assert (await full.hosts())["full"].note == why
