@@ -7,6 +7,7 @@ MIN_STALL_S: Final = 0.5  # a process that is paused for a moment is no stall ye
 MAX_STALL_S: Final = 20.0
 BUSY_SILENCE_S: Final = 2.0  # between two signs of being busy, which are about a second apart
 UNMEASURED_S: Final = 0.5  # what a peer that has sent nothing yet is taken to need
+KNOWN_BLOCKS: Final = 4  # from so many on a peer is known: its first ones may have come in a burst
 _SHARE: Final = 1 / 8  # of the newest block in the mean (RFC 6298)
 _FIRST_BYTES: Final = 64 << 10  # of a block: fewer say little about how quickly it comes
 
@@ -23,6 +24,7 @@ class PeerTiming:
         self._begun_at = now  # the block that is coming, of which so many bytes are here
         self._arrived_bytes = 0
         self._s_per_byte: float | None = None
+        self._blocks = 0
         self._mean_s: float | None = None
         self._deviation_s = 0.0
         self._paused_at: float | None = None
@@ -71,6 +73,7 @@ class PeerTiming:
         """
         pace = (now - self._block_since) / max(length, _FIRST_BYTES)  # a tiny one says nothing of a peer's rate
         took = max(now - self._block_since - self._paused_s, 0.0)
+        self._blocks += 1
         self._block_since = self._heard_at = now
         self._paused_s = 0.0
         if self._mean_s is None or self._s_per_byte is None:
@@ -79,6 +82,11 @@ class PeerTiming:
             self._deviation_s += (abs(took - self._mean_s) - self._deviation_s) / 4
             self._mean_s += (took - self._mean_s) * _SHARE
             self._s_per_byte += (pace - self._s_per_byte) * _SHARE
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has sent enough for its rate to be relied on."""
+        return self._blocks >= KNOWN_BLOCKS
 
     @property
     def rate(self) -> float:
@@ -96,8 +104,11 @@ class PeerTiming:
 
     def left_s(self, count: int, now: float) -> float:
         """Seconds until so many bytes have come, those of the block that is coming included, as slow as it comes."""
-        pace = (now - self._begun_at) / (self._arrived_bytes + _FIRST_BYTES)
-        return max(pace, self._s_per_byte or 0.0) * max(count - self._arrived_bytes, 0)
+        return self.pace(now) * max(count - self._arrived_bytes, 0)
+
+    def pace(self, now: float) -> float:
+        """Seconds for each byte of the block that is coming."""
+        return (now - self._begun_at) / (self._arrived_bytes + _FIRST_BYTES)
 
     def deadline(self) -> float:
         """When its silence is a stall."""

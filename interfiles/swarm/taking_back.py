@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 TAKEOVER_FACTOR: Final = 3.0  # who would begin so many times later ...
 TAKEOVER_MARGIN_S: Final = 0.5  # ... and by so much, loses what was asked of it
-ANSWER_S: Final = 0.5  # and has so much longer to let go of it
+ANSWER_S: Final = 0.5  # and has so much longer to let go of it, or as long as a piece usually takes,
+ANSWER_PIECES: Final = 3  # or so many where one is coming: its word is behind that
 STEAL_FACTOR: Final = 2.0  # who would take so many times longer ...
-STEAL_MARGIN_S: Final = 0.5  # ... and so much, loses even what is coming
+STEAL_MARGIN_S: Final = 0.5  # ... and so much, or as long as a piece usually takes, loses even what is coming
 MAX_STEALS: Final = 4  # of one piece that is coming: bounds what a swarm of slow peers can waste on it
 
 
@@ -194,9 +195,25 @@ class TakingBack:
             slower_s = wait_s - needed_s * TAKEOVER_FACTOR
             if has_backlog or slower_s > TAKEOVER_MARGIN_S or (is_near and self._abroad.is_foreign(name)):
                 waiting |= asked
-            if slower_s > TAKEOVER_MARGIN_S + ANSWER_S:
-                overdue |= leaving
+            if leaving and slower_s > TAKEOVER_MARGIN_S + ANSWER_S:
+                pieces = 1 if other.coming is None else ANSWER_PIECES
+                if slower_s > TAKEOVER_MARGIN_S + pieces * self._usual_s((peer, name), now):
+                    overdue |= leaving
         return waiting, overdue
+
+    def _usual_s(self, without: tuple[str, str], now: float) -> float:
+        """Seconds that a piece usually takes from other peers: the median of those known, and of what is coming; 0 if
+        there are none.
+        """
+        times, length = list[float](), self._picker.piece_bytes
+        for name, other in self._peers.items():
+            if name in without:
+                continue
+            if other.timing.is_known:
+                times.append(other.timing.needed_s(length))
+            elif other.coming is not None:
+                times.append(other.timing.pace(now) * length)
+        return sorted(times)[len(times) // 2] if times else 0.0
 
     def _best_steal(self, peer: str, offered: int, now: float) -> PieceIndex | None:
         """The coming piece that its owner will take longest for, if this peer is clearly quicker with all of it.
@@ -220,6 +237,11 @@ class TakingBack:
             length = self._geometry.piece_length(piece)
             left = other.timing.left_s(length - other.received_bytes, now)
             needed = state.timing.needed_s(owed_bytes + length)
-            if left > max(longest, needed * STEAL_FACTOR + STEAL_MARGIN_S):
+            if left <= max(longest, needed * STEAL_FACTOR + STEAL_MARGIN_S):
+                continue
+            usual = self._usual_s((peer, name), now)
+            if not state.timing.is_known:  # its first blocks, which come from buffers, say little on slow lines
+                needed = max(needed, usual * (owed_bytes + length) / self._picker.piece_bytes)
+            if left > needed * STEAL_FACTOR + usual:
                 best, longest = piece, left
         return best

@@ -7,6 +7,7 @@ import pytest
 from interfiles.errors import RemoteProtocolError
 from interfiles.geometry import BLOCK_BYTES, Block, PieceIndex
 from interfiles.swarm.decisions import Arrival, Cancelled, Decision
+from interfiles.swarm.peer_timing import KNOWN_BLOCKS
 from interfiles.swarm.request_scheduler import RequestScheduler
 from tests.swarm.pieces import geometry, pieces, write
 
@@ -141,3 +142,50 @@ def test_what_nobody_waits_for_any_more_may_be_asked_of_all_that_offer_it() -> N
     made.remove_peer("b")
     assert made.on_dropped("source", 7) == ["source"], "c does not have it"
     assert ask(made, "source").asks == [7]
+
+
+def on_slow_lines(*, arrived: dict[str, int]) -> RequestScheduler:
+    """Four pieces are coming, each from another peer; so many bytes of each are here after 2.5 s. All have all."""
+    made = RequestScheduler(geometry(5, piece_size=BLOCK_BYTES), pieces("....#"))
+    for number, (name, count) in enumerate(arrived.items()):
+        made.add_peer(name, pieces("".join("#" if at == number else "." for at in range(5))), 0.0)
+        assert ask(made, name, 0.0).asks == [number]
+        begin(made, name, number)
+        made.timing(name).hear(2.5, count)
+    made.add_peer("idle", pieces("#####"), 0.0)
+    return made
+
+
+def test_nobody_loses_what_is_coming_for_being_as_slow_as_all_are() -> None:
+    made = on_slow_lines(arrived=dict.fromkeys("abcd", BLOCK_BYTES // 2))
+    assert ask(made, "idle", 2.6) == Decision()
+
+
+def test_a_first_block_that_came_in_a_burst_says_little() -> None:
+    made = on_slow_lines(arrived=dict.fromkeys("abcd", BLOCK_BYTES // 2))
+    made.timing("idle").start(2.5)
+    made.on_block_end("idle", BLOCK_BYTES, 2.51)
+    assert ask(made, "idle", 2.6) == Decision()
+    for _ in range(KNOWN_BLOCKS):
+        made.on_block_end("idle", BLOCK_BYTES, 2.52)
+    assert ask(made, "idle", 2.6) == Decision(), "a piece that is as quick as is usual is not worth fetching twice"
+
+
+def test_who_is_much_slower_than_all_loses_what_is_coming() -> None:
+    made = on_slow_lines(arrived={"a": BLOCK_BYTES // 2, "b": BLOCK_BYTES // 2, "c": BLOCK_BYTES // 2, "slow": 1000})
+    assert ask(made, "idle", 2.6) == Decision([PieceIndex(3)], [Cancelled("slow", PieceIndex(3), even_begun=True)])
+
+
+def test_the_word_of_a_peer_is_waited_for_while_what_it_sends_is_in_front_of_it() -> None:
+    made = RequestScheduler(geometry(3, piece_size=BLOCK_BYTES), pieces("..."))
+    for name, offered in {"a": "##.", "b": ".#.", "c": "..#"}.items():
+        made.add_peer(name, pieces(offered), 0.0)
+    assert (ask(made, "a", 0.0).asks, ask(made, "c", 0.0).asks) == ([0, 1], [2])
+    begin(made, "a", 0)
+    begin(made, "c", 2)
+    for name in ("a", "c"):
+        made.timing(name).hear(2.0, BLOCK_BYTES // 2)
+    assert ask(made, "b", 2.1) == Decision([], [Cancelled("a", PieceIndex(1), even_begun=False)])
+    assert ask(made, "b", 4.0) == Decision(), "a piece takes some four seconds here"
+    end(made, "c", 2)
+    assert ask(made, "b", 4.0).asks == [1], "nothing says so any more"
