@@ -57,6 +57,7 @@ CLEAR_S: Final = float(HOUR)  # between two looks for leftovers that are too old
 REMOVED_REST_S: Final = float(DAY)  # until the master may ask again for what a person removed here,
 UNFIT_REST_S: Final = 600.0  # or for what is paused, damaged or withdrawn here
 _DISK_TROUBLE: Final = (NoSpace, NotPermitted, StorageFailed)
+_BY_HAND: Final = "it was removed from this host by hand"
 
 log = structlog.get_logger()
 
@@ -126,6 +127,7 @@ class Replicas:
     async def keep_away(self, file_id: FileId) -> None:
         """A person removes a file from this host: it is no place for a replica of it, for a while."""
         await self._database.run(self._jobs.keep_away, file_id, self._wall_clock())
+        self._decline(file_id, Refused(_BY_HAND), rest_s=REMOVED_REST_S)  # before it is gone: not to be ordered again
 
     async def _carry_out(self, message: Errand, room: trio.Semaphore) -> None:
         try:
@@ -169,7 +171,7 @@ class Replicas:
             return None if known.is_complete or known.is_fetching else (f"it is {known.doing} here", UNFIT_REST_S)
         since = self._wall_clock() - REMOVED_REST_S
         is_unwanted = await self._database.run(self._jobs.is_unwanted, file_id, since)
-        return ("it was removed from this host by hand", REMOVED_REST_S) if is_unwanted else None
+        return (_BY_HAND, REMOVED_REST_S) if is_unwanted else None
 
     async def _hold(self, file_id: FileId) -> None:
         """Begin to fetch."""

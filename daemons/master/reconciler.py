@@ -104,6 +104,8 @@ class Reconciler:
         """A host does not hold what it was ordered to; what it was not ordered to it need not decline."""
         now = trio.current_time()
         if not self._orders.may_decline(answer.file_id, host_id, now):
+            if answer.rest_s and host_id in self._registry.held(answer.file_id):  # a person removes what it has
+                self._orders.declined(answer.file_id, host_id, rest_s=answer.rest_s, whole_host=False, now=now)
             return
         self._orders.declined(answer.file_id, host_id, rest_s=answer.rest_s, whole_host=answer.whole_host, now=now)
         self._events.add("failed", host=host_id, file=answer.file_id, reason=printable(answer.text))

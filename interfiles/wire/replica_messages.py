@@ -26,6 +26,8 @@ class Release(Message, frozen=True, tag=44):
 class Declined(Message, frozen=True, tag=45):
     """Answers `Order`, at once or when it turns out later: the host does not hold the copy, in words why.
 
+    Also told when a person is about to remove a file there.
+
     `rest_s`: it need not be asked to hold this file for so long; 0: for as long as the master likes. `whole_host`: nor
     other files.
     """

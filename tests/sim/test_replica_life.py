@@ -194,6 +194,25 @@ async def test_verify_of_a_changed_replica_had_people_mend_what_mends_itself(
         assert (await b.verify(report.id)).bad_pieces == []
 
 
+async def test_what_is_removed_here_is_not_ordered_here_again(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with running_fleet(tmp_path, "a b c", replicas=2) as (fleet, hosts):
+        report, _ = await hosts[0].upload(content(hosts[0]))
+        await until_copies(hosts[0], report.id, 2)
+        (replica,) = holders(fleet, report.id)
+        await host_of(hosts, replica).ask(c.Remove(report.id, local=True, delete=False), RemoveReport)
+        await trio.sleep(60)
+        (other,) = holders(fleet, report.id)
+        assert other != replica
+        events = [event for event in (await fleet.admin.events(last=50)).events if event.file]
+        assert [event.kind for event in events] == [
+            "published",
+            *["ordered", "complete"],
+            "lost",
+            "ordered",
+            "complete",
+        ]
+
+
 async def test_rm_takes_replicas_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with running_fleet(tmp_path, "a b c", replicas=3) as (fleet, hosts):
         path = content(hosts[0])
