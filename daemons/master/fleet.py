@@ -22,6 +22,7 @@ from daemons.master.reconciler import Reconciler
 from daemons.master.trust import Issued, Trust, removed
 from interfiles.errors import CertificateRefused, NoSpace, Refused, StorageFailed, UnknownHost, printable
 from interfiles.placement.awaited import LAST_SEEN_EVERY_S
+from interfiles.placement.drains import Left
 from interfiles.placement.events import EventKind
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue
@@ -286,14 +287,16 @@ class Fleet:
 
     def _drained(self, host: Host) -> HostDrainReport:
         state = self.registry.state(host.host_id, trio.current_time())
+        left = self.reconciler.drains.left(host.host_id) if host.draining else Left()
         return HostDrainReport(
             host=host.host_id,
             name=host.name,
             state=state,
             draining=host.draining,
             to_move=self.reconciler.drains.to_move(host.host_id) if host.draining else None,
-            why_not=self.reconciler.drains.why_stays(host.host_id) if host.draining else "",
-            short=self.reconciler.drains.short(host.host_id) if host.draining else 0,
+            left_bytes=left.bytes,
+            why_not=left.why_stays,
+            short=left.short,
         )
 
     def _tell_change(self, host_id: str, reason: str = "") -> bool:

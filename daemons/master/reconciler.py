@@ -8,7 +8,6 @@ time. `interfiles.placement` decides; here is what it is told and what is done a
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -18,8 +17,9 @@ import trio
 
 from daemons.master.unsettled import SLICE_FILES, Unsettled
 from interfiles.errors import NoSpace, StorageFailed, printable
+from interfiles.geometry import choose_piece_size
 from interfiles.placement.doubts import Doubts
-from interfiles.placement.drains import Drains
+from interfiles.placement.drains import Drains, Left
 from interfiles.placement.fleet_view import FleetView
 from interfiles.placement.orders import Orders
 from interfiles.placement.replicas import MAX_LOOKED_AFTER, plan, releases
@@ -60,6 +60,7 @@ MAX_TRIMS: Final = 1024  # files with copies too many that are looked at in one 
 MAX_LEFT_OVER: Final = 10_000  # files of which it is known who has given them up
 TRIM_GRACES: Final = 5  # a copy that is one too many is kept for so many grace times
 
+_COMING: Final = frozenset({"arriving", "coming"})
 _SHORT_WAITS: Final = frozenset({"busy", "turn"})  # obstacles that go away by themselves
 
 log = structlog.get_logger()
@@ -256,7 +257,7 @@ class Reconciler:
         Where something of theirs has not been looked at since it changed, what was known of them stays.
         """
         placing = self.view().placing(trio.current_time())
-        to_move, short, stuck, unclear = Counter[str](), Counter[str](), dict[str, str](), set[str]()
+        found, unclear = {host_id: Left() for host_id in draining}, set[str]()
         away = {host_id for host_id, host in self._view.places.hosts.items() if host.state == "suspect"}
         for host_id in draining:
             for count, file_id in enumerate(self._files_of(host_id), start=1):
@@ -270,16 +271,28 @@ class Reconciler:
                         continue
                     why = placing.hint(file) if stand.missing else None
                     is_on_all = why is not None and why.obstacle == "no-host" and away <= file.copies.keys()
+                    left = found[host_id]
                     if is_on_all and stand.complete:
-                        short[host_id] += 1
-                    else:
-                        to_move[host_id] += 1
-                        if why is not None and why.obstacle not in _SHORT_WAITS:
-                            stuck[host_id] = f"{printable(wanted.name)}: {why.text}"
+                        left.short += 1
+                        continue
+                    left.files += 1
+                    left.bytes += self._left_bytes(wanted, file)
+                    if why is not None and why.obstacle not in _SHORT_WAITS:
+                        left.why_stays = f"{printable(wanted.name)}: {why.text}"
         known = draining & self.view().draining(trio.current_time()) - unclear
-        for host_id in self.drains.look(known, to_move, stuck, short):
-            few = f"; {format_count(count, 'file')} with fewer copies than wanted" if (count := short[host_id]) else ""
+        for host_id in self.drains.look(known, found):
+            short = found[host_id].short
+            few = f"; {format_count(short, 'file')} with fewer copies than wanted" if short else ""
             self._events.add("drained", host=host_id, reason=f"it can be switched off{few}")
+
+    def _left_bytes(self, wanted: Wanted, file: FileView) -> int:
+        """How much of a file has not come anywhere yet: of the copy on its way that has come furthest."""
+        held, count = self._registry.held(file.file_id), -(-wanted.size // choose_piece_size(wanted.size))
+        most = max(
+            (held[host_id].pieces for host_id, copy in file.copies.items() if copy in _COMING and host_id in held),
+            default=0,
+        )
+        return wanted.size * max(count - most, 0) // count if count else 0
 
     def _files_of(self, host_id: str) -> list[bytes]:
         return self._registry.files_of(host_id) if self._registry.is_known(host_id) else []

@@ -81,7 +81,7 @@ class Drain:
         self._host = host
         self._tells = tells
         self._told = ""
-        self._told_to_move: int | None = None
+        self._told_left = (0, 0)  # files and bytes
         self._told_at = 0.0
 
     async def begin(self, admin: "Admin") -> "HostDrainReport":
@@ -127,11 +127,12 @@ class Drain:
                 self._remark("the master is away", _LEFT)
 
     def _tell_progress(self, report: "HostDrainReport", now: float) -> None:
-        """Say how many files are left, if there are as many no more as when that was said last, and not too often."""
-        if self.line.is_shown or not self._tells or report.to_move in (None, self._told_to_move):
+        """Say how much is left, if that is not as much as when it was said last, and not too often."""
+        left = (report.to_move or 0, report.left_bytes)
+        if self.line.is_shown or not self._tells or report.to_move is None or left == self._told_left:
             return
         if now - self._told_at >= TELL_S:
-            self._told_to_move, self._told_at = report.to_move, now
+            self._told_left, self._told_at = left, now
             self.line.remark(f"interfiles: {printable(report.name)} has {phrases.left_to_move(report)}.")
 
     def _remark(self, why: str, what_now: str) -> None:

@@ -143,7 +143,8 @@ def left_to_move(report: "HostDrainReport") -> str:
     """How far a drain is."""
     if report.to_move is None:
         return "looking what is to be moved"
-    return f"{format_count(report.to_move, 'file')} to move"
+    size = f", {format_bytes(report.left_bytes)}" if report.left_bytes else ""
+    return f"{format_count(report.to_move, 'file')} to move{size}"
 
 
 def drain_waits(report: "HostDrainReport") -> str:

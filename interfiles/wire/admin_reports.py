@@ -88,8 +88,9 @@ class HostDrainReport(Report, frozen=True, kw_only=True):
     """A host, and whether it drains. `state` as in `HostReport`.
 
     `to_move`: how many files that it holds are still to be copied to others, None: it is not known yet; at 0 it can be
-    switched off. `why_not`: why some of them cannot be copied now, empty: there is no such reason. `short`: files that
-    have fewer copies than wanted then, as no other host could hold one.
+    switched off. `left_bytes`: of these, that have not come anywhere yet. `why_not`: why some of them cannot be copied
+    now, empty: there is no such reason. `short`: files that have fewer copies than wanted then, as no other host could
+    hold one.
     """
 
     host: str
@@ -97,6 +98,7 @@ class HostDrainReport(Report, frozen=True, kw_only=True):
     state: str
     draining: bool
     to_move: int | None
+    left_bytes: int = 0
     why_not: str = ""
     short: int = 0
 

@@ -50,6 +50,17 @@ def test_what_has_fewer_copies_than_wanted_then_is_said(interfiles: Command, mas
     )
 
 
+async def test_how_much_of_a_large_file_is_left_is_said(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = [msgspec.structs.replace(MOVING, to_move=1, left_bytes=(100 - n) * 10**9) for n in range(70)]
+    await Drain("render-07").follow(cast("Admin", Scripted([*large, DONE])))
+    assert capsys.readouterr().err.splitlines() == [
+        "interfiles: render-07 has 1 file to move, 70.0 GB.",
+        "interfiles: render-07 has 1 file to move, 40.0 GB.",
+    ]
+
+
 def test_json_is_one_object_at_the_end(interfiles: Command, master: FakeDaemon) -> None:
     master.will(STUCK)
     master.will(DONE)

@@ -206,6 +206,23 @@ async def test_a_host_is_drained_and_undrained(tmp_path: Path, autojump_clock: M
         assert (looked.draining, looked.to_move) == (False, None), "looking begins nothing"
 
 
+async def test_how_far_the_drain_of_a_large_file_is_and_what_is_on_too_few_hosts_then(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_fleet(tmp_path, "a b", replicas=1) as (fleet, hosts):
+        await hosts[0].upload(content(hosts[0], size=10 * SIZE))
+        await hosts[0].upload(content(hosts[0], "both", seed=2), replicas=2)
+        await trio.sleep(30)
+        fleet.network.set_link(hosts[0].ip, Link(uplink_bytes_per_s=SIZE / 10))
+        told = await until_drained(fleet, hosts[0], within_s=300)
+        left = [one.left_bytes for one in told if one.to_move]
+        assert left == sorted(left, reverse=True)
+        assert 10 * SIZE >= left[1] > left[len(left) // 2] > left[-1]
+        assert (told[-1].left_bytes, told[-1].short) == (0, 1)
+        done = ("drained", "it can be switched off; 1 file with fewer copies than wanted")
+        assert (await told_of_drains(fleet, "a")) == [("draining", "by hand"), done]
+
+
 async def test_a_drain_goes_on_when_the_master_is_restarted_and_its_end_is_told_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
