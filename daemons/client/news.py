@@ -16,6 +16,7 @@ NEWS_S: Final = 0.02
 
 @dataclass(slots=True)
 class _Watched:
+    seen: int  # changes before anybody followed: no news
     bells: dict[Notice, None] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -43,7 +44,7 @@ class News:
     def follow(self, changed: Notice, bell: Notice) -> None:
         """Ring this bell after each change from now on: at once, or `NEWS_S` after the one before."""
         if changed not in self._watched:
-            self._watched[changed] = watched = _Watched()
+            self._watched[changed] = watched = _Watched(changed.count)
             if self._nursery is not None:
                 self._nursery.start_soon(_watch, changed, watched)
         self._watched[changed].bells[bell] = None
@@ -60,10 +61,9 @@ class News:
 
 
 async def _watch(changed: Notice, watched: _Watched) -> None:
-    seen = changed.count
     with watched.scope:
         while True:
-            seen = await changed.later_than(seen)
+            watched.seen = await changed.later_than(watched.seen)
             for bell in watched.bells:
                 bell.tell()
             await trio.sleep(NEWS_S)

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from interfiles.placement.orders import MEND_S
+
 DOUBT_S: Final = (
     3600.0  # that a copy does not count whose host can be asked for nothing, since it could not show it last
 )
 ASK_AGAIN_S: Final = 600.0  # until it is asked for the same piece again
-FRESH_S: Final = 30.0  # for a host whose copy is ordered to begin to mend it, before another is made elsewhere
 MAX_DOUBTS: Final = 10_000  # copies: of more the one longest known counts again
 
 
@@ -35,7 +36,7 @@ class Doubts:
     def __init__(self) -> None:
         self._all: dict[tuple[bytes, str], _Since] = {}  # those first that are to be asked first
         self._hosts: dict[bytes, set[str]] = {}  # the same by file
-        self._fresh: dict[tuple[bytes, str], float] = {}  # since when, for `FRESH_S`
+        self._fresh: dict[tuple[bytes, str], float] = {}  # since when, for `MEND_S`
 
     def note(self, doubt: Doubt, now: float) -> bool:
         """A host could not show a piece; return whether its copy has counted until now."""
@@ -78,11 +79,11 @@ class Doubts:
 
     def is_fresh(self, file_id: bytes, host_id: str, now: float) -> bool:
         """Whether a host may just be finding out that its copy has bad bytes, to mend them: it has had little time."""
-        return now < self._fresh.get((file_id, host_id), float("-inf")) + FRESH_S
+        return now < self._fresh.get((file_id, host_id), float("-inf")) + MEND_S
 
     def age(self, now: float) -> set[bytes]:
         """Return the files of doubts that are fresh no more since this was called last."""
-        old = [key for key, since in self._fresh.items() if now >= since + FRESH_S]
+        old = [key for key, since in self._fresh.items() if now >= since + MEND_S]
         for key in old:
             del self._fresh[key]
         return {file_id for file_id, _ in old}

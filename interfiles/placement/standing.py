@@ -148,7 +148,7 @@ def _why_uncounted(copy: Copy, state: HostState) -> str:
     """Why what a host has of a file does not count; empty: it does."""
     if state in ("gone", "draining"):
         return state
-    return "not whole" if copy == "stuck" else ""
+    return "not whole or not wanted" if copy == "stuck" else ""
 
 
 def urgency(file: FileView, stand: Standing) -> tuple[int, int, bytes]:

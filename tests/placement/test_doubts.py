@@ -1,6 +1,7 @@
 """Copies that do not count because their hosts could not show a piece."""
 
-from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S, FRESH_S, MAX_DOUBTS, Doubt, Doubts
+from interfiles.placement.doubts import ASK_AGAIN_S, DOUBT_S, MAX_DOUBTS, Doubt, Doubts
+from interfiles.placement.orders import MEND_S
 
 FILE, OTHER = b"f" * 32, b"o" * 32
 DOUBT = Doubt(FILE, "liar", 7)
@@ -42,13 +43,13 @@ def test_who_cannot_be_asked_any_more_is_believed_in_the_end() -> None:
 def test_a_host_has_some_time_to_find_out_and_begin_to_mend() -> None:
     doubts = Doubts()
     doubts.note(DOUBT, 0)
-    assert doubts.is_fresh(FILE, "liar", FRESH_S - 1)
+    assert doubts.is_fresh(FILE, "liar", MEND_S - 1)
     assert not doubts.is_fresh(OTHER, "liar", 0)
-    assert doubts.age(FRESH_S - 1) == set()
-    doubts.note(DOUBT, FRESH_S - 1)
-    assert not doubts.is_fresh(FILE, "liar", FRESH_S), "what is said again is no news"
-    assert doubts.age(FRESH_S) == {FILE}
-    assert doubts.age(FRESH_S) == set()
+    assert doubts.age(MEND_S - 1) == set()
+    doubts.note(DOUBT, MEND_S - 1)
+    assert not doubts.is_fresh(FILE, "liar", MEND_S), "what is said again is no news"
+    assert doubts.age(MEND_S) == {FILE}
+    assert doubts.age(MEND_S) == set()
     doubts.end(DOUBT)
     doubts.note(DOUBT, 100)
     assert doubts.is_fresh(FILE, "liar", 100)

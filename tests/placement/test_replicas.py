@@ -172,7 +172,7 @@ class TestCause:
             ("a=own b=ordered x=ordered", 3, "3 copies are wanted, 2 are there; not counted: x (gone)"),
             ("a=own s=ordered y=ordered x=arriving", 3, "3 copies are wanted, 2 are there; not counted: {}"),
             ("x=own", 1, "a copy is wanted, none is there; not counted: x (gone)"),
-            ("a=own b=stuck", 2, "2 copies are wanted, 1 is there; not counted: b (not whole)"),
+            ("a=own b=stuck", 2, "2 copies are wanted, 1 is there; not counted: b (not whole or not wanted)"),
             ("a=own z=ordered", 2, "2 copies are wanted, 1 is there"),
         ],
     )
