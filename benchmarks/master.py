@@ -35,8 +35,9 @@ from benchmarks.master_report import Row, latency_rows, table
 from benchmarks.pair import machine
 from benchmarks.processes import waited_s
 from benchmarks.reconnect import Master, Seeded, seed
+from daemons.master.__main__ import NEW_OBJECTS
 from daemons.master.app import CATALOGUE_NAME
-from daemons.supervision import raise_file_limit
+from daemons.supervision import raise_file_limit, spare_collector
 from interfiles.transport.message_stream import MessageStream
 from interfiles.units import format_duration
 from interfiles.wire.codec import Message
@@ -295,6 +296,8 @@ def main() -> int:
             rows = [*trio.run(measure, asked, seeded, master)]
         finally:
             master.stop(at_once=False)
+    gc.enable()  # the master's own code runs here from now on
+    spare_collector(new_objects=NEW_OBJECTS, rounds=1)  # as the master does
     for measure_alone in ALONE:
         rows += measure_alone()
     print(f"{asked.hosts:,} hosts, {asked.files:,} files, a heartbeat every {HEARTBEAT_S:.0f} s")

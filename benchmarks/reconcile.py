@@ -27,9 +27,11 @@ import trio
 
 from benchmarks.master_report import Row
 from benchmarks.pair import machine
+from daemons.master.__main__ import NEW_OBJECTS
 from daemons.master.connection import Connection
 from daemons.master.events import Events
 from daemons.master.reconciler import MAX_SHARE, Reconciler
+from daemons.supervision import spare_collector
 from interfiles.placement.registry import Registry
 from interfiles.storage.catalogue import Catalogue
 from interfiles.storage.executor import ThreadExecutor
@@ -196,6 +198,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()
+    spare_collector(new_objects=NEW_OBJECTS, rounds=1)  # as the master does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     with tempfile.TemporaryDirectory(prefix="interfiles-benchmark-") as directory:
         found = trio.run(rounds, asked, Path(directory))

@@ -39,7 +39,7 @@ _OTHER_FILES: Final = 64  # beside hosts' connections: the catalogue, the admin 
 # A host that waits for its next heartbeat is some dozens of new objects, of which none is garbage. The collector counts
 # those that came beyond those that went, and then looks at all new ones: with thousands of hosts it did so every few
 # seconds, for a tenth of a second.
-_NEW_OBJECTS: Final = 100_000
+NEW_OBJECTS: Final = 100_000
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -79,7 +79,7 @@ def master(
         grace_s=_checked_grace(grace),
         max_connections=min(_MAX_CONNECTIONS, raise_file_limit() - _OTHER_FILES),
     )
-    spare_collector(new_objects=_NEW_OBJECTS, rounds=1)
+    spare_collector(new_objects=NEW_OBJECTS, rounds=1)
     trio.run(_main, config)
 
 

@@ -9,7 +9,6 @@ time. `interfiles.placement` decides; here is what it is told and what is done a
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -54,7 +53,7 @@ ROUND_S: Final = 2.0  # between two looks at hosts that drain, and at what could
 COALESCE_S: Final = 0.1  # changes that follow one another so closely are looked at together
 MAX_SHARE: Final = 0.1  # of the time, that rounds may take
 PLAN_FILES: Final = 2  # that are placed before others have their turn
-MAX_PAGES: Final = 20  # of the catalogue, that are looked at in one round
+MAX_PAGES: Final = 10  # of the catalogue, that are looked at in one round
 MAX_RETRIED: Final = 2000  # files that could not be placed, and are looked at again in one round
 MAX_TRIMS: Final = 1024  # files with copies too many that are looked at in one round
 MAX_LEFT_OVER: Final = 10_000  # files of which it is known who has given them up
@@ -226,7 +225,7 @@ class Reconciler:
             self._urgent.retry_this(file_id)
         is_due = sweep or now - self._looked_at >= ROUND_S
         retried = self._urgent.retry(MAX_RETRIED) if is_due else []
-        in_vain = await self._look_again(chain(touched, self._orders.watched(), retried, swept))
+        in_vain = await self._look_again(touched.union(self._orders.watched(), retried, swept))
         if is_due:
             self._looked_at = now
             await self._look_at_drains(draining)

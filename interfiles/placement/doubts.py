@@ -1,6 +1,6 @@
 """Copies that do not count because their hosts could not show a piece of them. Times are seconds on one clock."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +76,11 @@ class Doubts:
     def hosts(self, file_id: bytes) -> Iterable[str]:
         """The hosts whose copies of a file do not count."""
         return self._hosts.get(file_id, ())
+
+    @property
+    def files(self) -> Collection[bytes]:
+        """The files of which some copy does not count."""
+        return self._hosts.keys()
 
     def is_fresh(self, file_id: bytes, host_id: str, now: float) -> bool:
         """Whether a host may just be finding out that its copy has bad bytes, to mend them: it has had little time."""

@@ -59,3 +59,18 @@ class RegisteredHost:
     unconfirmed: set[bytes] = field(default_factory=set)  # holdings from before it began to announce all anew
     told: HostState | None = None  # what `state_changes` last saw it in; None: not looked at yet
     told_free: int = 0  # what `free` was when it was last said to have changed
+
+
+def role(holding: Holding | None) -> tuple[str, bool, bool]:
+    """What others' handouts depend on, and how a file's copies count; None: a host holds nothing of it."""
+    return (holding.state, holding.pieces > 0, holding.ordered) if holding is not None else ("none", False, False)
+
+
+def holds_some(holding: Holding) -> bool:
+    """Whether a host has bytes of a file."""
+    return holding.pieces > 0 or holding.state == "complete"
+
+
+def is_not_whole(holding: Holding | None) -> bool:
+    """Whether a host holds a file, and less than all of it for now."""
+    return holding is not None and holding.state != "complete"

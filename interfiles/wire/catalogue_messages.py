@@ -37,7 +37,7 @@ MAX_NOTE_LENGTH: Final = 200
 Note = Annotated[str, Meta(max_length=MAX_NOTE_LENGTH, description="for a person")]
 
 
-class Holding(Part, frozen=True):
+class Holding(Part, frozen=True, gc=False):  # a master has hundreds of thousands, and no cycle can be among them
     """What a host holds of one file. `pieces` counts verified ones; `complete` says that all are durable.
 
     `damaged`: the rest was there and is bad; it is not fetched again by itself. `none`: nothing any more. `down` and
