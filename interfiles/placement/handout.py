@@ -8,7 +8,7 @@ what it sends would be spread too thin.
 """
 
 from bisect import bisect
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from blake3 import blake3
@@ -37,31 +37,35 @@ class _Rings:
     """The members in `degree` / 2 orders: with both neighbours on each ring a host has `degree` peers."""
 
     def __init__(self, members: Collection[str], salt: bytes, degree: int) -> None:
-        self._members = members
         self._salt = salt
         self._degree = degree
         self._count = max(1, degree // 2)
         positions = {host: self._positions(host) for host in members}
         self._rings = [sorted((positions[host][ring], host) for host in members) for ring in range(self._count)]
+        self._orders = [[host for _, host in ring] for ring in self._rings]
+        self._places = [{host: at for at, host in enumerate(order)} for order in self._orders]
 
     def _positions(self, host: str) -> list[bytes]:
         digest = blake3(self._salt + host.encode()).digest(self._count * _POSITION_BYTES)
         return [digest[at : at + _POSITION_BYTES] for at in range(0, len(digest), _POSITION_BYTES)]
 
     def peers(self, asker: str) -> list[str]:
-        return self._neighbours(asker, [(position, asker) for position in self._positions(asker)])
-
-    def _neighbours(self, asker: str, places: Sequence[tuple[bytes, str]]) -> list[str]:
         """The nearest on every ring; those further away only to make up for neighbours met on several rings."""
         chosen: dict[str, None] = {}
-        for distance in range(1, len(self._members)):
-            for ring, place in zip(self._rings, places, strict=True):
-                at = bisect(ring, place)
-                before = at - distance - (at > 0 and ring[at - 1] == place)
-                for index in (at + distance - 1, before):
-                    host = ring[index % len(ring)][1]
-                    if host != asker:
-                        chosen[host] = None
-                    if len(chosen) == self._degree:
-                        return list(chosen)
-        return list(chosen)
+        starts = self._starts(asker)
+        count, degree = len(self._orders[0]), self._degree
+        for distance in range(1, count):
+            for order, (behind, ahead) in zip(self._orders, starts, strict=True):
+                chosen[order[(behind + distance) % count]] = None
+                chosen[order[(ahead - distance) % count]] = None
+            if len(chosen) >= degree:
+                break
+        return list(chosen)[:degree]
+
+    def _starts(self, asker: str) -> list[tuple[int, int]]:
+        """From where neighbours are counted, on each ring, after the asker and before: its own place if it has one."""
+        if asker in self._places[0]:
+            return [(at[asker], at[asker]) for at in self._places]
+        places = zip(self._rings, self._positions(asker), strict=True)
+        after = [bisect(ring, (position, asker)) for ring, position in places]
+        return [(at - 1, at) for at in after]
