@@ -22,7 +22,16 @@ from interfiles.transport.message_stream import MessageStream, greet
 from interfiles.transport.plain import TcpNetwork
 from interfiles.transport.tls import secure
 from interfiles.wire.codec import Message
-from interfiles.wire.master_messages import Handout, Heard, Heartbeat, Holding, HoldingState, Register, Registered
+from interfiles.wire.master_messages import (
+    MAX_HEARTBEAT_HOLDINGS,
+    Handout,
+    Heard,
+    Heartbeat,
+    Holding,
+    HoldingState,
+    Register,
+    Registered,
+)
 
 HEARTBEAT_S: Final = 10.0
 ROOM_BYTES: Final = 1 << 40  # on each host, less
@@ -109,7 +118,7 @@ class Host:
             await self._beat(stream)
 
     async def _beat(self, stream: MessageStream[Message]) -> None:
-        news, self._news = self._news, []
+        news, self._news = self._news[:MAX_HEARTBEAT_HOLDINGS], self._news[MAX_HEARTBEAT_HOLDINGS:]
         self._sequence += 1
         self._sent_at = trio.current_time()
         free = ROOM_BYTES - self._rng.randrange(ROOM_CHANGES_BYTES)

@@ -1,7 +1,7 @@
 """The master's end of a registered host's connection: what is sent on it, and why it ends."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -28,8 +28,8 @@ MIN_PAYLOAD_BYTES_PER_S: Final = 256 << 10  # a payload held up for longer holds
 @dataclass(frozen=True, slots=True)
 class _Unsent:
     message: Message
-    payload: bytes
-    sent: trio.Event = field(default_factory=trio.Event)
+    payload: bytes = b""
+    sent: trio.Event | None = None  # set once it is, where somebody waits for that
 
 
 class Connection:
@@ -54,7 +54,7 @@ class Connection:
     def push(self, message: Message) -> None:
         """Send a message some time soon, without waiting; a host that does not read is cut off."""
         try:
-            self._queue.send_nowait(_Unsent(message, b""))
+            self._queue.send_nowait(_Unsent(message))
         except trio.WouldBlock:
             self.end(PeerSilent(f"{self.name} does not read: {MAX_UNSENT} messages wait for it"))
 
@@ -65,13 +65,13 @@ class Connection:
 
     async def acknowledge(self, message: Message) -> None:
         """Send a message some time soon, once there is room: whoever says much and reads little is heard less."""
-        await self._queue.send(_Unsent(message, b""))
+        await self._queue.send(_Unsent(message))
 
     async def answer(self, message: Message, payload: bytes = b"") -> None:
         """Send a message and wait until it is sent, so that its payload is in memory no longer than that."""
-        unsent = _Unsent(message, payload)
-        await self._queue.send(unsent)
-        await unsent.sent.wait()
+        sent = trio.Event()
+        await self._queue.send(_Unsent(message, payload, sent))
+        await sent.wait()
 
     def end(self, reason: InterFilesError) -> None:
         """End the connection; only the first reason counts."""
@@ -108,4 +108,5 @@ class Connection:
             if scope.cancelled_caught:
                 raise PeerSilent(f"{self.name} takes what is sent to it too slowly")
             self._mid_frame = False
-            unsent.sent.set()
+            if unsent.sent is not None:
+                unsent.sent.set()

@@ -15,7 +15,7 @@ from interfiles.wire.master_messages import AbsentHolder, Handout, PeerAddress
 # work it makes, and one of a few hosts hardly at all.
 COALESCE_S: Final = 0.1  # at most
 SHORTEST_COALESCE_S: Final = 0.02
-_REST_FACTOR: Final = 9  # times as long as telling it took: a tenth of the loop's time
+_REST_FACTOR: Final = 4  # times as long as telling it took: a fifth of the loop's time
 
 
 class Handouts:

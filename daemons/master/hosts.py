@@ -140,7 +140,7 @@ class Hosts:
         room = trio.Semaphore(MAX_REQUESTS)
         while True:
             with trio.move_on_after(silence_s) as silence:
-                message = await stream.receive()
+                message = await stream.receive()  # lets others have their turn, though more have arrived
             if silence.cancelled_caught:
                 raise PeerSilent(f"{connection.name} was silent for {SILENT_HEARTBEATS} heartbeats")
             if connection.reason is not None:  # ended in the moment that this came
@@ -170,7 +170,6 @@ class Hosts:
                     raise RemoteProtocolError(f"{type(message).__name__} came after Register")
                 case _:
                     raise RemoteProtocolError(f"{type(message).__name__} is not for a master")
-            await trio.lowlevel.checkpoint()  # what has arrived is read without waiting: others must get their turn
 
     async def _start(
         self,
