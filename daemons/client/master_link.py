@@ -111,7 +111,7 @@ class MasterLink:
         self.note = "connecting"
         self.address = ""
         self.replicas: int | None = None
-        self.hosts = 0  # that could hold a copy when a file was published last
+        self.hosts: int | None = None  # that could hold a copy when a file was published last
 
     @property
     def is_connected(self) -> bool:

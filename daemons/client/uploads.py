@@ -192,7 +192,7 @@ class Uploader:
             replicas_wanted=record.replicas or self._link.replicas or 0,
             published=record.published,
             seconds=round(trio.current_time() - began, 3),
-            hosts=self._link.hosts if record.published else 0,
+            hosts=self._link.hosts if record.published else None,
             expires_at=record.expires_at,
         )
         return report, await self._disk.run(tracker.encode)

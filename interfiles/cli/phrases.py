@@ -219,7 +219,7 @@ def found_bad(report: "VerifyReport") -> str:
     remedy = (
         "it is the fleet's copy, and is mended by itself"
         if report.ordered
-        else "`interfiles download` fetches what is missing"
+        else "`interfiles download` fetches what is missing, over an upload in place with --overwrite"
     )
     return (
         f"{printable(report.name)}: {format_count(len(bad))} of {format_count(report.pieces, 'piece')} "

@@ -139,7 +139,7 @@ def upload(
     output.emit_lines(phrases.uploaded(report, output.Screen.of(sys.stdout)))
     if not report.published:
         output.tell("The master is away: other hosts can fetch it once this host has told the master, by itself.")
-    elif 0 < report.hosts < report.replicas_wanted:
+    elif report.hosts is not None and report.hosts < report.replicas_wanted:
         output.tell(phrases.too_few_hosts(report.name, report.replicas_wanted, report.hosts))
 
 

@@ -20,7 +20,7 @@ class UploadReport(Report, frozen=True, kw_only=True):
     """`tracker`: the path that the tracker file was written to, set by whoever wrote it.
 
     `published`: the master has it in its catalogue; False while the master is away. `hosts`: so many could hold a copy
-    now, 0 while that is not known. `expires_at`: when it is removed from the fleet, as in `StatReport`, by this
+    now, None while that is not known. `expires_at`: when it is removed from the fleet, as in `StatReport`, by this
     upload or an earlier one; 0: never, or, while the master is away, as before.
     """
 
@@ -34,7 +34,7 @@ class UploadReport(Report, frozen=True, kw_only=True):
     replicas_wanted: int
     published: bool
     seconds: float
-    hosts: int = 0
+    hosts: int | None = None
     expires_at: int = 0
 
 

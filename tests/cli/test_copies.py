@@ -33,7 +33,7 @@ def test_verify_finds_bad_pieces(interfiles: Command, daemon: FakeDaemon) -> Non
     assert (outcome.code, outcome.out) == (5, "")
     assert outcome.err == (
         "interfiles: weights: 2 of 4,388 pieces do not match (pieces 7, 9) and are no longer served; "
-        "`interfiles download` fetches what is missing.\n"
+        "`interfiles download` fetches what is missing, over an upload in place with --overwrite.\n"
     )
     outcome = interfiles("verify", "weights", "--json")
     assert outcome.code == 5

@@ -101,7 +101,7 @@ def test_verified() -> None:
 )
 def test_found_bad(bad: list[int], start: str) -> None:
     sentence = phrases.found_bad(msgspec.structs.replace(VERIFIED, bad_pieces=bad))
-    assert sentence == start + "`interfiles download` fetches what is missing"
+    assert sentence == start + "`interfiles download` fetches what is missing, over an upload in place with --overwrite"
 
 
 def test_bad_pieces_of_a_replica_were_for_people_to_fetch_again() -> None:

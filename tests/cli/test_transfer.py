@@ -79,7 +79,14 @@ def test_the_help_of_upload_says_after_how_long_a_file_may_expire(interfiles: Co
     assert "after so long, 1m at least" in " ".join(interfiles("upload", "--help").out.replace("│", " ").split())
 
 
-@pytest.mark.parametrize(("hosts", "can"), [(2, "2 that can hold a copy, so 2"), (1, "1 that can hold a copy, so 1")])
+@pytest.mark.parametrize(
+    ("hosts", "can"),
+    [
+        (2, "2 that can hold a copy, so 2"),
+        (1, "1 that can hold a copy, so 1"),
+        (0, "none that can hold a copy, so no copy"),
+    ],
+)
 def test_upload_into_a_fleet_with_fewer_hosts_than_wanted_says_so(
     hosts: int, can: str, interfiles: Command, daemon: FakeDaemon
 ) -> None:
@@ -87,7 +94,7 @@ def test_upload_into_a_fleet_with_fewer_hosts_than_wanted_says_so(
     outcome = interfiles("upload", "-p", "weights")
     assert outcome.code == 0
     assert outcome.err == f"weights is wanted on 3 hosts; the fleet has {can} until more join.\n"
-    for enough in (3, 4):
+    for enough in (3, 4, None):
         daemon.will(msgspec.structs.replace(UPLOAD, hosts=enough), TRACKER)
         assert interfiles("upload", "-p", "weights").err == ""
 
