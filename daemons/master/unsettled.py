@@ -129,7 +129,7 @@ class Unsettled:
     def _not_plainly_settled(self, files: Sequence[Wanted]) -> list[Wanted]:
         """Those of which more must be known than that all their copies are whole and count, and are as many as wanted.
 
-        Mostly these are few, and to look at one as plans do takes ten times as long.
+        Mostly these are few, and to look at one as plans do takes several times as long.
         """
         held, not_whole, doubted, known = self._registry.held, self._registry.not_whole, self._doubts.files, self._files
         not_counting = self._view.places.not_counting

@@ -72,3 +72,21 @@ async def test_it_keeps_what_a_plan_would_have_something_to_do_for() -> None:
     }
     assert kept == set(found) == to_do
     assert len(files) > len(to_do) > 0
+
+
+async def test_what_is_known_of_a_file_is_what_the_catalogue_says_though_it_is_as_wanted_by_then() -> None:
+    registry, orders, doubts = Registry(heartbeat_s=10, grace_s=30), Orders(), Doubts()
+    view, now = FleetView(registry, orders, doubts, Policy()), trio.current_time()
+    before = Wanted(bytes(32), 100, 1, 3, "x")
+    for host_id in HOSTS[:2]:
+        registry.admit(host_id, host_id, host_id, "", heard_at=now)
+        registry.register(host_id, host_id, host_id, "", now)
+        registry.apply(host_id, [m.Holding(before.file_id, "complete", 1, 0, 0, "", False)], replace=True)
+    view.refresh(now)
+    catalogue = Files([before])
+    unsettled = Unsettled(cast("Catalogue", catalogue), stored, registry, view, orders, doubts)
+    await unsettled.look_up([before.file_id])
+    assert unsettled.get(before.file_id) == before
+    catalogue.files = [before._replace(replicas=2)]  # fewer are wanted: no third one may be ordered
+    await unsettled.look_up([before.file_id])
+    assert unsettled.get(before.file_id) == catalogue.files[0]
