@@ -1,5 +1,6 @@
 """The master's end of a registered host's connection: what is sent on it, and why it ends."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from interfiles.wire.codec import Message
 EXPECTED: Final = (TransportError, RemoteProtocolError, NotPermitted, Refused, NoSpace)
 MAX_UNSENT: Final = 512  # messages: a host that lets so many pile up does not read
 SEND_TIMEOUT_S: Final = 30.0  # for one message, beside what its payload takes at `MIN_PAYLOAD_BYTES_PER_S`
+SILENT_HEARTBEATS: Final = 3  # a host that misses so many is taken for gone, and its connection closed
 MIN_PAYLOAD_BYTES_PER_S: Final = 256 << 10  # a payload held up for longer holds memory that others need
 
 
@@ -37,6 +39,7 @@ class Connection:
 
     `certificate`: by which the host has proved to be it, in PEM. `publishing`: files whose manifests are on their way
     from it into the catalogue. `handouts`: what it was last told of each file's peers, kept by `Handouts`.
+    `waits_since`: when this end began to wait for what the host says next; infinite while it does something about it.
     """
 
     def __init__(self, stream: MessageStream[Message], host_id: str, name: str, certificate: str) -> None:
@@ -45,11 +48,13 @@ class Connection:
         self.certificate: Final = certificate
         self.publishing: Final[set[bytes]] = set()
         self.handouts: Final[dict[bytes, object]] = {}
+        self.waits_since = math.inf
         self.reason: InterFilesError | None = None
         self._stream = stream
         self._queue, self._due = trio.open_memory_channel[_Unsent](MAX_UNSENT)
         self._scope = trio.CancelScope()
         self._mid_frame = False
+        self._sent_by = math.inf
 
     def push(self, message: Message) -> None:
         """Send a message some time soon, without waiting; a host that does not read is cut off."""
@@ -64,8 +69,15 @@ class Connection:
         return self._queue.statistics().current_buffer_used > MAX_UNSENT // 2
 
     async def acknowledge(self, message: Message) -> None:
-        """Send a message some time soon, once there is room: whoever says much and reads little is heard less."""
-        await self._queue.send(_Unsent(message))
+        """Send a message some time soon, once there is room: whoever says much and reads little is heard less.
+
+        No checkpoint where there is.
+        """
+        unsent = _Unsent(message)
+        try:
+            self._queue.send_nowait(unsent)
+        except trio.WouldBlock:
+            await self._queue.send(unsent)
 
     async def answer(self, message: Message, payload: bytes = b"") -> None:
         """Send a message and wait until it is sent, so that its payload is in memory no longer than that."""
@@ -78,6 +90,17 @@ class Connection:
         if self.reason is None:
             self.reason = reason
             self._scope.cancel()
+
+    def check(self, now: float, heartbeat_s: float) -> None:
+        """End the connection if its host was silent, or has not taken what it is sent, for too long.
+
+        To be called a few times a heartbeat, for all at once: to set a time limit to each message takes a tenth of what
+        a heartbeat takes.
+        """
+        if now - self.waits_since >= SILENT_HEARTBEATS * heartbeat_s:
+            self.end(PeerSilent(f"{self.name} was silent for {SILENT_HEARTBEATS} heartbeats"))
+        elif now >= self._sent_by:
+            self.end(PeerSilent(f"{self.name} takes what is sent to it too slowly"))
 
     async def run(self, read: Callable[[trio.Nursery], Awaitable[None]]) -> None:
         """Send what is to be sent, and run `read`, until the connection ends; then close it.
@@ -103,10 +126,9 @@ class Connection:
     async def _send_all(self) -> None:
         async for unsent in self._due:
             self._mid_frame = True
-            with trio.move_on_after(SEND_TIMEOUT_S + len(unsent.payload) / MIN_PAYLOAD_BYTES_PER_S) as scope:
-                await self._stream.send(unsent.message, unsent.payload)
-            if scope.cancelled_caught:
-                raise PeerSilent(f"{self.name} takes what is sent to it too slowly")
+            self._sent_by = trio.current_time() + SEND_TIMEOUT_S + len(unsent.payload) / MIN_PAYLOAD_BYTES_PER_S
+            await self._stream.send(unsent.message, unsent.payload)
+            self._sent_by = math.inf
             self._mid_frame = False
             if unsent.sent is not None:
                 unsent.sent.set()

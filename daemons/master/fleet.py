@@ -130,8 +130,9 @@ class Fleet:
     def touch(self, file_ids: Iterable[bytes]) -> None:
         """Who holds these files has changed, or may have."""
         files = list(file_ids)
-        self.handouts.touch(files)
-        self.reconciler.touch(files)
+        if files:
+            self.handouts.touch(files)
+            self.reconciler.touch(files)
 
     def apply(self, host_id: str, holdings: Sequence[Holding], *, replace: bool) -> None:
         """A host tells what changed in its holdings, or with `replace` all of them.
@@ -321,12 +322,21 @@ class Fleet:
     def works(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
         """What goes on by itself until cancelled, by name; where one of them fails the others go on."""
         return {
+            "connections": self.check_connections,
             "silence": self.expire,
             "handouts": self.handouts.run,
             "reconciler": self.reconciler.run,
             "challenges": self.challenges.run,
             "trust": self.trust.run,
         }
+
+    async def check_connections(self) -> None:
+        """End the connections of hosts that neither say nor take anything, until cancelled."""
+        while True:
+            await trio.sleep(self.registry.heartbeat_s / 5)
+            now = trio.current_time()
+            for connection in tuple(self.connections.values()):
+                connection.check(now, self.registry.heartbeat_s)
 
     async def expire(self) -> None:
         """Notice hosts that have fallen silent, until cancelled."""

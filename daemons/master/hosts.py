@@ -5,6 +5,7 @@ either end closes it. Until it is a host's it waits in the lobby. Anything that 
 connection and nothing else.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -52,7 +53,6 @@ from interfiles.wire.master_messages import (
 ADMISSION_TIMEOUT_S: Final = 10.0  # to enrol or register
 MAX_STRANGERS: Final = 1024  # connections that are not proved to be a host's yet: a fleet may come back all at once
 PAYLOAD_TIMEOUT_S: Final = 30.0  # beside what its bytes take at `MIN_PAYLOAD_BYTES_PER_S`
-SILENT_HEARTBEATS: Final = 3  # a host that misses so many is taken for gone, and its connection closed
 MAX_REQUESTS: Final = 16  # of one host at once; more wait unread
 
 log = structlog.get_logger()
@@ -136,40 +136,38 @@ class Hosts:
 
     async def _read(self, stream: MessageStream[Message], connection: Connection, nursery: trio.Nursery) -> None:
         """Act on what the host says until the connection ends; requests run in `nursery`, a bounded number at once."""
-        silence_s = SILENT_HEARTBEATS * self._fleet.registry.heartbeat_s
         room = trio.Semaphore(MAX_REQUESTS)
-        while True:
-            with trio.move_on_after(silence_s) as silence:
-                message = await stream.receive()  # lets others have their turn, though more have arrived
-            if silence.cancelled_caught:
-                raise PeerSilent(f"{connection.name} was silent for {SILENT_HEARTBEATS} heartbeats")
-            if connection.reason is not None:  # ended in the moment that this came
-                return
-            self._fleet.touch(self._fleet.registry.hear(connection.host_id, trio.current_time()))
-            match message:
-                case Heartbeat():
-                    await self._apply(message, connection)
-                case Declined():
-                    self._fleet.reconciler.declined(connection.host_id, message)
-                case Proof():
-                    self._fleet.challenges.hear(connection.host_id, message)
-                case LeftOver(file_ids=file_ids):
-                    await self._forget_removed(file_ids, connection)
-                case (
-                    Publish()
-                    | Resolve()
-                    | ListHolders()
-                    | ListFiles()
-                    | ListHosts()
-                    | Remove()
-                    | Renew()
-                    | SetReplicas()
-                ):
-                    await self._start(message, stream, connection, room, nursery)
-                case Register():
-                    raise RemoteProtocolError(f"{type(message).__name__} came after Register")
-                case _:
-                    raise RemoteProtocolError(f"{type(message).__name__} is not for a master")
+        while connection.reason is None:
+            connection.waits_since = trio.current_time()
+            message = await stream.receive()  # lets others have their turn, though more have arrived
+            connection.waits_since = math.inf
+            if connection.reason is None:  # it may end in the moment that something comes
+                await self._act(message, stream, connection, room, nursery)
+
+    async def _act(
+        self,
+        message: Message,
+        stream: MessageStream[Message],
+        connection: Connection,
+        room: trio.Semaphore,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._fleet.touch(self._fleet.registry.hear(connection.host_id, trio.current_time()))
+        match message:
+            case Heartbeat():
+                await self._apply(message, connection)
+            case Declined():
+                self._fleet.reconciler.declined(connection.host_id, message)
+            case Proof():
+                self._fleet.challenges.hear(connection.host_id, message)
+            case LeftOver(file_ids=file_ids):
+                await self._forget_removed(file_ids, connection)
+            case Publish() | Resolve() | ListHolders() | ListFiles() | ListHosts() | Remove() | Renew() | SetReplicas():
+                await self._start(message, stream, connection, room, nursery)
+            case Register():
+                raise RemoteProtocolError(f"{type(message).__name__} came after Register")
+            case _:
+                raise RemoteProtocolError(f"{type(message).__name__} is not for a master")
 
     async def _start(
         self,
@@ -198,6 +196,9 @@ class Hosts:
     async def _apply(self, beat: Heartbeat, connection: Connection) -> None:
         fleet, host_id = self._fleet, connection.host_id
         fleet.registry.set_room(host_id, used=beat.used, free=beat.free)
+        if not (beat.holdings or beat.replace) and fleet.registry.has_told_all(host_id):  # as most have
+            await connection.acknowledge(Heard(beat.sequence))
+            return
         fleet.apply(host_id, beat.holdings, replace=beat.replace)
         for holding in beat.holdings:
             if holding.state not in ("fetching", "waiting"):

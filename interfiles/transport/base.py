@@ -56,6 +56,15 @@ class Transport(Protocol):
     def remote(self) -> Address | None:
         """The IP address and port of the other end; None where that has none (a Unix socket)."""
 
+    async def wait_readable(self) -> None:
+        """Wait until there may be something to receive, the end included; always a checkpoint.
+
+        Whoever expects to wait saves a call in vain by it. It may return too early, never too late.
+
+        Raises:
+          PeerGone: this end closed the connection; some find that only when they receive.
+        """
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         """Wait for bytes and put at least one into `buffer`; return how many, 0 when the peer has closed.
 

@@ -152,6 +152,9 @@ class MemoryTransport:
     def remote(self) -> Address | None:
         return self._remote
 
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         await trio.lowlevel.checkpoint()
         return await self._incoming.read_into(buffer)

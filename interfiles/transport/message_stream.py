@@ -137,9 +137,11 @@ class MessageStream(Generic[M]):
         """
         if self.payload_left:
             raise LocalProtocolError(f"{self.payload_left} payload bytes were left on the stream")
-        await trio.lowlevel.checkpoint()
         if self._start == self._end and self._decoder.is_between_frames:
+            await self.transport.wait_readable()
             await self._fill()
+        else:
+            await trio.lowlevel.checkpoint()
         message = self._take_header()
         if message is None:
             with trio.move_on_after(HEADER_TIMEOUT_S):

@@ -39,6 +39,7 @@ _RATE_S: Final = 0.1  # the rate is measured over at least so long
 _DISK_ERRORS: Final = (errno.EIO, errno.ESTALE, errno.EUCLEAN)  # of sendfile: all others are the connection's
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
 _V4_IN_V6: Final = "::ffff:"
+_CLOSED_HERE: Final = "this end closed the connection"
 
 _Socket = socket.socket
 
@@ -66,6 +67,12 @@ class SocketTransport:
     def socket(self) -> _Socket:
         """The raw socket, for what only a Unix socket has (the caller's credentials)."""
         return self._sock
+
+    async def wait_readable(self) -> None:
+        if self._sock.fileno() < 0:
+            raise PeerGone(_CLOSED_HERE)
+        self._promised_bytes = 0
+        await self._until_readable()
 
     async def receive_some_into(self, buffer: memoryview) -> int:
         while True:
@@ -157,11 +164,11 @@ class SocketTransport:
         try:
             await wait(self._sock)
         except trio.ClosedResourceError as e:
-            raise PeerGone("this end closed the connection") from e
+            raise PeerGone(_CLOSED_HERE) from e
 
     def _gone(self, error: OSError) -> PeerGone:
         if self._sock.fileno() < 0:
-            return PeerGone("this end closed the connection")
+            return PeerGone(_CLOSED_HERE)
         return PeerGone(f"the connection broke: {error.strerror or error}")
 
     def close(self) -> None:

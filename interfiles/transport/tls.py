@@ -65,6 +65,7 @@ class TlsTransport:
         self._ciphertext = _CIPHERTEXT.view[:_HANDSHAKE_BYTES]
         self._was_filled = False
         self._silent_bytes = 0
+        self._is_dry = False  # OpenSSL has nothing to give until it is given more
 
     @property
     def remote(self) -> Address | None:
@@ -93,9 +94,17 @@ class TlsTransport:
         self._was_filled = False
         self._silent_bytes = 0
 
+    async def wait_readable(self) -> None:
+        if self._is_dry:
+            await self._inner.wait_readable()
+        else:
+            await trio.lowlevel.checkpoint()
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         got, size, read = 0, len(buffer), self._read
         while True:
+            if self._is_dry and not await self._fill():
+                return 0
             try:
                 while got < size:  # one read gives at most a record, 16 KiB: 64 times a block, so there is little here
                     count = read(size - got, buffer[got:])
@@ -105,10 +114,9 @@ class TlsTransport:
                     self._silent_bytes = 0
                 return got
             except ssl.SSLWantReadError:
+                self._is_dry = True
                 if got:
                     return got
-                if not await self._fill():
-                    return 0
             except ssl.SSLZeroReturnError:
                 return got
             except ssl.SSLError as e:
@@ -168,6 +176,7 @@ class TlsTransport:
             self._ciphertext = _CIPHERTEXT.view
         count = await self._inner.receive_some_into(self._ciphertext)
         self._incoming.write(self._ciphertext[:count])
+        self._is_dry = False
         self._was_filled = count == len(self._ciphertext)
         self._silent_bytes += count
         return count > 0

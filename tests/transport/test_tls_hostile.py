@@ -122,6 +122,9 @@ class Flood:
     def promise(self, count: int) -> None:
         pass
 
+    async def wait_readable(self) -> None:
+        pass
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         self._left = self._left or self._more()
         count = min(len(buffer), len(self._left))

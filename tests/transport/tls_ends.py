@@ -110,6 +110,9 @@ class Cut:
         self.promised.append(self.received + count)
         self.inner.promise(count)
 
+    async def wait_readable(self) -> None:
+        await self.inner.wait_readable()
+
     async def receive_some_into(self, buffer: memoryview) -> int:
         cut = self._cuts[self.reads % len(self._cuts)]
         self.reads += 1

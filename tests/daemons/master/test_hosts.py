@@ -1,9 +1,12 @@
 """Hosts join, register, report and leave."""
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
 
+from daemons.master import fleet as serving
 from daemons.master.handouts import SHORTEST_COALESCE_S
 from interfiles.errors import NoSpace, PeerGone, Refused, RemoteProtocolError, UsageError
 from interfiles.placement.zones import GATEWAYS
@@ -97,7 +100,21 @@ class TestHeartbeats:
         began = trio.current_time()
         with pytest.raises(PeerGone):
             await silent.receive()
-        assert trio.current_time() - began == pytest.approx(30, abs=1)
+        assert trio.current_time() - began == pytest.approx(31, abs=1.01)  # it is looked for every two seconds
+
+    async def test_one_that_waits_for_a_slow_disk_of_the_masters_is_not_silent(
+        self, fleet: Fleet, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host, stored = await fleet.join("host"), serving.Fleet.stored
+
+        async def slowly(*args: Any, **kwargs: Any) -> Any:
+            await trio.sleep(60)
+            return await stored(*args, **kwargs)
+
+        monkeypatch.setattr(serving.Fleet, "stored", slowly)
+        began = trio.current_time()
+        await host.announce(holding(b"f" * 32))
+        assert trio.current_time() - began == 60
 
     async def test_a_host_whose_connection_breaks_is_suspect_at_once(
         self, fleet: Fleet, autojump_clock: MockClock

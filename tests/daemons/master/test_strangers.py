@@ -130,6 +130,9 @@ def client_hello() -> bytes:
         async def send_all(self, data: bytes | memoryview) -> None:
             sent.extend(data)
 
+        async def wait_readable(self) -> None:
+            pass
+
         async def receive_some_into(self, buffer: memoryview) -> int:
             return 0
 
