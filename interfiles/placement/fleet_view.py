@@ -46,6 +46,7 @@ class FleetView:
         self._policy = policy
         self._awaited = Awaited(registry.grace_s)
         self._due: set[str] = set()
+        self._draining: set[str] = set()
         self._unheard: dict[str, str] = {}  # hosts that have not said what they hold since the master started
         self.moved: Final[set[str]] = set()  # hosts that are in another state, for who looks at their files to empty
 
@@ -63,6 +64,7 @@ class FleetView:
             room, before = self._registry.room(host_id, now), self.places.hosts.get(host_id)
             host = self._host(room)
             self._awaited.put(room)
+            (self._draining.add if room.draining else self._draining.discard)(host_id)
             if room.is_known:
                 self._unheard.pop(host_id, None)
             else:
@@ -73,6 +75,7 @@ class FleetView:
         else:
             self.places.drop(host_id)
             self._awaited.drop(host_id)
+            self._draining.discard(host_id)
             self._unheard.pop(host_id, None)
         self._due.discard(host_id)
 
@@ -119,7 +122,7 @@ class FleetView:
     def able(self, now: float) -> int:
         """How many hosts could hold copies that count: all that do not drain, while some are awaited."""
         if self.is_awaiting(now):
-            return sum(not self._registry.is_draining(host_id) for host_id in self.places.hosts)
+            return len(self.places.hosts) - len(self._draining)
         return len(self.places.hosts) - len(self.places.not_counting)
 
     def copies(self, file_ids: Iterable[bytes]) -> dict[bytes, Copies]:
@@ -128,8 +131,7 @@ class FleetView:
 
     def draining(self, now: float) -> set[str]:
         """The hosts that drain, be they up or not, and have said what they hold since the master started."""
-        hosts = [host_id for host_id in self.places.not_counting if self._registry.is_draining(host_id)]
-        return {host_id for host_id in hosts if self._registry.room(host_id, now).is_known}
+        return {host_id for host_id in self._draining if self._registry.room(host_id, now).is_known}
 
     def _host(self, room: Room) -> HostView:
         orders = self._orders
