@@ -67,8 +67,8 @@ CONNECTED_WITHIN_S: Final = 300.0
 MEASURED_WITHIN_S: Final = 1200.0  # all that a master is needed for
 DIALS: Final = 64  # at once
 ASK_EVERY_S: Final = 0.15
-PAGES: Final = 50
-QUESTIONS: Final = 200  # of each kind
+PAGES: Final = 200
+QUESTIONS: Final = 1_000  # of each kind
 OTHER_FILES: Final = 100  # descriptors of this process that are no host's
 
 # Rows of what needs no master, each from a benchmark of its own.

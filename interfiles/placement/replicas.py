@@ -165,11 +165,13 @@ class Placing:
         if self.choose(file) is not None:
             return None
         for ranks in self._zones_by_copies(file):
-            able = [host_id for alike in ranks.values() for host_id in self._able(alike, file)]
-            if any(self._hosts[host_id].arriving < self._places.most_arriving for host_id in able):
-                break
-            if able:
-                return self._busy(able)
+            busy: list[str] = []
+            for host_id in (host_id for alike in ranks.values() for host_id in self._able(alike, file)):
+                if self._hosts[host_id].arriving < self._places.most_arriving:
+                    return self._why_full
+                busy.append(host_id)
+            if busy:
+                return self._busy(busy)
         return self._why_full
 
     def hint(self, file: FileView) -> WhyNot | None:
