@@ -19,6 +19,8 @@ from interfiles.wire.codec import Message
 from interfiles.wire.peer_messages import FROM_SERVER
 from tests.identity.members import ALICE, BOB, credentials, host
 
+Ends = tuple[Transport, Transport]
+
 
 class Setup(Protocol):
     """Two hosts; the second one listens."""

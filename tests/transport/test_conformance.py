@@ -3,7 +3,7 @@
 import hashlib
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,27 +13,16 @@ import trio.testing
 from interfiles.errors import AddressInUse, ConnectFailed, ContentChanged, PeerGone, PeerSilent
 from interfiles.transport.base import Address, Transport
 from tests.transport.setups import (
+    Ends,
     Memory,
     Setup,
     Tcp,
-    TlsOverMemory,
-    TlsOverTcp,
     Unix,
-    connected,
     flood,
     receive_exactly,
 )
 
 LARGE = random.Random(7).randbytes(9 << 20)
-Ends = tuple[Transport, Transport]
-
-
-@pytest.fixture(
-    params=[Tcp, Unix, Memory, TlsOverTcp, TlsOverMemory], ids=["tcp", "unix", "memory", "tls-tcp", "tls-memory"]
-)
-def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Setup:
-    made: Setup = request.param(tmp_path)
-    return made
 
 
 @pytest.fixture(params=[Tcp, Unix, Memory], ids=["tcp", "unix", "memory"])
@@ -47,14 +36,6 @@ def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Setup:
 def internet(request: pytest.FixtureRequest, tmp_path: Path) -> Tcp | Memory:
     made: Tcp | Memory = request.param(tmp_path)
     return made
-
-
-@pytest.fixture
-async def ends(setup: Setup) -> AsyncIterator[Ends]:
-    dialled, accepted = await connected(setup)
-    yield dialled, accepted
-    dialled.close()
-    accepted.close()
 
 
 @pytest.fixture
@@ -114,66 +95,6 @@ class TestBytes:
             await ends[0].send_all(b"to the one")
             await ends[1].send_all(b"to other")
         assert [received[end] for end in ends] == [b"to other", b"to the one"]
-
-
-class TestWaiting:
-    async def test_one_waits_until_there_is_something_and_then_it_is_there(self, ends: Ends) -> None:
-        got = []
-
-        async def wait() -> None:
-            await ends[1].wait_readable()
-            got.append(await receive_exactly(ends[1], 5))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked()
-            await ends[0].send_all(b"there")
-        assert got == [b"there"]
-
-    @pytest.mark.parametrize("make", [Tcp, Unix, TlsOverTcp], ids=["tcp", "unix", "tls-tcp"])
-    async def test_a_socket_that_is_known_to_be_empty_wakes_nobody(self, make: type[Setup], tmp_path: Path) -> None:
-        sender, receiver = await connected(make(tmp_path))  # type: ignore[call-arg]
-        await sender.send_all(b"before")
-        assert await receiver.receive_some_into(memoryview(bytearray(99))) == 6
-        woken = trio.Event()
-
-        async def wait() -> None:
-            await receiver.wait_readable()
-            woken.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked()
-            assert not woken.is_set()
-            await sender.send_all(b"after")
-        assert await receive_exactly(receiver, 5) == b"after"
-        for end in (sender, receiver):
-            end.close()
-
-    async def test_what_is_left_of_what_came_is_not_waited_for(self, ends: Ends) -> None:
-        await ends[0].send_all(b"0123456789")
-        for digit in b"0123456789":
-            with trio.fail_after(5):
-                await ends[1].wait_readable()
-                assert await receive_exactly(ends[1], 1) == bytes([digit])
-
-    async def test_the_end_is_something(self, ends: Ends) -> None:
-        ends[0].close()
-        with trio.fail_after(5):
-            await ends[1].wait_readable()
-            assert await ends[1].receive_some_into(memoryview(bytearray(1))) == 0
-
-    async def test_it_always_lets_others_have_their_turn(self, ends: Ends) -> None:
-        await ends[0].send_all(b"x")
-        for _ in range(2):
-            with trio.testing.assert_checkpoints():
-                await ends[1].wait_readable()
-
-    async def test_a_cancelled_one_loses_nothing(self, ends: Ends) -> None:
-        with trio.move_on_after(0):
-            await ends[1].wait_readable()
-        await ends[0].send_all(b"still here")
-        assert await receive_exactly(ends[1], 10) == b"still here"
 
 
 class TestSendFile:
