@@ -39,7 +39,6 @@ class Connection:
 
     `certificate`: by which the host has proved to be it, in PEM. `publishing`: files whose manifests are on their way
     from it into the catalogue. `handouts`: what it was last told of each file's peers, kept by `Handouts`.
-    `waits_since`: when this end began to wait for what the host says next; infinite while it does something about it.
     """
 
     def __init__(self, stream: MessageStream[Message], host_id: str, name: str, certificate: str) -> None:
@@ -48,13 +47,13 @@ class Connection:
         self.certificate: Final = certificate
         self.publishing: Final[set[bytes]] = set()
         self.handouts: Final[dict[bytes, object]] = {}
-        self.waits_since = math.inf
         self.reason: InterFilesError | None = None
         self._stream = stream
         self._queue, self._due = trio.open_memory_channel[_Unsent](MAX_UNSENT)
         self._scope = trio.CancelScope()
         self._mid_frame = False
-        self._sent_by = math.inf
+        self._waits_since = math.inf  # for what the host says next; infinite while something is done about what it said
+        self._sent_by = math.inf  # the message that is being sent; infinite while none is
 
     def push(self, message: Message) -> None:
         """Send a message some time soon, without waiting; a host that does not read is cut off."""
@@ -85,6 +84,17 @@ class Connection:
         await self._queue.send(_Unsent(message, payload, sent))
         await sent.wait()
 
+    async def receive(self) -> Message:
+        """Wait for what the host says next. It has its turn with others, though more of it may have arrived.
+
+        Raises:
+          PeerGone, PeerSilent, RemoteProtocolError: as `MessageStream.receive`.
+        """
+        self._waits_since = trio.current_time()
+        message = await self._stream.receive()
+        self._waits_since = math.inf
+        return message
+
     def end(self, reason: InterFilesError) -> None:
         """End the connection; only the first reason counts."""
         if self.reason is None:
@@ -94,10 +104,10 @@ class Connection:
     def check(self, now: float, heartbeat_s: float) -> None:
         """End the connection if its host was silent, or has not taken what it is sent, for too long.
 
-        To be called a few times a heartbeat, for all at once: to set a time limit to each message takes a tenth of what
-        a heartbeat takes.
+        To be called a few times a heartbeat, for all at once: time limits of their own for what each host says and is
+        sent are a good part of what a heartbeat costs.
         """
-        if now - self.waits_since >= SILENT_HEARTBEATS * heartbeat_s:
+        if now - self._waits_since >= SILENT_HEARTBEATS * heartbeat_s:
             self.end(PeerSilent(f"{self.name} was silent for {SILENT_HEARTBEATS} heartbeats"))
         elif now >= self._sent_by:
             self.end(PeerSilent(f"{self.name} takes what is sent to it too slowly"))

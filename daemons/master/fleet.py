@@ -331,7 +331,10 @@ class Fleet:
         }
 
     async def check_connections(self) -> None:
-        """End the connections of hosts that neither say nor take anything, until cancelled."""
+        """End the connections of hosts that say or take nothing, until cancelled.
+
+        It waits for no disk, as `expire` may.
+        """
         while True:
             await trio.sleep(self.registry.heartbeat_s / 5)
             now = trio.current_time()

@@ -5,7 +5,6 @@ either end closes it. Until it is a host's it waits in the lobby. Anything that 
 connection and nothing else.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -138,9 +137,7 @@ class Hosts:
         """Act on what the host says until the connection ends; requests run in `nursery`, a bounded number at once."""
         room = trio.Semaphore(MAX_REQUESTS)
         while connection.reason is None:
-            connection.waits_since = trio.current_time()
-            message = await stream.receive()  # lets others have their turn, though more have arrived
-            connection.waits_since = math.inf
+            message = await connection.receive()
             if connection.reason is None:  # it may end in the moment that something comes
                 await self._act(message, stream, connection, room, nursery)
 

@@ -245,23 +245,26 @@ class UploadQueue:
     def _is_one_behind(self, state: _Fetcher, now: float) -> bool:
         """Whether another one in the background has a slot: two would make the others look slow."""
         return any(
-            other is not state
-            and other.weight < 1
-            and other.slot_since is not None
-            and now - other.slot_since < STUCK_S
-            for other in self._fetchers.values()
+            other is not state and other.weight < 1 and _is_sent_to(other, now) for other in self._fetchers.values()
         )
 
     def _count_ahead(self, state: _Fetcher, now: float) -> None:
-        """A piece is begun: what the background gets puts it ahead, what others get lets it come back."""
+        """A piece is begun: what the background gets puts it ahead, what others get lets it come back.
+
+        While it is alone, it is ahead by what is being sent: that is still on the line when another comes.
+        """
         if state.weight >= 1:
             self._ahead = max(0.0, self._ahead - state.piece_bytes)
+        elif self._is_foreground(state, now):
+            self._ahead += MARGIN * state.piece_bytes / state.weight
         else:
-            ahead = self._ahead if self._is_foreground(state, now) else 0.0
-            self._ahead = ahead + MARGIN * state.piece_bytes / state.weight
+            begun = [other for other in self._fetchers.values() if other.weight < 1 and _is_sent_to(other, now)]
+            self._ahead = sum(MARGIN * other.piece_bytes / other.weight for other in begun)
 
     def _slots_in_use(self, now: float) -> int:
-        count = 0
-        for state in self._fetchers.values():
-            count += state.slot_since is not None and now - state.slot_since < STUCK_S
-        return count
+        return sum(_is_sent_to(state, now) for state in self._fetchers.values())
+
+
+def _is_sent_to(state: _Fetcher, now: float) -> bool:
+    """Whether a fetcher has a slot, and makes use of it."""
+    return state.slot_since is not None and now - state.slot_since < STUCK_S

@@ -31,6 +31,20 @@ def test_who_is_slow_by_itself_keeps_no_background_from_an_idle_line(piece_bytes
     assert got["low"] > 0.6 * rate / 2, "half of the line is the other's, which leaves it idle"
 
 
+def test_what_is_on_the_line_when_another_comes_counts_as_its_share() -> None:
+    lows = {f"low{n}": 1e12 for n in range(1, 5)}
+    line = Line(1.25e6, MIB // 4, apart=True, **lows)
+    line.rates(10.0)
+    before = sum(line.got[low] for low in lows)
+    line.join("normal", 1e12)
+    while line.got["normal"] < 35:
+        line.rates(0.05)
+    assert sum(line.got[low] for low in lows) == before, "four were being sent, and each makes up for ten"
+    while line.got["normal"] < 60:
+        line.rates(0.05)
+    assert 0 < sum(line.got[low] for low in lows) - before <= 3
+
+
 def test_alone_it_has_the_whole_line() -> None:
     line = Line(12.5e6, MIB, apart=True, low1=1e12, low2=1e12)
     assert sum(line.rates(60.0).values()) > 0.95 * 12.5e6

@@ -212,12 +212,22 @@ class Line:
     """Downloads share a line evenly, each with at most its own rate, in bytes a second; all of one host, or `apart`."""
 
     def __init__(self, line: float, piece_bytes: int, *, apart: bool = False, **own: float) -> None:
-        self.line, self.piece_bytes, self.own, self.steps = line, piece_bytes, own, 0
-        self.queue, self.got, self.left = UploadQueue(8), Counter[str](), dict[str, float]()
-        for name in own:
-            weight = {"low": 0.25, "normal": 1.0, "high": 4.0}[name.rstrip("0123456789")]
-            self.queue.add(name, SentCounts(4000), piece_bytes, host=name if apart else "the same", weight=weight)
-            self.left.update(dict.fromkeys(self.queue.ask(name, BITS - 1, 0.0), 0.0))
+        self.line, self.piece_bytes, self.apart, self.steps = line, piece_bytes, apart, 0
+        self.queue, self.got, self.left, self.own = (
+            UploadQueue(8),
+            Counter[str](),
+            dict[str, float](),
+            dict[str, float](),
+        )
+        for name, rate in own.items():
+            self.join(name, rate)
+
+    def join(self, name: str, own: float) -> None:
+        """Another download begins, at most at its own rate."""
+        self.own[name] = own
+        weight = {"low": 0.25, "normal": 1.0, "high": 4.0}[name.rstrip("0123456789")]
+        self.queue.add(name, SentCounts(4000), self.piece_bytes, host=name if self.apart else "the same", weight=weight)
+        self.left.update(dict.fromkeys(self.queue.ask(name, BITS - 1, self.steps * 0.01), 0.0))
 
     def run(self, seconds: float) -> tuple[float, float]:
         """Bytes a second that low and high get from now on."""

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from interfiles.errors import PeerGone
 from tests.transport.setups import Ends, Setup, Tcp, TlsOverTcp, Unix, connected, receive_exactly
 
 
@@ -57,6 +58,29 @@ async def test_the_end_is_something(ends: Ends) -> None:
     with trio.fail_after(5):
         await ends[1].wait_readable()
         assert await ends[1].receive_some_into(memoryview(bytearray(1))) == 0
+
+
+async def test_an_end_that_was_closed_here_is_good_for_nothing(ends: Ends) -> None:
+    ends[0].close()
+
+    async def receive() -> None:
+        await ends[0].wait_readable()
+        await ends[0].receive_some_into(memoryview(bytearray(1)))
+
+    with pytest.raises(PeerGone, match="this end closed the connection"):
+        await receive()
+
+
+async def test_a_promise_does_not_keep_little_waiting(tmp_path: Path) -> None:
+    sender, receiver = await connected(Tcp(tmp_path))
+    receiver.promise(1 << 20)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receiver.wait_readable)
+            await trio.testing.wait_all_tasks_blocked()
+            await sender.send_all(b"x")
+    for end in (sender, receiver):
+        end.close()
 
 
 async def test_it_always_lets_others_have_their_turn(ends: Ends) -> None:

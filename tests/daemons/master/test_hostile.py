@@ -200,6 +200,19 @@ async def test_a_host_that_reads_nothing_is_cut_off(
     assert trio.current_time() - began < connection.SEND_TIMEOUT_S + 5
 
 
+async def test_one_that_goes_on_talking_and_reads_nothing_is_cut_off_too(
+    tight_fleet: Fleet, autojump_clock: MockClock
+) -> None:
+    honest, deaf = await tight_fleet.join("honest"), await tight_fleet.join("deaf")
+    await deaf.announce(*(holding(file_id, "fetching", 0) for file_id in MANY_FILES))
+    began = trio.current_time()
+    while (await honest.hosts())["deaf"].state == "live":
+        await deaf.send(m.Heartbeat(2, 0, 0, False, []))
+        await is_served(honest)
+        await trio.sleep(1)
+    assert connection.SEND_TIMEOUT_S <= trio.current_time() - began < connection.SEND_TIMEOUT_S + 5
+
+
 async def test_one_that_fetches_very_many_files_is_told_of_each(
     tight_fleet: Fleet, few_unsent: None, autojump_clock: MockClock
 ) -> None:

@@ -102,10 +102,10 @@ class TestHeartbeats:
             await silent.receive()
         assert trio.current_time() - began == pytest.approx(31, abs=1.01)  # it is looked for every two seconds
 
-    async def test_one_that_waits_for_a_slow_disk_of_the_masters_is_not_silent(
+    async def test_while_the_masters_disk_is_slow_the_silent_are_cut_off_and_those_who_wait_are_not(
         self, fleet: Fleet, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        host, stored = await fleet.join("host"), serving.Fleet.stored
+        host, silent, stored = await fleet.join("host"), await fleet.join("silent"), serving.Fleet.stored
 
         async def slowly(*args: Any, **kwargs: Any) -> Any:
             await trio.sleep(60)
@@ -113,7 +113,11 @@ class TestHeartbeats:
 
         monkeypatch.setattr(serving.Fleet, "stored", slowly)
         began = trio.current_time()
-        await host.announce(holding(b"f" * 32))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.announce, holding(b"f" * 32))
+            with pytest.raises(PeerGone):
+                await silent.receive()
+            assert trio.current_time() - began == pytest.approx(31, abs=1.01)
         assert trio.current_time() - began == 60
 
     async def test_a_host_whose_connection_breaks_is_suspect_at_once(
