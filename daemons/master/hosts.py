@@ -193,9 +193,6 @@ class Hosts:
     async def _apply(self, beat: Heartbeat, connection: Connection) -> None:
         fleet, host_id = self._fleet, connection.host_id
         fleet.registry.set_room(host_id, used=beat.used, free=beat.free)
-        if not (beat.holdings or beat.replace) and fleet.registry.has_told_all(host_id):  # as most have
-            await connection.acknowledge(Heard(beat.sequence))
-            return
         fleet.apply(host_id, beat.holdings, replace=beat.replace)
         for holding in beat.holdings:
             if holding.state not in ("fetching", "waiting"):

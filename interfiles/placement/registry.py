@@ -205,11 +205,6 @@ class Registry:
             self._set(host, file_id, holding)
         return changed
 
-    def has_told_all(self, host_id: str) -> bool:
-        """Whether nothing of what a host held before waits for it to tell of it anew."""
-        host = self._host(host_id)
-        return host.has_announced and not host.unconfirmed
-
     def forget_file(self, file_id: bytes) -> list[str]:
         """A file is removed from the fleet; return the ids of the hosts that had some of it."""
         held = self._holders.get(file_id, {})
