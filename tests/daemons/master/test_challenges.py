@@ -60,7 +60,7 @@ async def complete_after_challenges(fleet: Fleet, *answers: Answer) -> tuple[int
                 await client.publish(manifest(), replicas=1)
             await client.announce(holding(FILE), replace=True)
             nursery.start_soon(hold, client, answer, challenges)
-        for _ in range(10 * int(MAX_PAUSE_S) // 10):
+        for _ in range(50 * int(MAX_PAUSE_S) // 10):  # whom the master asks is chance: so long that it asks everyone
             await trio.sleep(10)
             await watcher.announce()
         complete = (await watcher.holders(FILE)).complete
