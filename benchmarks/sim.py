@@ -171,7 +171,7 @@ class Simulation:
 
     def _dial(self, host: Host, peer: Host) -> None:
         peer.fetchers.append(host)
-        peer.queue.add(host.name, peer.sent, PIECE)
+        peer.queue.add(host.name, peer.sent, PIECE, self.now)
         host.scheduler.add_peer(peer.name, peer.scheduler.picker.held, self.now)
         self._at(self.now + self._rng.random() * 0.01, self._ask, host, peer)
 

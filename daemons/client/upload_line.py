@@ -57,7 +57,7 @@ class UploadLine:
 
     def join(self, fetcher: str, sent: SentCounts, piece_bytes: int, *, host: str, priority: Priority) -> Notice:
         """A fetcher of pieces of this size comes, of this host; the notice tells when its turn may have come."""
-        self._queue.add(fetcher, sent, piece_bytes, host=host, weight=WEIGHTS[priority])
+        self._queue.add(fetcher, sent, piece_bytes, trio.current_time(), host=host, weight=WEIGHTS[priority])
         self._bells[fetcher] = Notice()
         return self._bells[fetcher]
 

@@ -34,6 +34,7 @@ MARGIN: Final = (
 LINGER_S: Final = (
     0.1  # after its last piece, that the background waits for who has nothing more to ask: it may ask again
 )
+OPEN_S: Final = 1.0  # that it waits for who has just come: who is to ask hears first what there is
 STUCK_S: Final = 5.0  # a fetcher that takes so long for one piece has its slot, but no longer keeps it from others
 
 
@@ -78,7 +79,7 @@ class _Fetcher:
     turn_bytes: int = 0
     piece_since: float = 0.0  # when it was given its piece, or its slot
     byte_s: float = 0.0  # that it took for each byte of its last piece
-    ended_at: float = float("-inf")  # when its last piece was sent
+    lingers_until: float = 0.0  # that the background waits for what it asks next
 
 
 @dataclass(slots=True)
@@ -94,10 +95,12 @@ class UploadQueue:
     _joined: int = 0
     _ahead: float = 0.0  # bytes, by weight, that those in the background were given before their turn
 
-    def add(self, fetcher: str, sent: SentCounts, piece_bytes: int, *, host: str = "", weight: float = 1.0) -> None:
+    def add(
+        self, fetcher: str, sent: SentCounts, piece_bytes: int, now: float, *, host: str = "", weight: float = 1.0
+    ) -> None:
         """A fetcher comes; `sent`: the counts of its file, which all its fetchers share; `host`: whose it is."""
         its = self._hosts.setdefault(host, _Host())
-        made = _Fetcher(sent, piece_bytes, host, weight, its.clock, given=self._clock)
+        made = _Fetcher(sent, piece_bytes, host, weight, its.clock, given=self._clock, lingers_until=now + OPEN_S)
         self._fetchers[fetcher] = its.fetchers[fetcher] = made
         self._weighted += weight != 1.0
 
@@ -145,7 +148,7 @@ class UploadQueue:
         if state.slot_since is None:
             return None
         if state.turn_bytes:
-            state.byte_s, state.ended_at = (now - state.piece_since) / state.piece_bytes, now
+            state.byte_s, state.lingers_until = (now - state.piece_since) / state.piece_bytes, now + LINGER_S
         is_over = state.turn_bytes >= TURN_BYTES and self._line
         if not state.asked or is_over or self._gives_way(state, now):
             state.slot_since = None
@@ -238,7 +241,7 @@ class UploadQueue:
     def _is_foreground(self, state: _Fetcher, now: float) -> bool:
         """Whether anybody who is not in the background makes use of being let past by this one."""
         return any(
-            other.weight >= 1 and (self._is_quick(other, state, now) or now - other.ended_at < LINGER_S)
+            other.weight >= 1 and (self._is_quick(other, state, now) or now < other.lingers_until)
             for other in self._fetchers.values()
         )
 

@@ -3,6 +3,7 @@
 import pytest
 
 from interfiles.geometry import MIB
+from interfiles.swarm.upload_queue import OPEN_S, SentCounts, UploadQueue
 from tests.swarm.test_upload_queue import Line
 
 PIECES = [(MIB // 4, 1e6), (MIB, 12.5e6), (MIB, 25e6), (4 * MIB, 12.5e6), (16 * MIB, 125e6)]
@@ -43,6 +44,17 @@ def test_what_is_on_the_line_when_another_comes_counts_as_its_share() -> None:
     while line.got["normal"] < 60:
         line.rates(0.05)
     assert 0 < sum(line.got[low] for low in lows) - before <= 3
+
+
+def test_it_waits_for_who_has_just_come_and_learns_what_there_is() -> None:
+    queue = UploadQueue()
+    queue.add("low", SentCounts(8), MIB, 0.0, weight=0.25)
+    queue.ask("low", 0xFF, 0.0)
+    assert queue.next("low", 0.0) == 0
+    queue.add("normal", SentCounts(8), MIB, 1.0)
+    assert queue.next("low", 1.1) is None
+    assert queue.grant(1.0 + OPEN_S - 0.01) == []
+    assert queue.grant(1.0 + OPEN_S) == ["low"], "the other asks for nothing"
 
 
 def test_alone_it_has_the_whole_line() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interfiles.geometry import MIB, PieceIndex
-from interfiles.swarm.upload_queue import HOLD_S, STUCK_S, TURN_BYTES, SentCounts, UploadQueue
+from interfiles.swarm.upload_queue import HOLD_S, OPEN_S, STUCK_S, TURN_BYTES, SentCounts, UploadQueue
 from tests.swarm.pieces import pieces
 
 COUNT = 8
@@ -18,7 +18,7 @@ def queue_of(*fetchers: str, slots: int = 1, piece_bytes: int = MIB, sent: SentC
     """A queue whose fetchers all fetch one file of eight pieces, and ask for nothing yet."""
     queue, counts = UploadQueue(slots), sent or SentCounts(COUNT)
     for fetcher in fetchers:
-        queue.add(fetcher, counts, piece_bytes)
+        queue.add(fetcher, counts, piece_bytes, 0)
     return queue
 
 
@@ -107,8 +107,8 @@ def test_a_turn_ends_where_others_wait_and_goes_on_where_nobody_does() -> None:
 
 def test_the_line_is_fair_by_bytes_whatever_the_pieces() -> None:
     queue = UploadQueue(slots=1)
-    queue.add("large", SentCounts(1000), 16 * MIB)
-    queue.add("small", SentCounts(1000), MIB // 4)
+    queue.add("large", SentCounts(1000), 16 * MIB, 0)
+    queue.add("small", SentCounts(1000), MIB // 4, 0)
     given_bytes = {"large": 0, "small": 0}
     turn = [*queue.ask("large", (1 << 1000) - 1, 0.0), *queue.ask("small", (1 << 1000) - 1, 0.0)]
     for _ in range(2000):
@@ -151,7 +151,7 @@ def shares(queue: UploadQueue, *fetchers: str, rounds: int) -> list[int]:
 def test_the_line_counts_bytes_by_weight(piece_bytes: int) -> None:
     queue = UploadQueue(1)
     for name, weight in {"low": 0.25, "normal": 1.0, "other": 1.0, "high": 4.0}.items():
-        queue.add(name, SentCounts(4000), piece_bytes, weight=weight)
+        queue.add(name, SentCounts(4000), piece_bytes, 0, weight=weight)
     low, normal, other, high = shares(queue, "low", "normal", "other", "high", rounds=1500)
     assert high / normal == pytest.approx(4, rel=0.3)
     assert normal == pytest.approx(other, rel=0.1)
@@ -161,7 +161,7 @@ def test_the_line_counts_bytes_by_weight(piece_bytes: int) -> None:
 def test_several_slots_count_by_weight_too_where_one_is_enough_for_the_heaviest() -> None:
     queue = UploadQueue(2)
     for name, weight in {"low": 0.25, "normal": 1.0, "other": 1.0}.items():
-        queue.add(name, SentCounts(4000), MIB, weight=weight)
+        queue.add(name, SentCounts(4000), MIB, 0, weight=weight)
     low, normal, other = shares(queue, "low", "normal", "other", rounds=1500)
     assert normal == pytest.approx(other, rel=0.1)
     assert 3.5 < normal / low < 6, "by weight, and what the background leaves besides"
@@ -170,8 +170,8 @@ def test_several_slots_count_by_weight_too_where_one_is_enough_for_the_heaviest(
 def test_two_of_one_host_share_by_weight_though_there_are_slots() -> None:
     queue = UploadQueue(8)
     for name, weight in {"low": 0.25, "high": 4.0}.items():
-        queue.add(name, SentCounts(4000), MIB, host="the same", weight=weight)
-    queue.add("another's", SentCounts(4000), MIB, host="another", weight=0.25)
+        queue.add(name, SentCounts(4000), MIB, 0, host="the same", weight=weight)
+    queue.add("another's", SentCounts(4000), MIB, 0, host="another", weight=0.25)
     low, high, _ = shares(queue, "low", "high", "another's", rounds=1000)
     assert 14 < high / low < 22, "by weight, and what the background leaves besides"
 
@@ -179,7 +179,7 @@ def test_two_of_one_host_share_by_weight_though_there_are_slots() -> None:
 def test_who_is_of_the_same_host_waits_for_nobody_that_wants_nothing_or_is_stuck() -> None:
     queue = UploadQueue(8)
     for name, weight in {"low": 0.25, "high": 4.0}.items():
-        queue.add(name, SentCounts(COUNT), MIB, host="the same", weight=weight)
+        queue.add(name, SentCounts(COUNT), MIB, -OPEN_S, host="the same", weight=weight)
     queue.ask("low", ALL, 0.0)
     assert [queue.next("low", 0.0) for _ in range(3)] == [0, 1, 2], "alone"
     queue.ask("high", 1, 0.0)
@@ -189,7 +189,7 @@ def test_who_is_of_the_same_host_waits_for_nobody_that_wants_nothing_or_is_stuck
     assert queue.grant(HOLD_S) == ["low"], "the other takes nothing"
     assert queue.next("low", STUCK_S) == 3
     queue.drop("high", STUCK_S)
-    queue.add("high", SentCounts(COUNT), MIB, host="the same", weight=4.0)
+    queue.add("high", SentCounts(COUNT), MIB, STUCK_S, host="the same", weight=4.0)
     queue.ask("high", 1, STUCK_S)
     queue.weigh("high", 0.25, STUCK_S)
     assert queue.next("low", STUCK_S) == 4, "of the same weight, they go at once"
@@ -198,7 +198,7 @@ def test_who_is_of_the_same_host_waits_for_nobody_that_wants_nothing_or_is_stuck
 def test_who_waits_for_another_of_the_same_host_goes_when_that_takes_all_back_or_weighs_no_more() -> None:
     queue = UploadQueue(8)
     for name, weight in {"first": 1.0, "heavy": 4.0, "last": 1.0}.items():
-        queue.add(name, SentCounts(COUNT), MIB, host="the same", weight=weight)
+        queue.add(name, SentCounts(COUNT), MIB, 0, host="the same", weight=weight)
         assert queue.ask(name, ALL, 0.0) == [name]
     assert [queue.next("first", 0.0), queue.next("first", 0.0)] == [0, None]
     assert [queue.next("heavy", 0.0), queue.next("heavy", 0.0)] == [0, None]
@@ -226,8 +226,9 @@ class Line:
         """Another download begins, at most at its own rate."""
         self.own[name] = own
         weight = {"low": 0.25, "normal": 1.0, "high": 4.0}[name.rstrip("0123456789")]
-        self.queue.add(name, SentCounts(4000), self.piece_bytes, host=name if self.apart else "the same", weight=weight)
-        self.left.update(dict.fromkeys(self.queue.ask(name, BITS - 1, self.steps * 0.01), 0.0))
+        now, host = self.steps * 0.01, name if self.apart else "the same"
+        self.queue.add(name, SentCounts(4000), self.piece_bytes, now, host=host, weight=weight)
+        self.left.update(dict.fromkeys(self.queue.ask(name, BITS - 1, now), 0.0))
 
     def run(self, seconds: float) -> tuple[float, float]:
         """Bytes a second that low and high get from now on."""
