@@ -4,6 +4,7 @@ import os
 import random
 import secrets
 import socket
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,9 @@ _OTHER_FILES: Final = 64  # beside hosts' connections: the catalogue, the admin 
 # those that came beyond those that went, and then looks at all new ones: with thousands of hosts it did so every few
 # seconds, for a tenth of a second.
 NEW_OBJECTS: Final = 100_000
+# Each answer to a host is some system calls, and each may let the thread that reads the catalogue have the interpreter,
+# which keeps it for so long: by default 5 ms, ten answers.
+SWITCH_S: Final = 0.0005
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -80,6 +84,7 @@ def master(
         max_connections=min(_MAX_CONNECTIONS, raise_file_limit() - _OTHER_FILES),
     )
     spare_collector(new_objects=NEW_OBJECTS, rounds=1)
+    sys.setswitchinterval(SWITCH_S)
     trio.run(_main, config)
 
 

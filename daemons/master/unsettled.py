@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from interfiles.storage.catalogue import Catalogue, Wanted
 
 SWEEP_S: Final = 60.0  # in which everything is looked at
-PAGE_FILES: Final = 1000  # of the catalogue, that are asked for at once
+PAGE_FILES: Final = 1000  # of the catalogue, one after another, that are asked for at once: 2 ms
+LOOK_UP_FILES: Final = 250  # of it, that lie anywhere: as long, for which others wait who ask it
 SLICE_FILES: Final = 25  # that are looked at before others have their turn: an answer to a host takes several turns
 SLICE_HOSTS: Final = 50  # that are looked at before they have it
 
@@ -74,8 +75,8 @@ class Unsettled:
     async def look_up(self, file_ids: Iterable[bytes]) -> None:
         """Look at these files."""
         asked = list(file_ids)
-        for start in range(0, len(asked), PAGE_FILES):
-            page = asked[start : start + PAGE_FILES]
+        for start in range(0, len(asked), LOOK_UP_FILES):
+            page = asked[start : start + LOOK_UP_FILES]
             found = await self._stored(self._catalogue.wanted, page)
             for file_id in set(page) - {wanted.file_id for wanted in found}:
                 self.settle(file_id)
