@@ -126,7 +126,7 @@ class UploadQueue:
         state = self._fetchers[fetcher]
         if not state.asked and state.slot_since is None:  # it was away, and is owed nothing for that
             state.given_at_host = max(state.given_at_host, self._hosts[state.host].clock)
-        state.asked |= pieces
+        state.asked, state.lingers_until = state.asked | pieces, now
         if state.slot_since is None and fetcher not in self._line:
             self._join(fetcher, state)
         return self.grant(now)
